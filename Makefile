@@ -1,0 +1,31 @@
+# Set-up happens on first use; every target works from a clean clone with nothing but Python.
+VENV ?= .venv
+PY   := $(VENV)/bin/python
+export DAGSTER_HOME ?= $(CURDIR)/dagster_home
+export HF_HUB_OFFLINE ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export DO_NOT_TRACK ?= true
+
+.PHONY: setup demo test ui lint types bench clean
+setup: $(VENV)/.stamp
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PY) -m pip install -q -c constraints.txt torch==2.13.0 uv
+	$(PY) -m uv pip install -q --compile-bytecode --python $(PY) -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup          ## embedded world -> whole line -> table, report, registry
+	$(VENV)/bin/latentvla demo
+test: setup lint types  ## everything CI runs
+	$(PY) -m pytest
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+types: setup
+	$(VENV)/bin/pyright
+ui: setup            ## Dagster on :3000, MLflow on :5000
+	$(PY) -m pipelines.ui
+bench: setup
+	$(PY) -m benchmarks
+clean:
+	rm -rf .latentvla dagster_home/history dagster_home/schedules dagster_home/storage
