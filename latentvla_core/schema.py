@@ -1,0 +1,127 @@
+"""How a table is declared, and how rows of arrays become Arrow columns and come back. The tables are in `tables.py`.
+
+Arrays are stored flat, as lists, and get their shape back from `Column.shape`; timestamps are int64 microseconds
+(stack.md §4.1: fixed-size lists, unsigned and zone-less types do not survive a Delta round trip).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latentvla_core.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NUMPY_OF = {
+    "int8": np.int8,
+    "int32": np.int32,
+    "int64": np.int64,
+    "float32": np.float32,
+    "float64": np.float64,
+    "bool": np.bool_,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. A column with a `shape` is an array per row, stored flat as a list."""
+
+    name: str
+    dtype: str
+    """int8, int32, int64, float32, float64, bool or string."""
+    doc: str
+    unit: str = ""
+    shape: tuple[int, ...] | None = None
+    """None: a scalar. (-1,), (-1, 3), (41, -1, 4, 2) …: at most one -1."""
+
+    def arrow_type(self) -> pa.DataType:
+        import pyarrow as pa
+
+        scalar = pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(NUMPY_OF[self.dtype]))
+        return scalar if self.shape is None else pa.list_(scalar)
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """One table: a row is `row`, unique by `key`, replaced whole per value of `partition_by`."""
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...] = ("split", "shard")
+    version: int = 1
+
+    def column(self, name: str) -> Column:
+        return next(c for c in self.columns if c.name == name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.columns)
+
+    def arrow_schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([pa.field(c.name, c.arrow_type()) for c in self.columns])
+
+
+def to_arrow(spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows (arrays may have any shape that fits `Column.shape`) → an Arrow table of the declared schema.
+
+    Raises DataError naming table, row key and column when a value is missing or does not fit.
+    """
+    import pyarrow as pa
+
+    rows = list(rows)
+    columns = [pa.array([_flat(spec, column, row) for row in rows], column.arrow_type()) for column in spec.columns]
+    return pa.Table.from_arrays(columns, schema=spec.arrow_schema())
+
+
+def _flat(spec: TableSpec, column: Column, row: Mapping[str, Any]) -> Any:
+    where = f"table {spec.name}, row {tuple(row.get(k) for k in spec.key)}"
+    if column.name not in row:
+        raise DataError("the value is missing; every declared column needs one", file=where, field=column.name)
+    value = row[column.name]
+    if column.shape is None:
+        return value.item() if isinstance(value, np.generic) else value
+    if column.dtype == "string":
+        return list(value)
+    array = np.asarray(value, NUMPY_OF[column.dtype])
+    if not _fits(array.shape, column.shape):
+        raise DataError(f"shape {array.shape} does not fit {column.shape}", file=where, field=column.name)
+    return array.ravel()
+
+
+def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+    return len(shape) == len(declared) and all(d in (-1, s) for s, d in zip(shape, declared, strict=True))
+
+
+def to_rows(spec: TableSpec, table: pa.Table) -> list[dict[str, Any]]:
+    """Arrow table → rows with arrays restored to `Column.shape` (columns of the table only, so pruned reads work)."""
+    columns = [spec.column(name) for name in table.column_names]
+    values = [_unflatten(column, table.column(column.name)) for column in columns]
+    return [dict(zip((c.name for c in columns), row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _unflatten(column: Column, chunked: pa.ChunkedArray) -> Sequence[Any]:
+    if column.shape is None:
+        return chunked.to_pylist()
+    if column.dtype == "string":
+        return [tuple(v) for v in chunked.to_pylist()]
+    dtype = NUMPY_OF[column.dtype]
+    return [_reshape(np.asarray(v.values.to_numpy(zero_copy_only=False), dtype), column.shape) for v in _lists(chunked)]
+
+
+def _lists(chunked: pa.ChunkedArray) -> Iterable[Any]:
+    return (scalar for chunk in chunked.chunks for scalar in chunk)
+
+
+def _reshape(flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if flat.size or -1 not in shape:
+        return flat.reshape(shape)
+    return flat.reshape(tuple(0 if s == -1 else s for s in shape))

@@ -1,0 +1,207 @@
+"""The lake: Delta tables below one root, a folder or `s3://…`, written and read by the specs of `tables.py`.
+
+A partition is replaced whole in one transaction, so a killed writer leaves the old rows or the new ones, never both
+(stack.md §4.2). Credentials and endpoint for S3 come from the usual AWS_* variables.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentvla_core.errors import DataError, SetupError
+from latentvla_core.tables import TABLES, TableSpec, to_arrow, to_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+WRITE_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """All tables of one deployment."""
+
+    root: str
+
+    def uri(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def delta(self, name: str, version: int | None = None) -> DeltaTable | None:
+        """The Delta table, or None while nothing was written to it."""
+        from deltalake import DeltaTable
+
+        if not DeltaTable.is_deltatable(self.uri(name)):
+            return None
+        return DeltaTable(self.uri(name), version=version)
+
+    def version(self, name: str) -> int:
+        """Current Delta version; -1 while the table does not exist."""
+        table = self.delta(name)
+        return -1 if table is None else table.version()
+
+    def read(
+        self,
+        name: str,
+        where: Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Rows whose columns equal `where` (a list: any of its values), sorted by key; empty if there is no table."""
+        import pyarrow.dataset as ds
+
+        spec = TABLES[name]
+        table = self.delta(name, version)
+        if table is None:
+            return _select(spec.arrow_schema().empty_table(), columns)
+        expression = None
+        for column, value in (where or {}).items():
+            values = list(value) if isinstance(value, list | tuple | set) else [value]
+            term = ds.field(column).isin(values)
+            expression = term if expression is None else expression & term
+        wanted = list(dict.fromkeys([*(columns or spec.names), *spec.key]))
+        arrow = table.to_pyarrow_dataset().to_table(columns=wanted, filter=expression)
+        arrow = arrow.select(wanted).cast(_subset(spec, wanted)).sort_by([(k, "ascending") for k in spec.key])
+        return _select(arrow, columns)
+
+    def rows(
+        self, name: str, where: Mapping[str, Any] | None = None, columns: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """`read` as dicts with arrays in their declared shape."""
+        return to_rows(TABLES[name], self.read(name, where, columns))
+
+    def replace(
+        self,
+        name: str,
+        rows: Iterable[Mapping[str, Any]],
+        partition: Mapping[str, Any],
+        note: Mapping[str, str] | None = None,
+    ) -> int:
+        """Replace one partition (all its columns given) by `rows`; returns the Delta version. No rows empties it.
+
+        Raises DataError when a row belongs to another partition, misses a column, or repeats a key.
+        """
+        from deltalake import CommitProperties, write_deltalake
+
+        spec = TABLES[name]
+        data = to_arrow(spec, rows)
+        faults = faults_of(spec, data, partition)
+        if faults:
+            raise DataError("; ".join(faults), file=f"table {name}", frame=str(dict(partition)))
+        where = " AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()) or None
+        commit = CommitProperties(custom_metadata=dict(note or {}), max_commit_retries=15)
+
+        def write() -> None:
+            self._create(spec)
+            write_deltalake(self.uri(name), data, mode="overwrite", predicate=where, commit_properties=commit)
+
+        _retry(write)
+        return self.version(name)
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Append rows (for `materialisations`, the only table that only grows)."""
+        from deltalake import write_deltalake
+
+        spec = TABLES[name]
+        data = to_arrow(spec, rows)
+
+        def write() -> None:
+            self._create(spec)
+            write_deltalake(self.uri(name), data, mode="append")
+
+        _retry(write)
+        return self.version(name)
+
+    def sql(self, query: str) -> pa.Table:
+        """Run SQL (DataFusion) over the tables the query names.
+
+        Raises SetupError naming the tables there are when it names none, and DataError with the engine's message.
+        """
+        import pyarrow as pa
+        from deltalake import QueryBuilder
+        from deltalake.exceptions import DeltaError
+
+        engine, known = QueryBuilder(), []
+        for name in TABLES:
+            if re.search(rf"\b{name}\b", query, re.IGNORECASE):
+                table = self.delta(name)
+                if table is None:
+                    raise SetupError(
+                        f"table {name} does not exist yet in {self.root}; materialise it first (latentvla demo)"
+                    )
+                engine.register(name, table)
+                known.append(name)
+        if not known:
+            raise SetupError(f"the query names no table of the lake; there are: {', '.join(TABLES)}")
+        try:
+            return pa.table(engine.execute(query).read_all())
+        except (DeltaError, RuntimeError, ValueError) as error:
+            raise DataError(f"the query was refused: {error}") from error
+
+    def _create(self, spec: TableSpec) -> None:
+        from deltalake import CommitProperties, DeltaTable
+
+        if not DeltaTable.is_deltatable(self.uri(spec.name)):
+            if "://" not in self.root:
+                Path(self.root).mkdir(parents=True, exist_ok=True)
+            DeltaTable.create(
+                self.uri(spec.name),
+                spec.arrow_schema(),
+                mode="ignore",
+                partition_by=list(spec.partition_by),
+                description=spec.row,
+                commit_properties=CommitProperties(custom_metadata={"schema_version": str(spec.version)}),
+            )
+
+
+def faults_of(spec: TableSpec, data: pa.Table, partition: Mapping[str, Any]) -> list[str]:
+    """What is wrong with rows about to become one partition; empty when nothing is."""
+    import pyarrow.compute as pc
+
+    faults = []
+    if set(partition) != set(spec.partition_by):
+        faults.append(f"partition {sorted(partition)} given, the table is partitioned by {sorted(spec.partition_by)}")
+    for column, value in partition.items():
+        others = pc.unique(data.column(column)).to_pylist() if data.num_rows else []
+        if [v for v in others if v != value]:
+            faults.append(f"column {column} holds {others}, the partition is {value!r}")
+    nulls = [c.name for c in spec.columns if data.column(c.name).null_count]
+    if nulls:
+        faults.append(f"null values in {nulls}; use NaN with valid = false and a reason")
+    if data.num_rows and data.group_by(list(spec.key)).aggregate([]).num_rows < data.num_rows:
+        faults.append(f"key {spec.key} is not unique")
+    return faults
+
+
+def _subset(spec: TableSpec, names: Sequence[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    schema = spec.arrow_schema()
+    return pa.schema([schema.field(name) for name in names])
+
+
+def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    return table if columns is None else table.select(list(columns))
+
+
+def _literal(value: Any) -> str:
+    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
+
+
+def _retry(write: Any) -> None:
+    """Concurrent first writes conflict on table metadata; the whole transaction is then tried again (stack.md §4.3)."""
+    from deltalake.exceptions import CommitFailedError
+
+    for attempt in range(WRITE_ATTEMPTS):
+        try:
+            return write()
+        except CommitFailedError:
+            if attempt == WRITE_ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0.02, 0.2) * min(attempt + 1, 5))
