@@ -1,0 +1,274 @@
+"""The one training loop: deterministic samples, cosine schedule, accumulation, clipping, exact resume.
+
+Everything random in step n depends on (seed, n) alone: the samples, collate's generator and torch's global generator
+are set from it before every step. That makes a resumed run equal to an uninterrupted one without storing any RNG.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentvla_core.errors import LatentVLAError
+from latentvla_core.training import checkpoint
+from latentvla_core.training.sinks import MetricSink, NullSink
+from latentvla_core.types import Array
+
+Collate = Callable[[Array, np.random.Generator], Any]
+Loss = Callable[[Any, int], tuple[Tensor, Mapping[str, float]]]
+NO_DECAY = ("codebook", "queries", "position", "embedding", "gate")
+"""Parts of names whose parameters are not pulled towards zero (latentvla.md §2.2, trap 6)."""
+
+
+class DivergedError(LatentVLAError):
+    """Loss or gradients stopped being finite."""
+
+    def __init__(self, step: int, what: str, last: Mapping[str, float]) -> None:
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in last.items()) or "none yet"
+        super().__init__(
+            f"step {step}: the {what} is not finite; last metrics: {shown}. Lower learning_rate or clip_norm, "
+            "or look for broken samples"
+        )
+        self.step, self.last = step, dict(last)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitConfig:
+    """How a run goes. All but `checkpoint_every` and `log_every` must stay the same when a run is resumed."""
+
+    steps: int
+    """Optimiser steps of the whole run."""
+    batch_size: int = 32
+    """Samples per backward pass."""
+    accumulate: int = 1
+    """Backward passes per optimiser step; the effective batch is batch_size * accumulate."""
+    learning_rate: float = 1e-3
+    """Peak rate, reached after the warm-up."""
+    weight_decay: float = 0.01
+    """AdamW's, applied to matrices only (see `default_param_groups`)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's averaging factors."""
+    warmup_steps: int = 0
+    """Steps of linear increase from 0."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What follows the warm-up; cosine ends at `final_lr_fraction`."""
+    final_lr_fraction: float = 0.0
+    """Rate at the end of the cosine, as a part of the peak."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm; 0 = no clipping."""
+    seed: int = 0
+    """Of sample order, collate and everything torch draws inside a step."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: forward pass under autocast; weights, gradients and optimiser stay in fp32."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 = only at the end. Needs a checkpoint_dir."""
+    log_every: int = 10
+    """Steps per line of metrics; values are means over those steps."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; needs at least 1")
+        if self.steps < 0 or self.learning_rate <= 0:
+            raise ValueError(f"steps {self.steps}, learning_rate {self.learning_rate}; need >= 0 and > 0")
+        if self.schedule not in ("cosine", "constant") or self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"schedule {self.schedule!r}, precision {self.precision!r}; see the fields' types")
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """How a run went."""
+
+    step: int
+    """Finished steps, those of earlier runs included."""
+    resumed_from: int
+    """Step of the checkpoint it went on from; 0 = from scratch."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Last logged metrics; empty when there was nothing left to do."""
+    seconds: float = 0.0
+    """Wall time of this call."""
+
+
+class SampleOrder:
+    """Which samples step n sees: one shuffled pass over all samples after the other, from (seed, pass) alone."""
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
+        if num_samples < 1:
+            raise ValueError("num_samples is 0; there is nothing to train on: check the split and the quarantine")
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self._passes: dict[int, Array] = {}
+
+    def at(self, batch: int) -> Array:
+        """(B,) sample indices of a batch; a batch at the end of a pass goes on in the next pass."""
+        positions = np.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
+        passes = positions // self.num_samples
+        self._passes = {k: p for k, p in self._passes.items() if k >= passes[0]}
+        return np.array([self._pass(int(k))[i] for k, i in zip(passes, positions % self.num_samples, strict=True)])
+
+    def _pass(self, number: int) -> Array:
+        if number not in self._passes:
+            self._passes[number] = np.random.default_rng([self.seed, number]).permutation(self.num_samples)
+        return self._passes[number]
+
+
+def default_param_groups(
+    model: nn.Module, weight_decay: float, no_decay: Sequence[str] = NO_DECAY
+) -> list[dict[str, Any]]:
+    """Trainable parameters in two AdamW groups: matrices decay; vectors and parameters named like `no_decay` do not."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    free = [p for name, p in named if p.ndim < 2 or any(part in name for part in no_decay)]
+    kept = {id(p) for p in free}
+    decayed = [p for _, p in named if id(p) not in kept]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def rate_factor(config: FitConfig, step: int) -> float:
+    """Learning rate of step 0 … steps-1 as a part of the peak."""
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    low = config.final_lr_fraction
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def to_device(batch: Any, device: torch.device | str) -> Any:
+    """The batch with every tensor in its dicts, lists and tuples on the device; other values as they are."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        moved = [to_device(value, device) for value in batch]
+        return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
+    return batch
+
+
+def fit(
+    model: nn.Module,
+    *,
+    num_samples: int,
+    collate: Collate,
+    loss: Loss,
+    config: FitConfig,
+    sink: MetricSink | None = None,
+    checkpoint_dir: Path | str | None = None,
+    param_groups: Sequence[dict[str, Any]] | None = None,
+    device: torch.device | str = "cpu",
+    after_step: Callable[[int], None] | None = None,
+    until: int | None = None,
+) -> FitResult:
+    """Train in place; resumes from `checkpoint_dir` when it holds a checkpoint of the same settings.
+
+    Args:
+        collate: ((B,) sample indices, generator) → any nest of tensors; moved to the device by the loop.
+        loss: (batch, step) → scalar loss and numbers to log. Closes over the model; called under autocast.
+        param_groups: AdamW groups; a group's own "lr" is its peak rate. Default: `default_param_groups`.
+        after_step: called with the number of the step just finished (0-based), before a checkpoint is written.
+        until: stop after this many steps of the run (a time slice); the schedule stays that of config.steps.
+    """
+    model.to(device).train()
+    groups = default_param_groups(model, config.weight_decay) if param_groups is None else list(param_groups)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+    run = _Run(model, optimizer, [float(g["lr"]) for g in optimizer.param_groups], collate, loss, config, str(device))
+    settings = {k: v for k, v in asdict(config).items() if k not in ("checkpoint_every", "log_every")}
+    settings["num_samples"] = num_samples
+    folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+    first = checkpoint.load(folder, model, optimizer, settings) if folder else 0
+    last = config.steps if until is None else min(until, config.steps)
+    order = SampleOrder(num_samples, config.batch_size, config.seed)
+    meter, saved = _Meter(sink or NullSink(), config, first), first
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        for step in range(first, last):
+            metrics = run.step(step, order, meter.last)
+            if after_step is not None:
+                after_step(step)
+            meter.add(step + 1, metrics, final=step + 1 == last)
+            due = step + 1 == last or (config.checkpoint_every and (step + 1) % config.checkpoint_every == 0)
+            if folder and due and saved < step + 1:
+                checkpoint.save(folder, model, optimizer, step + 1, settings)
+                saved = step + 1
+    model.eval()
+    return FitResult(max(first, last), first, meter.last, meter.seconds)
+
+
+@dataclass(slots=True)
+class _Run:
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    peak_rates: list[float]
+    collate: Collate
+    loss: Loss
+    config: FitConfig
+    device: str
+
+    def step(self, step: int, order: SampleOrder, last: Mapping[str, float]) -> dict[str, float]:
+        """One optimiser step; the metrics of its backward passes, averaged."""
+        factor = rate_factor(self.config, step)
+        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            group["lr"] = peak * factor
+        torch.manual_seed((self.config.seed << 32) + step)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = [self._backward(step, micro, order, last) for micro in range(self.config.accumulate)]
+        norm = self._clip()
+        if not math.isfinite(norm):
+            raise DivergedError(step, "gradient norm", {**last, **parts[-1]})
+        self.optimizer.step()
+        metrics = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+        return {**metrics, "gradient_norm": norm, "learning_rate": self.peak_rates[0] * factor}
+
+    def _backward(self, step: int, micro: int, order: SampleOrder, last: Mapping[str, float]) -> dict[str, float]:
+        number = step * self.config.accumulate + micro
+        rng = np.random.default_rng([self.config.seed, 1, number])
+        batch = to_device(self.collate(order.at(number), rng), self.device)
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16) if bf16 else nullcontext():
+            loss, metrics = self.loss(batch, step)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DivergedError(step, "loss", {**last, **metrics})
+        (loss / self.config.accumulate).backward()
+        return {"loss": value, **{name: float(v) for name, v in metrics.items()}}
+
+    def _clip(self) -> float:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = self.config.clip_norm if self.config.clip_norm > 0 else math.inf
+        return float(nn.utils.clip_grad_norm_(parameters, limit))
+
+
+class _Meter:
+    """Averages metrics over `log_every` steps and adds rate and progress."""
+
+    def __init__(self, sink: MetricSink, config: FitConfig, first: int) -> None:
+        self.sink, self.config, self.last = sink, config, dict[str, float]()
+        self.window: list[dict[str, float]] = []
+        self.began = self.window_began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    def add(self, done: int, metrics: dict[str, float], *, final: bool) -> None:
+        self.window.append(metrics)
+        if not (final or done % self.config.log_every == 0):
+            return
+        now = time.perf_counter()
+        names = dict.fromkeys(name for row in self.window for name in row)
+        values = {n: float(np.mean([row[n] for row in self.window if n in row])) for n in names}
+        samples = len(self.window) * self.config.batch_size * self.config.accumulate
+        rate = samples / max(now - self.window_began, 1e-9)
+        self.last = {**values, "samples_per_s": rate, "progress": done / max(1, self.config.steps)}
+        self.sink.log(done, self.last)
+        self.window, self.window_began = [], now

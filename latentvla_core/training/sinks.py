@@ -1,0 +1,124 @@
+"""Where numbers go while something trains: a protocol, a progress bar, a list for tests.
+
+Keys may carry a prefix ("stage1/loss"). Two keys have a meaning of their own: `progress` (0 … 1 of the run) and
+`samples_per_s`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class MetricSink(Protocol):
+    """Anything that takes numbers. MLflow is one, plugged in from outside the core."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+
+class ListSink:
+    """Keeps everything, for tests and reports."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.rows.append((step, dict(metrics)))
+
+    def series(self, name: str) -> list[float]:
+        """All values logged under one name, in order."""
+        return [row[name] for _, row in self.rows if name in row]
+
+
+class NullSink:
+    """Drops everything."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+
+class Tee:
+    """One log call, several sinks."""
+
+    def __init__(self, *sinks: MetricSink) -> None:
+        self.sinks = sinks
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        for sink in self.sinks:
+            sink.log(step, metrics)
+
+
+class Prefixed:
+    """Puts a stage's name before its keys and shifts its steps, so that stages in a row share one sink."""
+
+    def __init__(self, sink: MetricSink, prefix: str, first_step: int = 0) -> None:
+        self.sink, self.prefix, self.first_step = sink, prefix, first_step
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.sink.log(self.first_step + step, {f"{self.prefix}/{name}": value for name, value in metrics.items()})
+
+
+class ProgressSink:
+    """A bar with rate, remaining time and loss; without a terminal, one plain line every few seconds.
+
+    Use it as a context manager, so that the bar is closed before anything else prints.
+    """
+
+    def __init__(self, title: str = "train", *, stream: TextIO | None = None, seconds_per_line: float = 5.0) -> None:
+        from rich.console import Console
+
+        self.title, self.seconds_per_line = title, seconds_per_line
+        self.console = Console(file=stream, stderr=stream is None)
+        self.bar = _bar(self.console) if self.console.is_terminal else None
+        self.tasks: dict[str, int] = {}
+        self.last_line_s = float("-inf")
+
+    def __enter__(self) -> ProgressSink:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        prefix = next((name[: -len("progress")] for name in metrics if name.endswith("progress")), "")
+        done = metrics.get(f"{prefix}progress")
+        text = _line(metrics, prefix)
+        title = f"{self.title} {prefix.rstrip('/')}".strip()
+        if self.bar is None:
+            self._print(f"{title} step {step}{'' if done is None else f' {done:4.0%}'}  {text}", last=done == 1.0)
+            return
+        if prefix not in self.tasks:
+            self.tasks[prefix] = int(self.bar.add_task(title, total=1.0, info=""))
+        self.bar.update(self.tasks[prefix], completed=done or 0.0, info=text)  # pyright: ignore[reportArgumentType]
+        self.bar.refresh()
+
+    def _print(self, line: str, *, last: bool) -> None:
+        now = time.monotonic()
+        if last or now - self.last_line_s >= self.seconds_per_line:
+            self.last_line_s = now
+            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _line(metrics: Mapping[str, float], prefix: str) -> str:
+    """The rate first, then up to five other numbers in the order they came."""
+    plain = {name.removeprefix(prefix): value for name, value in metrics.items()}
+    rate = plain.pop("samples_per_s", None)
+    plain.pop("progress", None)
+    numbers = "  ".join(f"{name} {value:.4g}" for name, value in list(plain.items())[:5])
+    return numbers if rate is None else f"{rate:,.0f} samples/s  {numbers}"
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), "{task.percentage:3.0f}%", TimeRemainingColumn())
+    return Progress(*columns, TextColumn("{task.fields[info]}"), console=console)
