@@ -1,0 +1,107 @@
+"""NumPy twins of `collision_kernels.py`: the same answers over whole (B, T, A) grids, without compilation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from latentvla_core.pdms.collision_kernels import AHEAD, BEHIND, OFFSETS, STEP_S, STOPPED, TTC_STOPPED
+from latentvla_core.pdms.state import HALF_LENGTH_M, HALF_WIDTH_M, Motion
+from latentvla_core.types import Array
+
+GRID = 1_000_000  # pairs per chunk, to bound memory
+
+
+def touching(center: Array, direction: Array, boxes: Array, half_length: float, half_width: float) -> Array:
+    """(...,) do ego boxes with centre (..., 2) and direction (..., 2) touch boxes (..., 6)?"""
+    gap = boxes[..., :2] - center
+    a, b = boxes[..., 2:4], boxes[..., 4:6]
+    left = np.stack([-direction[..., 1], direction[..., 0]], axis=-1)
+    flat_a, flat_b = ~a.any(axis=-1), ~b.any(axis=-1)
+    turned_a, turned_b = np.stack([-a[..., 1], a[..., 0]], -1), np.stack([-b[..., 1], b[..., 0]], -1)
+    axes = (
+        direction,
+        left,
+        np.where(flat_a[..., None], turned_b, a),
+        np.where((flat_b & ~flat_a)[..., None], turned_a, b),
+    )
+    out = np.ones(gap.shape[:-1], bool)
+    for axis in axes:
+        own = abs((a * axis).sum(-1)) + abs((b * axis).sum(-1))
+        ego = half_length * abs((direction * axis).sum(-1)) + half_width * abs((left * axis).sum(-1))
+        out &= abs((gap * axis).sum(-1)) <= own + ego
+    return out
+
+
+def bearings(motion: Array, boxes: Array) -> Array:
+    """(...,) angle from the ego's heading to the box centre, seen from the rear axle; NaN at distance zero."""
+    gap = boxes[..., :2] - motion[..., : Motion.CENTER_X]
+    with np.errstate(invalid="ignore"):
+        along = (gap * motion[..., Motion.COS : Motion.SPEED]).sum(-1) / np.sqrt((gap * gap).sum(-1))
+    return np.arccos(np.clip(along, -1.0, 1.0))
+
+
+def _chunks(count: int, width: int) -> list[slice]:
+    size = max(1, GRID // max(width, 1))
+    return [slice(i, i + size) for i in range(0, count, size)]
+
+
+def first_contacts_numpy(
+    motion: Array,
+    risky: Array,
+    boxes: Array,
+    reach: Array,
+    valid: Array,
+    is_agent: Array,
+    speed: Array,
+    step_row: Array,
+) -> tuple[Array, Array]:
+    """Twin of `first_contacts_numba`."""
+    count, length, objects = len(motion), motion.shape[1], boxes.shape[1]
+    steps, fault = np.full((count, objects), -1, np.int64), np.zeros((count, objects), bool)
+    rows = step_row[:length]
+    for part in _chunks(count if objects else 0, length * objects):
+        ego = motion[part, :, None]
+        touch = valid[rows] & touching(
+            ego[..., 2:4], ego[..., 4:6], boxes[rows], HALF_LENGTH_M, HALF_WIDTH_M
+        )  # (b, T, A)
+        steps[part] = np.where(touch.any(axis=1), touch.argmax(axis=1), -1)
+        i, a = np.nonzero(steps[part] >= 0)
+        t = steps[part][i, a]
+        guilty = _at_fault(motion[part][i, t], risky[part][i, t], boxes[rows[t], a], is_agent[a], speed[a])
+        fault[part][i, a] = guilty
+    return steps, fault
+
+
+def _at_fault(motion: Array, risky: Array, boxes: Array, is_agent: Array, speed: Array) -> Array:
+    """(n,) is the contact the ego's fault? Conditions in the devkit's order (§8.1)."""
+    bumper = motion[:, 2:4] + HALF_LENGTH_M * motion[:, 4:6]
+    front = touching(bumper, motion[:, 4:6], boxes, 0.0, HALF_WIDTH_M)
+    order = [
+        motion[:, Motion.SPEED] <= STOPPED,
+        ~is_agent | (speed <= STOPPED),
+        bearings(motion, boxes) > BEHIND,
+        front,
+    ]
+    return np.select(order, [False, True, False, True], default=risky)
+
+
+def first_hits_numpy(
+    motion: Array, risky: Array, boxes: Array, reach: Array, valid: Array, step_row: Array, last: int
+) -> tuple[Array, Array]:
+    """Twin of `first_hits_numba`."""
+    count, objects = len(motion), boxes.shape[1]
+    steps, violated = np.full((count, objects), -1, np.int64), np.zeros((count, objects), bool)
+    rows = step_row[np.arange(last + 1)[:, None] + np.array(OFFSETS)]  # (t, f)
+    ahead_s = STEP_S * np.array(OFFSETS)
+    for part in _chunks(count if objects else 0, rows.size * objects):
+        ego = motion[part, : last + 1, None, None]  # (b, t, 1, 1, 7)
+        moved = ego[..., 2:4] + ego[..., 4:6] * (ego[..., 6:7] * ahead_s[:, None, None])
+        hit = valid[rows] & touching(moved, ego[..., 4:6], boxes[rows], HALF_LENGTH_M, HALF_WIDTH_M)
+        hit &= ego[..., 6] >= TTC_STOPPED
+        hit = hit.reshape(len(hit), -1, objects)  # (b, t·f, A)
+        i, a = np.nonzero(hit.any(axis=1))
+        t, f = np.divmod(hit.argmax(axis=1)[i, a], len(OFFSETS))
+        angle = bearings(motion[part][i, t], boxes[rows[t, f], a])
+        steps[part][i, a] = t
+        violated[part][i, a] = (angle < AHEAD) | (risky[part][i, t] & ~(angle > BEHIND))
+    return steps, violated
