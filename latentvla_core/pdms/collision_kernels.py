@@ -33,7 +33,7 @@ def boxes_touch(x, y, cos, sin, half_length, half_width, box):
         ax, ay = -by, bx
     elif bx * bx + by * by == 0.0:
         bx, by = -ay, ax
-    for ux, uy, vx, vy in ((ax, ay, bx, by), (bx, by, ax, ay)):
+    for ux, uy in ((ax, ay), (bx, by)):
         own = abs(box[2] * ux + box[3] * uy) + abs(box[4] * ux + box[5] * uy)
         ego = half_length * abs(cos * ux + sin * uy) + half_width * abs(cos * uy - sin * ux)
         if abs(dx * ux + dy * uy) > own + ego:

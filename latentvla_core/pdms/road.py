@@ -1,0 +1,158 @@
+"""Where the ego is on the road: drivable area, driving direction, red lights, lane keeping (DAC, DDC, TLC, LK).
+
+Source: pdms.md §7.2, §8.3, §8.4, §8.5, §8.9. One scene, B proposals, T = 41 states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from latentvla_core.pdms import backend
+from latentvla_core.pdms.road_kernels import areas_numba, index_edges, lights_numba
+from latentvla_core.pdms.road_numpy import areas_numpy, lights_numpy
+from latentvla_core.pdms.state import Layer, Motion, RedLights, RoadPolygons, ego_motion, ego_points
+from latentvla_core.types import Array
+
+ONCOMING_WINDOW = 11  # states: one second and its start
+ONCOMING_HALF_M, ONCOMING_ZERO_M = 2.0, 6.0
+LANE_DISTANCE_M = 0.5
+LANE_STEPS = 20  # ceil(2.0 s / 0.1 s)
+
+
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """Flags of the ego box per proposal and step, all (B, T) bool."""
+
+    multiple_lanes: Array
+    non_drivable: Array
+    oncoming: Array
+    center_in_intersection: Array
+    """Box centre, for DDC and LK."""
+    rear_in_intersection: Array
+    """Rear axle, for TTC."""
+
+    @property
+    def risky(self) -> Array:
+        """(B, T) makes side contacts the ego's fault."""
+        return self.multiple_lanes | self.non_drivable
+
+
+@dataclass(frozen=True, slots=True)
+class RoadIndex:
+    """Road polygons with their edges sorted into horizontal slabs, so that a point meets only the edges beside it."""
+
+    roads: RoadPolygons
+    ranges: Array
+    """(P, 4) x_min, y_min, x_max, y_max."""
+    kinds: Array
+    """(P,) int8: 0 drivable area, 1 lane off the route, 2 lane on the route, 3 intersection (also drivable)."""
+    edges: Array
+    """(E, 4) x1, y1, x2, y2, grouped by polygon."""
+    edge_offsets: Array
+    """(P + 1,)"""
+    slab_offsets: Array
+    """(P + 1,) first slab of each polygon."""
+    slab_starts: Array
+    """(slabs + 1,) first entry of each slab in `slab_edges`."""
+    slab_edges: Array
+    """(entries,) edge numbers."""
+
+
+def index_roads(roads: RoadPolygons) -> RoadIndex:
+    """Prepare the polygons of one scene for many point tests."""
+    vertices = np.ascontiguousarray(roads.ring_vertices, np.float64).reshape(-1, 2)
+    rings = np.asarray(roads.ring_offsets, np.int64)
+    owners = np.asarray(roads.polygon_ring_offsets, np.int64)
+    edges = np.concatenate([vertices, np.roll(vertices, -1, axis=0)], axis=1)
+    closing = rings[1:] - 1  # the last vertex of each ring leads back to its first
+    edges[closing, 2:] = vertices[rings[:-1]]
+    edge_offsets = rings[owners]
+    ranges = _ranges(vertices, edge_offsets)
+    slabs = index_edges(edges, edge_offsets, ranges)
+    return RoadIndex(roads, ranges, _kinds(roads), edges, edge_offsets, *slabs)
+
+
+def _ranges(vertices: Array, offsets: Array) -> Array:
+    """(P, 4) bounding boxes of consecutive vertex groups."""
+    if len(offsets) < 2:
+        return np.zeros((0, 4))
+    low = np.minimum.reduceat(vertices, offsets[:-1], axis=0)
+    high = np.maximum.reduceat(vertices, offsets[:-1], axis=0)
+    return np.ascontiguousarray(np.concatenate([low, high], axis=1))
+
+
+def _kinds(roads: RoadPolygons) -> Array:
+    """(P,) int8, see `RoadIndex.kinds`."""
+    lane = np.isin(roads.layers, [Layer.LANE, Layer.LANE_CONNECTOR])
+    kinds = np.where(lane, np.where(roads.on_route, 2, 1), 0)
+    return np.where(np.asarray(roads.layers) == Layer.INTERSECTION, 3, kinds).astype(np.int8)
+
+
+def ego_areas(states: Array, index: RoadIndex) -> Areas:
+    """Area flags of states (B, T, 11). A point on a polygon's boundary is outside (§7.1)."""
+    points = np.concatenate([ego_points(states), states[..., None, :2]], axis=-2)  # corners, centre, rear axle
+    if backend.active() == "numba":
+        flags = areas_numba(
+            np.ascontiguousarray(points),
+            index.ranges,
+            index.kinds,
+            index.edges,
+            index.slab_offsets,
+            index.slab_starts,
+            index.slab_edges,
+        )
+    else:
+        flags = areas_numpy(points, index.ranges, index.kinds, index.edges, index.edge_offsets)
+    return Areas(*(flags[..., k] for k in range(5)))
+
+
+def drivable_area_compliance(areas: Areas) -> Array:
+    """(B,) 0 where a corner leaves the drivable area at any step, else 1."""
+    return np.where(areas.non_drivable.any(axis=-1), 0.0, 1.0)
+
+
+def driving_direction_compliance(states: Array, oncoming: Array, excused: Array | None = None) -> tuple[Array, Array]:
+    """DDC (B,) and the most metres driven off the route's lanes within one second (B,).
+
+    Args:
+        states: (B, T, 11) simulated states.
+        oncoming: (B, T) bool: centre in no lane of the route.
+        excused: (B, T) bool steps that do not count: the centre in an intersection (v2.2); None in v1.1.
+    """
+    center = ego_motion(states)[..., Motion.CENTER_X : Motion.COS]
+    moved = np.zeros(oncoming.shape)
+    moved[..., 1:] = np.sqrt((np.diff(center, axis=-2) ** 2).sum(-1))
+    moved[~oncoming if excused is None else ~oncoming | excused] = 0.0
+    total = np.cumsum(moved, axis=-1)
+    total[..., ONCOMING_WINDOW:] -= np.cumsum(moved, axis=-1)[..., :-ONCOMING_WINDOW]
+    most = total.max(axis=-1)
+    return np.where(most < ONCOMING_HALF_M, 1.0, np.where(most < ONCOMING_ZERO_M, 0.5, 0.0)), most
+
+
+def traffic_light_compliance(states: Array, lights: RedLights) -> Array:
+    """(B,) 0 where the ego box touches a connector while it is red, at any step of states (B, T, 11), else 1."""
+    if len(lights.offsets) < 2 or not lights.active.any():
+        return np.ones(len(states))
+    test = lights_numba if backend.active() == "numba" else lights_numpy
+    vertices = np.ascontiguousarray(lights.vertices, np.float64)
+    active = np.ascontiguousarray(lights.active[: states.shape[1]])
+    points = np.ascontiguousarray(ego_points(states)[..., :4, :])
+    return np.where(test(points, vertices, np.asarray(lights.offsets, np.int64), active), 0.0, 1.0)
+
+
+def lane_keeping(off_center: Array, in_intersection: Array) -> Array:
+    """(B,) 0 where the centre is too far from the centre line for 2 s, else 1.
+
+    Args:
+        off_center: (B, T) bool: box centre more than `LANE_DISTANCE_M` from the centre line.
+        in_intersection: (B, T) bool: step is skipped, the count neither grows nor restarts.
+    """
+    count = np.zeros(len(off_center), np.int64)
+    failed = np.zeros(len(off_center), bool)
+    for t in range(off_center.shape[1]):
+        counted = np.where(off_center[:, t], count + 1, 0)
+        count = np.where(in_intersection[:, t], count, counted)
+        failed |= count >= LANE_STEPS
+    return np.where(failed, 0.0, 1.0)

@@ -1,0 +1,55 @@
+"""NumPy twins of `road_kernels.py`; the red-light test is left to shapely."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+
+from latentvla_core.types import Array
+
+
+def inside_numpy(points: Array, edges: Array) -> Array:
+    """(n,) bool: points (n, 2) strictly inside the polygon of edges (E, 4), even-odd over all rings."""
+    x, y = points[:, :1], points[:, 1:]
+    x1, y1, x2, y2 = edges.T
+    low, high = np.minimum(y1, y2), np.maximum(y1, y2)
+    side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)  # (n, E)
+    beside = (y >= low) & (y <= high)
+    between = (x >= np.minimum(x1, x2)) & (x <= np.maximum(x1, x2))
+    on_edge = beside & (side == 0.0) & ((y1 != y2) | between)
+    crossed = beside & (y < high) & ((side > 0.0) == (y2 > y1))
+    return (crossed.sum(axis=1) % 2 == 1) & ~on_edge.any(axis=1)
+
+
+def areas_numpy(points: Array, ranges: Array, kinds: Array, edges: Array, edge_offsets: Array) -> Array:
+    """Twin of `areas_numba`: (B, T, 5) flags from points (B, T, 6, 2)."""
+    flat = points.reshape(-1, 6, 2)
+    steps = len(flat)
+    covered, lanes, whole = np.zeros((steps, 4), bool), np.zeros(steps, np.int64), np.zeros(steps, bool)
+    on_route, crossing = np.zeros(steps, bool), np.zeros((steps, 2), bool)
+    low, high = flat.min(axis=1), flat.max(axis=1)
+    for p, box in enumerate(ranges):
+        near = np.flatnonzero((low <= box[2:]).all(axis=1) & (high >= box[:2]).all(axis=1))
+        if not near.size:
+            continue
+        own = edges[edge_offsets[p] : edge_offsets[p + 1]]
+        held = inside_numpy(flat[near].reshape(-1, 2), own).reshape(-1, 6)
+        if kinds[p] in (1, 2):
+            lanes[near] += held[:, :4].any(axis=1)
+            whole[near] |= held[:, :4].all(axis=1)
+            on_route[near] |= held[:, 4] & (kinds[p] == 2)
+        else:
+            covered[near] |= held[:, :4]
+            crossing[near] |= held[:, 4:] & (kinds[p] == 3)
+    flags = [(lanes > 1) & ~whole, ~covered.all(axis=1), ~on_route, crossing[:, 0], crossing[:, 1]]
+    return np.stack(flags, axis=-1).reshape(*points.shape[:2], 5)
+
+
+def lights_numpy(corners: Array, vertices: Array, offsets: Array, active: Array) -> Array:
+    """Twin of `lights_numba`."""
+    boxes = shapely.polygons(corners)  # (B, T)
+    out = np.zeros(len(corners), bool)
+    for r in range(active.shape[1]):
+        red = shapely.Polygon(vertices[offsets[r] : offsets[r + 1]])
+        out |= shapely.intersects(boxes[:, active[:, r]], red).any(axis=1)
+    return out
