@@ -1,0 +1,75 @@
+"""Bytes from a folder or from an object store (`s3://…`), with errors that name file and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from latentvla_core.errors import DataError, SetupError
+
+
+def is_remote(path: str | Path) -> bool:
+    return "://" in str(path)
+
+
+def join(root: str | Path, relative: str) -> str:
+    """`relative` below `root`; an absolute or remote path stays as it is."""
+    if not str(root) or is_remote(relative) or relative.startswith("/"):
+        return relative
+    return f"{str(root).rstrip('/')}/{relative}"
+
+
+@lru_cache(maxsize=8)
+def _filesystem(scheme: str, _settings: tuple[str, ...]) -> Any:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise SetupError(
+            f"{scheme}:// needs s3fs, which is not installed; run `pip install 'latentvla[data]'`"
+        ) from error
+    return fsspec.filesystem(scheme, skip_instance_cache=True)
+
+
+def filesystem(path: str) -> Any:
+    """The fsspec file system of a remote path; one per endpoint and key, as the environment gives them."""
+    import os
+
+    settings = tuple(os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_REGION"))
+    return _filesystem(path.split("://", 1)[0], settings)
+
+
+def read_bytes(path: str | Path, *, remedy: str) -> bytes:
+    """The whole file. Raises DataError naming it, with `remedy`, when it cannot be read."""
+    name = str(path)
+    return _attempt(
+        lambda: filesystem(name).cat_file(name) if is_remote(name) else Path(name).read_bytes(), name, remedy
+    )
+
+
+def _attempt(read: Callable[[], bytes], name: str, remedy: str) -> bytes:
+    try:
+        return read()
+    except FileNotFoundError as error:
+        raise DataError(f"the file does not exist; {remedy}", file=name) from error
+    except OSError as error:
+        raise DataError(f"cannot be read ({error}); {remedy}", file=name) from error
+
+
+def exists(path: str | Path) -> bool:
+    name = str(path)
+    return bool(filesystem(name).exists(name)) if is_remote(name) else Path(name).exists()
+
+
+def list_dir(path: str | Path) -> list[str]:
+    """Sorted full paths of what a folder holds; empty when there is no such folder."""
+    name = str(path)
+    if is_remote(name):
+        scheme, store = name.split("://", 1)[0], filesystem(name)
+        store.invalidate_cache()
+        found = store.ls(name.rstrip("/"), detail=False) if store.isdir(name) else []
+        return sorted(
+            f"{scheme}://{entry}" for entry in found if entry.rstrip("/") != name.split("://", 1)[1].rstrip("/")
+        )
+    return sorted(str(entry) for entry in Path(name).iterdir()) if Path(name).is_dir() else []
