@@ -25,9 +25,7 @@ def no_at_fault_collisions(states: Array, risky: Array, obstacles: Obstacles) ->
         states: (B, T, 11) simulated states.
         risky: (B, T) bool: ego in multiple lanes or off the drivable area; makes side contacts its fault.
     """
-    boxes, reach = box_frames(obstacles.corners)
-    args = (ego_motion(states), np.ascontiguousarray(risky), boxes, reach, obstacles)
-    first_step, fault = _contacts(*args)
+    first_step, fault = _contacts(ego_motion(states), np.ascontiguousarray(risky), obstacles)
     found = np.where(fault, first_step, np.iinfo(np.int64).max)  # (B, A)
     cost = np.where(fault, np.where(obstacles.is_agent, 0.0, STATIC_COLLISION), 1.0)
     return _event(found, cost.min(axis=1, initial=1.0))
@@ -42,32 +40,21 @@ def time_to_collision(states: Array, risky: Array, obstacles: Obstacles, *, last
             everything that is not behind counts, otherwise only what is ahead.
         last_step: 40 in v1.1, 31 in v2.2; obstacles must reach `last_step` + 9.
     """
-    boxes, reach = box_frames(obstacles.corners)
-    first_step, violated = _hits(ego_motion(states), np.ascontiguousarray(risky), boxes, reach, obstacles, last_step)
+    first_step, violated = _hits(ego_motion(states), np.ascontiguousarray(risky), obstacles, last_step)
     found = np.where(violated, first_step, np.iinfo(np.int64).max)
     return _event(found, np.where(violated.any(axis=1), 0.0, 1.0))
 
 
-def box_frames(corners: Array) -> tuple[Array, Array]:
-    """(N, A, 6) centre and the two half-side vectors, (N, A) half-diagonal of boxes with corners (N, A, 4, 2)."""
-    boxes = np.empty((*corners.shape[:2], 6))
-    boxes[..., 0:2] = corners.mean(axis=2)
-    boxes[..., 2:4] = (corners[:, :, 0] - corners[:, :, 1]) / 2
-    boxes[..., 4:6] = (corners[:, :, 1] - corners[:, :, 2]) / 2
-    reach = np.hypot(boxes[..., 2], boxes[..., 3]) + np.hypot(boxes[..., 4], boxes[..., 5])
-    return boxes, reach
-
-
-def _contacts(motion: Array, risky: Array, boxes: Array, reach: Array, world: Obstacles) -> tuple[Array, Array]:
+def _contacts(motion: Array, risky: Array, world: Obstacles) -> tuple[Array, Array]:
     """(B, A) first contact step and whether it is the ego's fault."""
     kernel = first_contacts_numba if backend.active() == "numba" else first_contacts_numpy
-    return kernel(motion, risky, boxes, reach, world.valid, world.is_agent, world.speed_mps, world.step_row)
+    return kernel(motion, risky, world.boxes, world.reach, world.valid, world.is_agent, world.speed_mps, world.step_row)
 
 
-def _hits(motion: Array, risky: Array, boxes: Array, reach: Array, world: Obstacles, last: int) -> tuple[Array, Array]:
+def _hits(motion: Array, risky: Array, world: Obstacles, last: int) -> tuple[Array, Array]:
     """(B, A) step of the first qualifying projected hit and whether it is a violation."""
     kernel = first_hits_numba if backend.active() == "numba" else first_hits_numpy
-    return kernel(motion, risky, boxes, reach, world.valid, world.step_row, last)
+    return kernel(motion, risky, world.boxes, world.reach, world.valid, world.step_row, last)
 
 
 def _event(found: Array, value: Array) -> Event:

@@ -48,10 +48,12 @@ class Layer(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Obstacles:
-    """Boxes of other road users over time. Row `step_row[t]` of `corners` and `valid` holds at step t."""
+    """Boxes of other road users over time. Row `step_row[t]` of `boxes` and `valid` holds at step t."""
 
-    corners: Array
-    """(N, A, 4, 2) box corners, consecutive ones adjacent."""
+    boxes: Array
+    """(N, A, 6) box centre and the two half-side vectors; anything where not valid."""
+    reach: Array
+    """(N, A) at least the distance from centre to corner."""
     valid: Array
     """(N, A) bool: present in that row."""
     is_agent: Array
@@ -65,22 +67,18 @@ class Obstacles:
     def of(corners: Array, valid: Array, classes: Array, speed_mps: Array, step_row: Array | None = None) -> Obstacles:
         """Obstacles from `World` columns: corners (N, A, 4, 2), valid (N, A), classes (A,), speed (A,)."""
         rows = np.arange(len(corners)) if step_row is None else step_row
+        boxes = np.empty((*corners.shape[:2], 6))
+        np.mean(corners, axis=2, out=boxes[..., 0:2])
+        boxes[..., 2:4] = (corners[:, :, 0] - corners[:, :, 1]) / 2
+        boxes[..., 4:6] = (corners[:, :, 1] - corners[:, :, 2]) / 2
+        reach = np.hypot(boxes[..., 2], boxes[..., 3]) + np.hypot(boxes[..., 4], boxes[..., 5])
         return Obstacles(
-            np.ascontiguousarray(corners, np.float64),
+            boxes,
+            reach,
             np.ascontiguousarray(valid, np.bool_),
             np.isin(classes, AGENT_CLASSES),
             np.ascontiguousarray(speed_mps, np.float64),
             np.ascontiguousarray(rows, np.int64),
-        )
-
-    def keep(self, mask: Array) -> Obstacles:
-        """The objects where mask (A,) is true."""
-        return Obstacles(
-            np.ascontiguousarray(self.corners[:, mask]),
-            np.ascontiguousarray(self.valid[:, mask]),
-            self.is_agent[mask],
-            self.speed_mps[mask],
-            self.step_row,
         )
 
 
