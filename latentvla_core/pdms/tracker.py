@@ -83,7 +83,7 @@ def reference_from_tenths(poses: Array, timestamp_us: int) -> Array:
 
 
 @cache
-def _velocity_fit() -> Array:
+def velocity_fit() -> Array:
     """(40, 40) matrix from projected displacements to [v_0, a_0 … a_38] (ridge fit, §5.1)."""
     steps = NUM_STEPS
     model = np.tril(np.full((steps, steps), DT_S * DT_S))
@@ -100,7 +100,7 @@ def velocity_matrix() -> Array:
     """(40, 40) matrix from projected displacements to the speed profile v_0 … v_39."""
     integrate = np.tril(np.full((NUM_STEPS, NUM_STEPS), DT_S), -1)  # v_k = v_0 + dt Σ_{j<k} a_j
     integrate = np.concatenate([np.ones((NUM_STEPS, 1)), integrate[:, : NUM_STEPS - 1]], axis=1)
-    matrix = integrate @ _velocity_fit()
+    matrix = integrate @ velocity_fit()
     matrix.setflags(write=False)
     return matrix
 
