@@ -1,0 +1,126 @@
+"""Supervised training: negative log likelihood of the 12 action tokens, everything else masked (latentvla.md §3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from latentvla_core.training.images import MISSING, ImageCache
+from latentvla_core.training.loop import FitConfig, FitResult, fit
+from latentvla_core.training.sinks import MetricSink
+from latentvla_core.types import Array
+from latentvla_core.vlm.config import VlmConfig
+from latentvla_core.vlm.model import add_lora, build
+from latentvla_core.vlm.predict import answer_logits
+from latentvla_core.vlm.processor import VlmBatch
+from latentvla_core.vlm.samples import VlmSample
+from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
+from latentvla_core.vlm.vlm import Vlm
+
+
+def train_vlm(
+    samples: Sequence[VlmSample],
+    config: VlmConfig | None = None,
+    *,
+    sink: MetricSink | None = None,
+    checkpoint_dir: Path | str | None = None,
+    device: torch.device | str = "cpu",
+    cache: ImageCache | None = None,
+    until: int | None = None,
+) -> Vlm:
+    """Train on the labelled, valid samples whose pictures can be read; resumes from `checkpoint_dir`.
+
+    Args:
+        cache: decoded pictures of `config.image_size_wh`, shared between stages or kept in a file; default in memory.
+        until: stop after this many steps of the run (a time slice).
+    """
+    config = config or VlmConfig.mini()
+    cache = cache or ImageCache(config.image_size_wh)
+    usable = [s for s in with_pictures(samples, cache) if s.valid and s.codes is not None]
+    network, processor = build(config)
+    wrapped = add_lora(network, config, processor.action_ids) if config.lora_rank else network
+    if config.gradient_checkpointing:
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    vlm = Vlm(config, network, processor)
+    result = fit(
+        wrapped,  # pyright: ignore[reportArgumentType]
+        num_samples=len(usable),
+        collate=_collate(vlm, usable, cache),
+        loss=lambda batch, step: answer_loss(vlm, batch),
+        config=fit_config(config, len(usable)),
+        sink=sink,
+        checkpoint_dir=checkpoint_dir,
+        device=device,
+        until=until,
+    )
+    if config.gradient_checkpointing:
+        network.gradient_checkpointing_disable()
+    if config.lora_rank:
+        vlm.network = wrapped.merge_and_unload()
+    vlm.network.eval()
+    vlm.metrics = _summary(result, len(usable))
+    return vlm
+
+
+def with_pictures(samples: Sequence[VlmSample], cache: ImageCache) -> list[VlmSample]:
+    """The samples after decoding their pictures; those with an unreadable one are invalid and say which and why."""
+    pictures = [picture for sample in samples if sample.valid for picture in sample.pictures]
+    rows = dict(zip(pictures, cache.indices(pictures).tolist(), strict=True))
+    return [_checked(sample, rows, cache) for sample in samples]
+
+
+def answer_loss(vlm: Vlm, batch: VlmBatch) -> tuple[Tensor, dict[str, float]]:
+    """Mean NLL of the answer tokens over the whole vocabulary, and how often the greedy action was right."""
+    logits = answer_logits(vlm.network, batch)  # (B, L, V)
+    loss = functional.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten())
+    actions = torch.tensor(vlm.processor.action_ids, device=logits.device)
+    chosen = logits[:, :NUM_ACTION_TOKENS, actions].argmax(-1)
+    correct = actions[chosen] == batch.labels[:, :NUM_ACTION_TOKENS]
+    return loss, {"token_accuracy": float(correct.float().mean())}
+
+
+def fit_config(config: VlmConfig, num_samples: int) -> FitConfig:
+    """The loop's settings for a training set of this size."""
+    steps = config.steps(num_samples)
+    return FitConfig(
+        steps=steps,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=round(config.warmup_fraction * steps),
+        clip_norm=config.clip_norm,
+        seed=config.seed,
+        precision=config.precision,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+    )
+
+
+def _collate(
+    vlm: Vlm, samples: Sequence[VlmSample], cache: ImageCache
+) -> Callable[[Array, np.random.Generator], VlmBatch]:
+    codes = np.stack([s.codes for s in samples]) if samples else np.zeros((0, NUM_ACTION_TOKENS), np.int8)  # type: ignore[arg-type]
+
+    def collate(indices: Array, rng: np.random.Generator) -> VlmBatch:
+        return vlm.processor.batch([samples[i] for i in indices], cache, codes[indices])
+
+    return collate
+
+
+def _checked(sample: VlmSample, rows: dict[tuple[str, str], int], cache: ImageCache) -> VlmSample:
+    broken = [path for root, path in sample.pictures if sample.valid and rows[root, path] == MISSING]
+    if not broken:
+        return sample
+    return replace(sample, valid=False, reason=f"{broken[0]}: {cache.faults.get(broken[0], 'cannot be read')}")
+
+
+def _summary(result: FitResult, num_samples: int) -> dict[str, Any]:
+    return {**result.metrics, "steps": float(result.step), "seconds": result.seconds, "samples": float(num_samples)}
