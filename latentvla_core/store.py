@@ -6,6 +6,7 @@ A partition is replaced whole in one transaction, so a killed writer leaves the 
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 WRITE_ATTEMPTS = 20
+
+
+def home_folder(env: Mapping[str, str] | None = None) -> Path:
+    """Working folder of this deployment: $LATENTVLA_HOME, else .latentvla in the current folder."""
+    return Path((os.environ if env is None else env).get("LATENTVLA_HOME") or ".latentvla").absolute()
+
+
+def lake_root(env: Mapping[str, str] | None = None) -> str:
+    """Root of the Delta tables: $LATENTVLA_LAKE (a folder or s3://…), else `lake` in the working folder."""
+    return (os.environ if env is None else env).get("LATENTVLA_LAKE") or str(home_folder(env) / "lake")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,166 @@
+"""The command line. Each command parses, calls one function of the core, and prints; nothing is decided here.
+
+Commands that need the orchestrator (`demo`) are registered as entry points of group `latentvla.commands`, so the core
+works without it.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from latentvla_core import __version__
+from latentvla_core.errors import LatentVLAError, SetupError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=f"LatentVLA {__version__}: latent driving actions.")
+world_app = typer.Typer(no_args_is_help=True, help="The embedded driving world.")
+data_app = typer.Typer(no_args_is_help=True, help="Driving logs on disk.")
+app.add_typer(world_app, name="world")
+app.add_typer(data_app, name="data")
+
+
+@world_app.command("write", epilog="Example: latentvla world write --out /data/world --logs 8 --seed 1")
+def world_write(
+    out: Annotated[Path, typer.Option(help="New folder for navsim_logs/, sensor_blobs/ and maps/.")],
+    logs: Annotated[int, typer.Option(min=2, help="Number of logs; one in four goes to the test split.")] = 8,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+) -> None:
+    """Write a data set in NAVSIM's own layout: log pickles, JPEGs, lidar, nuPlan maps."""
+    from latentvla_core.world.write import WorldConfig, write_world
+
+    if out.exists() and any(out.iterdir()):
+        raise SetupError(f"--out {out} is not empty; give a new folder, nothing is overwritten")
+    write_world(out, WorldConfig.for_logs(logs, seed))
+    typer.echo(f"wrote {logs} logs to {out}; try: latentvla data check --root {out} --split test")
+
+
+@data_app.command("check", epilog="Example: latentvla data check --root $OPENSCENE_DATA_ROOT --split test")
+def data_check(
+    root: Annotated[Path, typer.Option(help="NAVSIM tree (OPENSCENE_DATA_ROOT).")],
+    split: Annotated[str, typer.Option(help="Folder below navsim_logs/.")],
+    scene_filter: Annotated[str, typer.Option("--filter", help="Devkit split name or YAML.")] = "",
+) -> None:
+    """The data doctor: what is there, what is missing, what to do about it. Exit code 1 when something is broken."""
+    from latentvla_core.data.doctor import check
+
+    report = check(root, split, filter=scene_filter or None)
+    report.print()
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(
+    "score", epilog="Example: latentvla score --root ROOT --split test --trajectories T.parquet --out S.parquet"
+)
+def score(
+    root: Annotated[Path, typer.Option(help="NAVSIM tree with navsim_logs/ and maps/.")],
+    split: Annotated[str, typer.Option(help="Folder below navsim_logs/.")],
+    trajectories: Annotated[
+        Path, typer.Option(help="Parquet with scene_token, trajectory_id, poses; or submission.pkl.")
+    ],
+    out: Annotated[Path, typer.Option(help="Parquet to write.")],
+    metric: Annotated[str, typer.Option(help="pdms (v1.1) or epdms (v2.2).")] = "pdms",
+    scene_filter: Annotated[str, typer.Option("--filter", help="Devkit split name or YAML.")] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """PDM score of any trajectories on any NAVSIM tree, equal to the official devkit."""
+    from latentvla_core.scoring import score_tree
+
+    summary = score_tree(root, split, trajectories, metric, out, scene_filter=scene_filter or None, workers=workers)
+    typer.echo(str(summary))
+
+
+@app.command("sql", epilog='Example: latentvla sql "select ego_codes from latent_actions limit 5"')
+def sql(
+    query: Annotated[str, typer.Argument(help="SQL over the tables of the lake (docs/tables.md).")],
+    style: Annotated[str, typer.Option("--format", help="table, csv or parquet.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="File to write; parquet needs one.")] = None,
+) -> None:
+    """Embedded SQL over the Delta tables."""
+    from latentvla_core.store import Lake, lake_root
+
+    write_table(Lake(lake_root()).sql(query), style, out)
+
+
+def write_table(table: Any, style: str, out: Path | None) -> None:
+    """Print an Arrow table, or write it to a file."""
+    if style == "parquet":
+        import pyarrow.parquet as pq
+
+        if out is None:
+            raise SetupError("--format parquet writes a file; give it with --out FILE.parquet")
+        pq.write_table(table, out)
+    elif style == "csv":
+        _write_csv(table, out)
+    elif style == "table":
+        _print_table(table)
+    else:
+        raise SetupError(f"--format is {style!r}; use table, csv or parquet")
+
+
+def _write_csv(table: Any, out: Path | None) -> None:
+    import csv
+
+    stream = sys.stdout if out is None else out.open("w", newline="")
+    writer = csv.writer(stream)
+    writer.writerow(table.column_names)
+    writer.writerows(row.values() for row in table.to_pylist())
+    if out is not None:
+        stream.close()
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(*table.column_names, header_style="bold")
+    for row in table.to_pylist():
+        shown.add_row(*(_cell(value) for value in row.values()))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(shown)
+    console.print(f"{table.num_rows} rows")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        text = " ".join(_cell(v) for v in value[:24])
+        return text if len(value) <= 24 else f"{text} … ({len(value)})"
+    return str(value)
+
+
+@app.command("info", epilog="Example: latentvla info")
+def info() -> None:
+    """Versions, devices, lake and registry: what to paste into a bug report."""
+    from latentvla_core.info import environment
+
+    rows = environment() + [row for plugin in entry_points(group="latentvla.info") for row in plugin.load()()]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def main() -> None:
+    """Entry point: plug-in commands, and errors as one message instead of a traceback."""
+    for plugin in entry_points(group="latentvla.commands"):
+        app.command(plugin.name)(_lazy(plugin))
+    try:
+        app()
+    except LatentVLAError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(2)
+
+
+def _lazy(plugin: Any) -> Any:
+    """The plug-in's function: typer needs its signature, so it is loaded only when its command is asked for."""
+    if len(sys.argv) > 1 and sys.argv[1] == plugin.name:
+        return plugin.load()
+
+    def not_asked_for() -> None:
+        """Embedded world → whole line → table, report, registry."""
+
+    return not_asked_for

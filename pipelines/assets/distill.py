@@ -1,0 +1,52 @@
+"""distill: the student that replaces the VLM (latentvla.md §5), with the same interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.assets.latent_actions import training_records
+from pipelines.assets.vlm import feature_output, features_of, labels_of
+from pipelines.engine import CHECKPOINTS, Engine, Model, Output
+from pipelines.lineage import Stage
+from pipelines.settings import TRAIN, VAL
+
+
+def student(engine: Engine, folder: Path) -> Model:
+    """Decision transformer distilled from the VLM: KL over the 16 action logits, plus labels and features."""
+    from latentvla_core import distill
+
+    records = training_records(engine)
+    teacher = features_of(engine, records, "vlm_features")
+    with engine.progress("student") as sink:
+        model = distill.train_student(
+            records, labels_of(engine, records), teacher, engine.recipe.student,
+            sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
+        )  # fmt: skip
+    model.save(folder)
+    held_out = engine.records(VAL) or records
+    metrics = distill.evaluate(
+        model, held_out, labels_of(engine, held_out), features_of(engine, held_out, "vlm_features")
+    )
+    return Model(model.num_parameters(), metrics)
+
+
+def student_features(engine: Engine, partition: str) -> Output:
+    """What the student predicts: the same columns as `vlm_features`, at a fraction of the cost."""
+    from latentvla_core import distill
+
+    split, _, shard = partition.rpartition("-")
+    records = engine.records(split, int(shard))
+    if not records:
+        return Output([])
+    model = distill.load_student(engine.model_dir("student"), device=engine.device)
+    return feature_output(engine, records, model.predict(records, batch_size=engine.recipe.feature_batch), "student")
+
+
+STAGES = (
+    Stage(name="student", run=student, kind="model", table="models", deps=("scenes", "latent_actions", "vlm_features"),
+          group="distill", doc=student.__doc__ or "", recipe=("student",), reads=(TRAIN, VAL),
+          kinds=("pytorch", "mlflow"), heavy=True),
+    Stage(name="student_features", run=student_features, kind="shards", table="student_features",
+          deps=("scenes", "student"), group="distill", doc=student_features.__doc__ or "",
+          kinds=("pytorch", "deltalake"), heavy=True),
+)  # fmt: skip

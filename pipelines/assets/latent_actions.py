@@ -1,0 +1,75 @@
+"""latent actions: the model that discovers them (latentvla.md §2), and the codes of every scene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latentvla_core.errors import SetupError
+from latentvla_core.types import SceneRecord
+from pipelines.engine import CHECKPOINTS, Engine, Model, Output
+from pipelines.lineage import Stage
+from pipelines.settings import TRAIN, VAL
+
+
+def training_records(engine: Engine) -> list[SceneRecord]:
+    """Scenes of the train split. Raises SetupError when there are none, which no training can mend."""
+    records = engine.records(TRAIN)
+    if not records:
+        raise SetupError(
+            f"split {TRAIN} has no scenes in {engine.settings.lake}; materialise logs, frames and scenes, and look at"
+            " the counts and at table quarantine"
+        )
+    return records
+
+
+def latent_action_model(engine: Engine, folder: Path) -> Model:
+    """Two stages of inverse and forward dynamics around a VQ bottleneck: environment codes first, then 16 ego action codes.
+
+    The quality report in the metadata is measured on the val split, which no training sees.
+    """
+    from latentvla_core import latent
+
+    records = training_records(engine)
+    with engine.progress("latent_action_model") as sink:
+        model = latent.train_latent_action_model(
+            records, engine.recipe.latent, sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device
+        )
+    latent.save(model, folder)
+    report = latent.evaluate(engine.records(VAL) or records, model)
+    return Model(sum(p.numel() for p in model.parameters()), report)
+
+
+def latent_actions(engine: Engine, partition: str) -> Output:
+    """The 12 ego action codes of every scene of the shard: 3 transitions of one second, 4 codes each."""
+    from latentvla_core import latent
+
+    split, _, shard = partition.rpartition("-")
+    records = engine.records(split, int(shard))
+    version = engine.ledger.made_by("latent_action_model", "")
+    if not records:
+        return Output([])
+    model = latent.load(engine.model_dir("latent_action_model"))
+    labels = latent.label_scenes(records, model, batch_size=engine.recipe.label_batch, device=engine.device)
+    rows = [
+        {
+            "scene_token": record.scene_token,
+            "log_name": record.log_name,
+            "timestamp_us": record.timestamp_us,
+            "ego_codes": labels.codes[i] if labels.valid[i] else [],
+            "valid": bool(labels.valid[i]),
+            "reason": labels.reason[i],
+            "model_version": version,
+        }
+        for i, record in enumerate(records)
+    ]
+    return Output(rows, metadata={"labelled": int(labels.valid.sum()), "scenes": len(rows)})
+
+
+STAGES = (
+    Stage(name="latent_action_model", run=latent_action_model, kind="model", table="models", deps=("scenes",),
+          group="latent_actions", doc=latent_action_model.__doc__ or "", recipe=("latent",), reads=(TRAIN, VAL),
+          kinds=("pytorch", "mlflow"), heavy=True),
+    Stage(name="latent_actions", run=latent_actions, kind="shards", table="latent_actions",
+          deps=("scenes", "latent_action_model"), group="latent_actions", doc=latent_actions.__doc__ or "",
+          kinds=("pytorch", "deltalake"), heavy=True),
+)  # fmt: skip

@@ -1,0 +1,114 @@
+"""scenes: windows to plan in, and what scoring needs to know of each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from latentvla_core.errors import DataError
+from latentvla_core.types import Frame, Scene
+from pipelines.engine import Engine, Output
+from pipelines.lineage import Stage
+
+
+def scenes(engine: Engine, partition: str) -> Output:
+    """Windows of history and future frames, selected by the devkit's filter rules (navsim_format.md §3)."""
+    from latentvla_core.data.records import row_from_record, scene_record
+
+    roots = _sensor_roots(engine, partition)
+    windows = list(windows_of(engine, partition))
+    rows = [row_from_record(scene_record(scene, roots[scene.log_name])) for scene in windows]
+    return Output(rows, metadata={"scenes": len(rows), "logs": len({row["log_name"] for row in rows})})
+
+
+def scene_worlds(engine: Engine, partition: str) -> Output:
+    """What scoring needs of each scene, as plain columns: objects at 10 Hz, drivable area, centre line, PDM-Closed reference.
+
+    Splits without a map have no rows: such scenes are not scored. A scene that cannot be scored keeps its row, with the reason.
+    """
+    from latentvla_core.pdms.world import build
+
+    split = partition.rpartition("-")[0]
+    source = engine.settings.source(split)
+    if not source.maps:
+        return Output([], metadata={"note": f"split {split} has no map: its scenes are not scored"})
+    maps = _MapIndices(source.maps)
+    worlds = [build(scene, maps.get(scene.current.map_location)) for scene in windows_of(engine, partition)]
+    rows = [{f.name: getattr(w, f.name) for f in dataclasses.fields(w)} for w in worlds]
+    unusable = [
+        {"file": w.log_name, "frame": w.scene_token, "field": "", "reason": w.reason} for w in worlds if not w.valid
+    ]
+    return Output(rows, unusable, metadata={"scoreable": sum(w.valid for w in worlds), "scenes": len(worlds)})
+
+
+class _MapIndices:
+    """Maps of one source, each read and indexed once."""
+
+    def __init__(self, root: str) -> None:
+        from latentvla_core.data.maps import MapStore
+
+        self._store = MapStore(root)
+        self._indices: dict[str, Any] = {}
+
+    def get(self, location: str) -> Any:
+        from latentvla_core.pdms.world import MapIndex
+
+        if location not in self._indices:
+            self._indices[location] = MapIndex(self._store.get(location))
+        return self._indices[location]
+
+
+def windows_of(engine: Engine, partition: str) -> Iterator[Scene]:
+    """Scenes of one shard, rebuilt from table `frames`."""
+    from latentvla_core.data.filters import scenes_of_log
+
+    split = partition.rpartition("-")[0]
+    scene_filter = filter_of(engine, split)
+    for _, frames in _frames_by_log(engine, partition):
+        yield from scenes_of_log(frames, scene_filter, split)
+
+
+def filter_of(engine: Engine, split: str) -> Any:
+    """The split's own filter if the source names one, else the recipe's."""
+    from latentvla_core.data.filters import SceneFilter, load_filter
+
+    given = engine.settings.source(split).filter
+    if isinstance(given, str):
+        return load_filter(given) if given else engine.recipe.scene_filter
+    try:
+        return SceneFilter(**dict(given))
+    except TypeError as error:
+        raise DataError(
+            f"{error}; use the devkit's scene filter fields", file=f"source {split}", field="filter"
+        ) from error
+
+
+def _frames_by_log(engine: Engine, partition: str) -> Iterator[tuple[str, list[Frame | None]]]:
+    """Frames of each log in file order, None where one is in quarantine."""
+    from latentvla_core.data.frame_rows import frame_from_row
+
+    rows = engine.lake.rows("frames", _place(partition))
+    rows.sort(key=lambda row: (row["log_name"], row["log_index"]))
+    for log_name, group in groupby(rows, key=lambda row: row["log_name"]):
+        by_index = {row["log_index"]: frame_from_row(row) for row in group}
+        yield log_name, [by_index.get(i) for i in range(max(by_index) + 1)]
+
+
+def _sensor_roots(engine: Engine, partition: str) -> dict[str, str]:
+    table = engine.lake.read("frames", _place(partition), ["log_name", "sensor_root"])
+    return dict(zip(table["log_name"].to_pylist(), table["sensor_root"].to_pylist(), strict=True))
+
+
+def _place(partition: str) -> dict[str, Any]:
+    split, _, shard = partition.rpartition("-")
+    return {"split": split, "shard": int(shard)}
+
+
+STAGES = (
+    Stage(name="scenes", run=scenes, kind="shards", table="scenes", deps=("frames",), group="scenes",
+          doc=scenes.__doc__ or "", recipe=("scene_filter",), kinds=("deltalake",)),
+    Stage(name="scene_worlds", run=scene_worlds, kind="shards", table="scene_worlds", deps=("frames",), group="scenes",
+          doc=scene_worlds.__doc__ or "", recipe=("scene_filter",), kinds=("deltalake", "numpy")),
+)  # fmt: skip

@@ -1,0 +1,77 @@
+"""One blocking check per asset, generated from the table's declaration: is what was stored what was declared?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from latentvla_core.store import Lake
+from latentvla_core.tables import TABLES, TableSpec
+from pipelines.engine import Outcome
+from pipelines.lineage import Stage
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a check looked at, and every fault it found."""
+
+    rows: int
+    faults: list[str]
+
+    def metadata(self) -> dict[str, Any]:
+        return {"rows_checked": self.rows, "faults": "; ".join(self.faults) or "none"}
+
+
+def verify(lake: Lake, stage: Stage, outcomes: Mapping[str, Outcome]) -> Verdict:
+    """Read back what the run is responsible for and compare it with the declaration."""
+    spec = TABLES[stage.table]
+    faults = schema_faults(lake, spec)
+    total = 0
+    if not faults:
+        for key, outcome in outcomes.items():
+            rows, found = _partition_faults(lake, spec, stage, key, outcome)
+            total += rows
+            faults += found
+    return Verdict(total, faults)
+
+
+def schema_faults(lake: Lake, spec: TableSpec) -> list[str]:
+    """Stored columns against declared ones: names, types, partitioning."""
+    table = lake.delta(spec.name)
+    if table is None:
+        return []  # nothing was written: an asset whose shards are all empty
+    stored = {f.name: f.type for f in table.to_pyarrow_dataset().schema}
+    declared = {f.name: f.type for f in spec.arrow_schema()}
+    faults = [f"column {n} is missing" for n in declared if n not in stored]
+    faults += [f"column {n} is not declared" for n in stored if n not in declared]
+    faults += [
+        f"column {n} is stored as {stored[n]}, declared {t}"
+        for n, t in declared.items()
+        if n in stored and not _same(stored[n], t)
+    ]
+    if list(table.metadata().partition_columns) != list(spec.partition_by):
+        faults.append(f"partitioned by {table.metadata().partition_columns}, declared {list(spec.partition_by)}")
+    return faults
+
+
+def _same(stored: Any, declared: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_list(stored) and pa.types.is_list(declared):
+        return stored.value_type == declared.value_type  # the item's name differs, which means nothing
+    return stored == declared
+
+
+def _partition_faults(lake: Lake, spec: TableSpec, stage: Stage, key: str, outcome: Outcome) -> tuple[int, list[str]]:
+    where: dict[str, Any] = {"made_by": outcome.made_by}
+    if stage.partitioned:
+        split, _, shard = key.rpartition("-")
+        where |= {"split": split, "shard": int(shard)}
+    table = lake.read(spec.name, where, list(dict.fromkeys([*spec.key, "made_by"])))
+    faults = []
+    if table.num_rows and table.group_by(list(spec.key)).aggregate([]).num_rows < table.num_rows:
+        faults.append(f"{key or spec.name}: key {spec.key} is not unique")
+    if not outcome.skipped and table.num_rows != outcome.rows:
+        faults.append(f"{key or spec.name}: {outcome.rows} rows were written, {table.num_rows} are stored")
+    return table.num_rows, faults

@@ -1,0 +1,133 @@
+"""Stages as Dagster assets: partitions, descriptions, a blocking check each, and what the UI shows of a run.
+
+Everything a stage *does* is in `engine.py` and `assets/`; this file only says it to Dagster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from latentvla_core.tables import TABLES, Column
+from pipelines.checks import verify
+from pipelines.engine import Engine, Outcome
+from pipelines.lineage import UNPARTITIONED, Stage
+from pipelines.resources import LatentVLAResource
+from pipelines.settings import Settings
+
+
+def partitions_of(settings: Settings) -> dg.StaticPartitionsDefinition:
+    """One dimension, `<split>-<shard>`, so that a range of partitions is one run."""
+    return dg.StaticPartitionsDefinition(list(settings.partitions))
+
+
+def asset_of(stage: Stage, settings: Settings, stages: Mapping[str, Stage]) -> dg.AssetsDefinition:
+    """The Dagster asset of one stage, with its blocking schema check."""
+    spec = TABLES[stage.table]
+
+    @dg.asset(
+        name=stage.name,
+        deps=list(stage.deps),
+        group_name=stage.group,
+        description=stage.doc,
+        code_version=stage.code_version,
+        kinds={"python", *stage.kinds},
+        partitions_def=partitions_of(settings) if stage.partitioned else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if stage.partitioned else None,
+        check_specs=[dg.AssetCheckSpec(check_name(stage), asset=stage.name, blocking=True, description=_CHECK)],
+        metadata=_definition_metadata(stage, settings),
+        tags={"latentvla/kind": stage.kind},
+        pool="gpu" if stage.heavy else None,
+        config_schema={
+            "force": dg.Field(bool, default_value=False, description="Do the work even if nothing changed.")
+        },
+        output_required=True,
+    )
+    def body(context: dg.AssetExecutionContext, latentvla: LatentVLAResource) -> Iterator[Any]:
+        engine = latentvla.engine(stages, context.log.info)
+        keys = context.partition_keys if stage.partitioned else [UNPARTITIONED]
+        force = context.op_execution_context.op_config["force"]
+        outcomes = {}
+        for number, key in enumerate(keys, 1):
+            outcomes[key] = engine.execute(stage.name, key, run_id=context.run_id, force=force)
+            engine.say(_line(stage, key, number, len(keys), outcomes[key]))
+        checked = verify(engine.lake, stage, outcomes)
+        yield dg.MaterializeResult(
+            metadata=run_metadata(engine, stage, outcomes),
+            data_version=dg.DataVersion(_version_of(outcomes)),
+            check_results=[
+                dg.AssetCheckResult(
+                    passed=not checked.faults, check_name=check_name(stage), metadata=checked.metadata()
+                )
+            ],
+        )
+
+    assert spec.name == stage.table
+    return body
+
+
+_CHECK = "Schema as declared in tables.py, unique keys, rows as counted when written, every row with its provenance."
+
+
+def check_name(stage: Stage) -> str:
+    return f"{stage.name}_schema"
+
+
+def _version_of(outcomes: Mapping[str, Outcome]) -> str:
+    from pipelines.lineage import digest
+
+    made = [outcome.made_by for outcome in outcomes.values()]
+    return made[0] if len(made) == 1 else digest(made)
+
+
+def _line(stage: Stage, key: str, number: int, total: int, outcome: Outcome) -> str:
+    where = f" {key} ({number}/{total})" if key else ""
+    if outcome.skipped:
+        return f"{stage.name}{where}: up to date"
+    refused = f", {outcome.quarantined} quarantined" if outcome.quarantined else ""
+    return f"{stage.name}{where}: {outcome.rows} rows{refused} in {outcome.seconds:.1f} s"
+
+
+def _definition_metadata(stage: Stage, settings: Settings) -> dict[str, Any]:
+    spec = TABLES[stage.table]
+    return {
+        "dagster/column_schema": dg.TableSchema(columns=[_column(c) for c in spec.columns]),
+        "dagster/table_name": spec.name,
+        "dagster/uri": f"{settings.lake}/{spec.name}",
+        "row": spec.row,
+        "key": ", ".join(spec.key),
+        "schema_version": spec.version,
+        "recipe_sections": ", ".join(stage.recipe) or "none",
+    }
+
+
+def _column(column: Column) -> dg.TableColumn:
+    kind = column.dtype if column.shape is None else f"list<{column.dtype}> {column.shape}"
+    unit = f" [{column.unit}]" if column.unit else ""
+    return dg.TableColumn(column.name, kind, column.doc + unit)
+
+
+def run_metadata(engine: Engine, stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Row counts, table versions of inputs and output, and what the stage itself reports (pictures, numbers)."""
+    done = [o for o in outcomes.values() if not o.skipped]
+    metadata: dict[str, Any] = {
+        "partitions_done": len(done),
+        "partitions_up_to_date": len(outcomes) - len(done),
+        "rows_written": sum(o.rows for o in done),
+        "quarantined": sum(o.quarantined for o in done),
+        "seconds": round(sum(o.seconds for o in done), 2),
+        "delta/version": engine.lake.version(stage.table),
+        "recipe": engine.recipe.name,
+    }
+    rows = engine.lake.delta(stage.table)
+    if rows is not None:
+        metadata["dagster/row_count"] = rows.to_pyarrow_dataset().count_rows()
+    for dep in stage.deps:
+        metadata[f"delta/input/{dep}"] = engine.lake.version(engine.stages[dep].table)
+    for outcome in done[-1:]:
+        metadata |= outcome.metadata
+    from pipelines.pictures import pictures_of
+
+    return metadata | pictures_of(engine, stage, outcomes)

@@ -1,0 +1,32 @@
+"""The Dagster code location. Read `stages.py` for the order of the line, `jobs.py` for what runs when."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pipelines.dagster_assets import asset_of
+from pipelines.jobs import EXECUTOR, jobs_of
+from pipelines.resources import LatentVLAResource
+from pipelines.sensors import new_logs, nightly_retraining
+from pipelines.settings import Settings
+from pipelines.stages import STAGES
+
+
+def build(settings: Settings) -> dg.Definitions:
+    """All assets, checks, jobs, the schedule and the sensor of one deployment."""
+    assets = [asset_of(stage, settings, STAGES) for stage in STAGES.values()]
+    jobs = jobs_of(settings)
+    return dg.Definitions(
+        assets=assets,
+        jobs=list(jobs.values()),
+        schedules=[nightly_retraining(jobs["whole_line"], settings)],
+        sensors=[new_logs(jobs["whole_line"], settings)],
+        resources={"latentvla": LatentVLAResource()},
+        executor=EXECUTOR,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Read by `dagster dev -m pipelines.definitions`; the environment is read here and nowhere else."""
+    return build(Settings.from_env())

@@ -1,0 +1,118 @@
+"""`latentvla demo`: the whole line through Dagster, in this process, with progress; then a table and a report.
+
+Run it again and it says that there is nothing to do. Kill it anywhere and run it again: it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from latentvla_core.errors import LatentVLAError, SetupError
+from pipelines.engine import Engine
+from pipelines.lineage import stale_work
+from pipelines.settings import Settings
+
+
+def demo(
+    recipe: Annotated[str, typer.Option(help="debug, mini, single_gpu or paper.")] = "",
+    job: Annotated[str, typer.Option(help="whole_line, labels or baseline_scores (pipelines/jobs.py).")] = "whole_line",
+    force: Annotated[bool, typer.Option(help="Do everything again, even what is up to date.")] = False,
+) -> None:
+    """Embedded world → whole line through Dagster → table, report, registry. Needs no data and no GPU.
+
+    With OPENSCENE_DATA_ROOT or LATENTVLA_SOURCES set, the same line runs on your logs.
+    """
+    if recipe:
+        os.environ["LATENTVLA_RECIPE"] = recipe
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    settings = Settings.from_env()
+    started = time.monotonic()
+    todo = None if force else work_left(settings, job)
+    if todo == []:
+        print(f"nothing to do: all assets of job {job} are up to date (recipe {settings.recipe}, lake {settings.lake})")
+    else:
+        print(f"{'everything' if todo is None else f'{len(todo)} pieces of work'} to do; recipe {settings.recipe}")
+        run_job(settings, job, force=force)
+    finish(settings, time.monotonic() - started)
+
+
+def work_left(settings: Settings, job: str) -> list[tuple[str, str]] | None:
+    """(asset, partition) pairs to do, [] for none; None when the embedded world itself has yet to be written."""
+    from pipelines import sources
+    from pipelines.jobs import JOBS
+    from pipelines.stages import STAGES
+
+    if job not in JOBS:
+        raise SetupError(f"--job is {job!r}; use one of {', '.join(JOBS)}")
+    engine = Engine(settings, STAGES)
+    if settings.embedded and not sources.world_is_current(settings, engine.recipe):
+        return None
+    sources.prepare(settings, engine.recipe, print)
+    stale = stale_work(STAGES, engine.recipe, settings.partitions, engine.ledger, engine.sources_key)
+    return [(asset, part) for asset, part in stale if asset in JOBS[job][0]]
+
+
+def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
+    """Execute a job over every partition in this process, recorded in DAGSTER_HOME if that is set."""
+    import dagster as dg
+
+    from pipelines.definitions import build
+    from pipelines.jobs import JOBS, all_partitions
+
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(settings.home / "dagster"))).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    resolved = build(settings).resolve_job_def(job)
+    with dg.DagsterInstance.get() as instance:
+        result = resolved.execute_in_process(
+            instance=instance,
+            tags=all_partitions(settings),
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "ops": {asset: {"config": {"force": force}} for asset in JOBS[job][0]},
+                "resources": {"latentvla": {"config": {"echo": True}}},
+            },
+            raise_on_error=False,
+        )
+    if not result.success:
+        _explain(result)
+
+
+def _explain(result: Any) -> None:
+    """Say what failed in one message; what is finished stays finished."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            cause = error.cause or error
+            raise LatentVLAError(
+                f"asset {event.step_key} failed: {cause.message.strip()}\nFinished work is kept; run again to go on."
+            )
+    raise LatentVLAError("the run failed before a step could say why; look at it in the UI (make ui)")
+
+
+def finish(settings: Settings, seconds: float) -> None:
+    """Print the scores and where to look next."""
+    from latentvla_core.cli import write_table
+    from latentvla_core.store import Lake
+    from pipelines.report import write_report
+
+    lake = Lake(settings.lake)
+    if lake.version("pdm_summary") >= 0:
+        write_table(lake.sql(SUMMARY), "table", None)
+    path = write_report(settings)
+    print(f"report  {path}\nlake    {settings.lake}\nmodels  {settings.mlflow_uri}\nUI      make ui", file=sys.stdout)
+    print(f"done in {seconds:.0f} s")
+
+
+SUMMARY = """
+select split, trajectory_id as planner, round(score, 4) as pdms, round(score_stderr, 4) as stderr,
+       round(no_at_fault_collisions, 3) as nc, round(drivable_area_compliance, 3) as dac,
+       round(time_to_collision_within_bound, 3) as ttc, round(comfort, 3) as comfort, round(ego_progress, 3) as ep,
+       num_scored || ' of ' || num_expected as scored
+from pdm_summary where split <> 'train' order by split, score desc
+"""

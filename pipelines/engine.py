@@ -1,0 +1,238 @@
+"""Doing one piece of work: is it still true? If not: run the stage, write its rows, record it. No Dagster in here.
+
+Order of effects: rows first, then the `materialisations` row. A run killed between the two does the piece again and
+replaces the same rows; a run killed before leaves the old rows. Models are trained in a folder that keeps its
+checkpoints and gets its final name only when complete.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentvla_core.recipes import Recipe, recipe_named
+
+from latentvla_core.errors import SetupError
+from latentvla_core.store import Lake
+from latentvla_core.tables import TABLES
+from latentvla_core.types import SceneRecord
+from pipelines import sources
+from pipelines.lineage import UNPARTITIONED, Ledger, Stage, fingerprint, git_commit
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from latentvla_core.training.sinks import ProgressSink
+
+CHECKPOINTS = "checkpoints"  # inside a model's working folder; gone when the model is complete
+
+
+@dataclass(slots=True)
+class Output:
+    """What a table stage hands back for one shard (or for the whole table)."""
+
+    rows: list[dict[str, Any]]
+    quarantine: list[dict[str, str]] = field(default_factory=list)
+    """Dicts with file, frame, field, reason."""
+    groups: tuple[str, ...] = ()
+    """Values of the table's third partition column that this work replaces."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Model:
+    """What a model stage hands back; weights and config.json are already in its folder."""
+
+    parameters: int
+    metrics: dict[str, float]
+    parts: dict[str, Path] = field(default_factory=dict)
+    """Folders of other models that serving needs (a fused planner needs its VLM or student)."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What happened to one piece of work."""
+
+    made_by: str
+    skipped: bool
+    rows: int = 0
+    quarantined: int = 0
+    delta_version: int = -1
+    seconds: float = 0.0
+    inputs: dict[str, int] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Engine:
+    """One deployment and recipe: knows every stage, the lake and the ledger."""
+
+    def __init__(self, settings: Settings, stages: Mapping[str, Stage], say: Callable[[str], None] = print) -> None:
+        self.settings = settings
+        self.stages = stages
+        self.say = say
+        self.recipe: Recipe = recipe_named(settings.recipe)
+        self.lake = Lake(settings.lake)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger.load(self.lake)
+
+    @cached_property
+    def listing(self) -> list[dict[str, Any]]:
+        return sources.list_logs(self.settings)
+
+    def sources_key(self, partition: str) -> str:
+        return sources.key_of(self.listing, self.settings, self.recipe, partition)
+
+    @cached_property
+    def device(self) -> str:
+        if self.settings.device != "auto":
+            return self.settings.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def progress(self, title: str) -> ProgressSink:
+        """A bar with a rate; use it as a context manager around anything over five seconds."""
+        from latentvla_core.training.sinks import ProgressSink
+
+        return ProgressSink(title)
+
+    # ---- reading, for stages -------------------------------------------------------------------------------------
+
+    def records(self, split: str | tuple[str, ...], shard: int | None = None) -> list[SceneRecord]:
+        """Rows of `scenes` as records, in key order."""
+        from latentvla_core.data.records import record_from_row
+
+        where: dict[str, Any] = {"split": split} if shard is None else {"split": split, "shard": shard}
+        return [record_from_row(row) for row in self.lake.rows("scenes", where)]
+
+    def model_dir(self, name: str) -> Path:
+        """Folder of the latest finished version of a model; fetched from the registry when it is not on this machine."""
+        version = self.ledger.made_by(name, UNPARTITIONED)
+        path = self.settings.models / name / version
+        if version == "absent":
+            raise SetupError(
+                f"model {name} has not been trained in {self.settings.home}; materialise asset {name} first"
+            )
+        if not path.is_dir():
+            from pipelines.registry.register import fetch_model
+
+            row = self.lake.rows("models", {"name": name, "version": version})[0]
+            fetch_model(self.settings, row["mlflow_uri"], path)
+        return path
+
+    # ---- working -------------------------------------------------------------------------------------------------
+
+    def execute(self, name: str, partition: str = UNPARTITIONED, *, run_id: str = "", force: bool = False) -> Outcome:
+        """Bring one piece of work up to date."""
+        stage = self.stages[name]
+        if stage.name == "logs":
+            sources.prepare(self.settings, self.recipe, self.say)
+            self.__dict__.pop("listing", None)
+        made_by = self.fingerprint(stage, partition)
+        if not force and self.ledger.made_by(name, partition) == made_by and self._is_there(stage, made_by):
+            return Outcome(
+                made_by, skipped=True, metadata={"note": "up to date: inputs, recipe and code are unchanged"}
+            )
+        started = time.monotonic()
+        outcome = Outcome(made_by, skipped=False, inputs={dep: self._input_version(dep) for dep in stage.deps})
+        work = self._train if stage.kind == "model" else self._fill
+        work(stage, partition, outcome)
+        outcome.seconds = time.monotonic() - started
+        self.ledger.record(self._ledger_row(stage, partition, outcome, run_id))
+        return outcome
+
+    def fingerprint(self, stage: Stage, partition: str) -> str:
+        return fingerprint(
+            stage, partition, self.recipe, self.settings.partitions, self.stages, self.ledger.made_by, self.sources_key
+        )
+
+    def _is_there(self, stage: Stage, made_by: str) -> bool:
+        if stage.kind == "model":
+            return (self.settings.models / stage.name / made_by).is_dir()
+        return self.lake.version(stage.table) >= 0
+
+    def _input_version(self, dep: str) -> int:
+        return self.lake.version(self.stages[dep].table)
+
+    def _fill(self, stage: Stage, partition: str, outcome: Outcome) -> None:
+        output: Output = stage.run(self, partition) if stage.partitioned else stage.run(self)
+        split, _, shard = partition.rpartition("-")
+        place: dict[str, Any] = {"split": split, "shard": int(shard)} if stage.partitioned else {}
+        note = {"asset": stage.name, "partition": partition, "made_by": outcome.made_by}
+        rows = [{**row, **place, "made_by": outcome.made_by} for row in output.rows]
+        outcome.delta_version = self._replace(stage.table, rows, place, output.groups, note)
+        refused = [{**fault, "stage": stage.name, "split": split, "shard": int(shard or 0), "made_by": outcome.made_by}
+                   for fault in output.quarantine]  # fmt: skip
+        self._quarantine(stage, split, int(shard or 0), refused)
+        outcome.rows, outcome.quarantined, outcome.metadata = len(rows), len(refused), output.metadata
+
+    def _replace(self, table: str, rows: list[dict[str, Any]], place: dict[str, Any], groups: tuple[str, ...], note: dict[str, str]) -> int:  # fmt: skip
+        spec = TABLES[table]
+        extra = [c for c in spec.partition_by if c not in place]
+        if not extra:
+            return self.lake.replace(table, rows, place, note)
+        column, version = extra[0], -1
+        for group in groups:
+            version = self.lake.replace(table, [r for r in rows if r[column] == group], {**place, column: group}, note)
+        return version if groups else self.lake.version(table)
+
+    def _quarantine(self, stage: Stage, split: str, shard: int, rows: list[dict[str, Any]]) -> None:
+        place = {"stage": stage.name, "split": split, "shard": shard}
+        if rows or (self.lake.version("quarantine") >= 0 and self.lake.read("quarantine", place, ["file"]).num_rows):
+            self.lake.replace("quarantine", rows, place)
+
+    def _train(self, stage: Stage, partition: str, outcome: Outcome) -> None:
+        final = self.settings.models / stage.name / outcome.made_by
+        working = final.with_name(final.name + ".partial")
+        started = time.monotonic()
+        summary = working / "summary.json"
+        if not final.is_dir():
+            working.mkdir(parents=True, exist_ok=True)
+            model: Model = stage.run(self, working)
+            content = {"family": stage.family, **_summary_of(model, time.monotonic() - started)}
+            summary.write_text(json.dumps(content, default=str))
+            shutil.rmtree(working / CHECKPOINTS, ignore_errors=True)
+            working.rename(final)
+        done = json.loads((final / "summary.json").read_text())
+        from pipelines.registry.register import register_model
+
+        uri = register_model(self, stage, final, done, outcome.inputs)
+        row = {
+            "name": stage.name, "version": outcome.made_by, "recipe": self.recipe.name, "path": str(final),
+            "parameters": done["parameters"], "metrics": json.dumps(done["metrics"]), "inputs": json.dumps(outcome.inputs),
+            "commit": git_commit(), "seconds": done["seconds"], "mlflow_uri": uri, "made_by": outcome.made_by,
+        }  # fmt: skip
+        outcome.delta_version = self.lake.replace("models", [row], {"name": stage.name, "version": outcome.made_by})
+        outcome.rows = 1
+        outcome.metadata = {
+            "parameters": done["parameters"],
+            "mlflow/model_uri": uri,
+            **done["metrics"],
+            **done["metadata"],
+        }
+
+    def _ledger_row(self, stage: Stage, partition: str, outcome: Outcome, run_id: str) -> dict[str, Any]:
+        return {
+            "asset": stage.name, "partition": partition, "made_by": outcome.made_by, "table_name": stage.table,
+            "delta_version": outcome.delta_version, "rows": outcome.rows, "quarantined": outcome.quarantined,
+            "inputs": json.dumps(outcome.inputs), "recipe": self.recipe.name, "code_version": stage.code_version,
+            "commit": git_commit(), "run_id": run_id, "seconds": outcome.seconds, "finished_us": time.time_ns() // 1000,
+        }  # fmt: skip
+
+
+def _summary_of(model: Model, seconds: float) -> dict[str, Any]:
+    return {
+        "parameters": model.parameters,
+        "metrics": {k: float(v) for k, v in model.metrics.items()},
+        "parts": {k: str(v) for k, v in model.parts.items()},
+        "metadata": model.metadata,
+        "seconds": seconds,
+    }

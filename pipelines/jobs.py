@@ -1,0 +1,47 @@
+"""What can be launched: the whole line, or a part of it that makes sense alone. Same graph, same recipe."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pipelines.dagster_assets import partitions_of
+from pipelines.settings import Settings
+from pipelines.stages import STAGES
+
+# forkserver: importing torch and polars once per run instead of once per step, without forking their threads (stack.md §3.1)
+EXECUTOR = dg.multiprocess_executor.configured(
+    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["dagster", "deltalake"]}}}
+)
+
+JOBS = {
+    "whole_line": (tuple(STAGES), "Everything, from logs to released models."),
+    "labels": (
+        ("logs", "frames", "scenes", "latent_action_model", "latent_actions"),
+        "Latent action labels for new logs.",
+    ),
+    "baseline_scores": (
+        ("logs", "frames", "scenes", "scene_worlds", "baseline_trajectories", "pdm_scores", "pdm_summary"),
+        "PDM scores of constant velocity and the human: needs no model and no pictures.",
+    ),
+}
+
+
+def jobs_of(settings: Settings) -> dict[str, dg.UnresolvedAssetJobDefinition]:
+    """The jobs by name."""
+    return {
+        name: dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*assets),
+            description=text,
+            partitions_def=partitions_of(settings),
+        )
+        for name, (assets, text) in JOBS.items()
+    }
+
+
+def all_partitions(settings: Settings) -> dict[str, str]:
+    """Run tags that make one run cover every partition."""
+    return {
+        "dagster/asset_partition_range_start": settings.partitions[0],
+        "dagster/asset_partition_range_end": settings.partitions[-1],
+    }

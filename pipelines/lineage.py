@@ -1,0 +1,161 @@
+"""What depends on what, and whether it is still true: the stage graph, fingerprints, and the record of finished work.
+
+A *fingerprint* is a hash of code version, schema version, the recipe's sections a stage reads, and the fingerprints of
+its inputs. It is the data version Dagster sees and the `made_by` of every row; equal fingerprints mean equal rows, so
+work whose fingerprint is already recorded is not done again, whoever did it and however the last run ended.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from latentvla_core.store import Lake
+from latentvla_core.tables import TABLES
+
+UNPARTITIONED = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One asset: a table of shards, an unpartitioned table, or a model."""
+
+    name: str
+    run: Callable[..., Any]
+    kind: str
+    """shards, table or model."""
+    table: str
+    deps: tuple[str, ...]
+    group: str
+    doc: str
+    recipe: tuple[str, ...] = ()
+    """Sections of the recipe that change the result."""
+    code_version: str = "1"
+    reads: tuple[str, ...] = ()
+    """Splits an unpartitioned stage reads of partitioned inputs; empty = all."""
+    kinds: tuple[str, ...] = ()
+    heavy: bool = False
+    """True: takes a place in the `gpu` pool."""
+
+    @property
+    def family(self) -> str:
+        """Which room loads the model: its own name, or planner."""
+        return self.name if self.name in ("latent_action_model", "vlm", "student") else "planner"
+
+    @property
+    def partitioned(self) -> bool:
+        return self.kind == "shards"
+
+
+def shard_of(log_name: str, shards: int) -> int:
+    """Shard of a log: CRC-32, stable over machines and Python releases."""
+    return zlib.crc32(log_name.encode()) % shards
+
+
+def share_of(log_name: str) -> float:
+    """Position of a log in [0, 1), for splitting one folder into parts; independent of its shard."""
+    return (zlib.crc32(b"part:" + log_name.encode()) % 100_000) / 100_000
+
+
+def digest(*parts: Any) -> str:
+    """Sixteen hex characters over JSON-able parts; dataclasses by their fields."""
+    text = json.dumps(parts, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(value)
+
+
+def fingerprint(
+    stage: Stage,
+    partition: str,
+    recipe: Any,
+    partitions: Iterable[str],
+    stages: Mapping[str, Stage],
+    made_by: Callable[[str, str], str],
+    sources_key: Callable[[str], str],
+) -> str:
+    """Fingerprint of one piece of work, given those of its inputs (`made_by(asset, partition)`)."""
+    inputs = [
+        (dep, part, made_by(dep, part))
+        for dep in stage.deps
+        for part in _inputs_of(stage, partition, stages[dep], partitions)
+    ]
+    sections = {name: getattr(recipe, name) for name in stage.recipe}
+    external = sources_key(partition) if stage.name in ("logs", "frames") else ""
+    return digest(stage.name, stage.code_version, TABLES[stage.table].version, sections, inputs, external)
+
+
+def _inputs_of(stage: Stage, partition: str, dep: Stage, partitions: Iterable[str]) -> list[str]:
+    if not dep.partitioned:
+        # Frames depend on the files of their own shard (sources_key), not on the whole list of logs.
+        return [] if stage.name == "frames" else [UNPARTITIONED]
+    if stage.partitioned:
+        return [partition]
+    return [p for p in partitions if not stage.reads or p.rsplit("-", 1)[0] in stage.reads]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The `materialisations` table: the latest finished work per (asset, partition)."""
+
+    lake: Lake
+    latest: dict[tuple[str, str], dict[str, Any]]
+
+    @staticmethod
+    def load(lake: Lake) -> Ledger:
+        rows = lake.rows("materialisations")
+        rows.sort(key=lambda row: row["finished_us"])
+        return Ledger(lake, {(row["asset"], row["partition"]): row for row in rows})
+
+    def made_by(self, asset: str, partition: str) -> str:
+        row = self.latest.get((asset, partition))
+        return row["made_by"] if row else "absent"
+
+    def record(self, row: dict[str, Any]) -> None:
+        self.lake.append("materialisations", [row])
+        self.latest[(row["asset"], row["partition"])] = row
+
+
+def stale_work(
+    stages: Mapping[str, Stage],
+    recipe: Any,
+    partitions: tuple[str, ...],
+    ledger: Ledger,
+    sources_key: Callable[[str], str],
+) -> list[tuple[str, str]]:
+    """(asset, partition) pairs that a run would have to do, in order; empty when everything is up to date."""
+    predicted: dict[tuple[str, str], str] = {}
+    stale = []
+    for stage in stages.values():  # insertion order is topological
+        for part in partitions if stage.partitioned else (UNPARTITIONED,):
+            made = fingerprint(stage, part, recipe, partitions, stages, lambda a, p: predicted[(a, p)], sources_key)
+            predicted[(stage.name, part)] = made
+            if ledger.made_by(stage.name, part) != made:
+                stale.append((stage.name, part))
+    return stale
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """Commit of the checkout the code runs from, `+` when it has changes; empty outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"],
+                              capture_output=True, text=True, timeout=10, check=False)  # fmt: skip
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

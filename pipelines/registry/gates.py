@@ -1,0 +1,96 @@
+"""The promotion gate: who may hold the alias `champion`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from pipelines.registry.register import connect
+
+if TYPE_CHECKING:
+    from pipelines.engine import Engine
+
+CHAMPION = "champion"
+
+
+def judge(engine: Engine, name: str, split: str) -> dict[str, Any]:
+    """One decision as a row of `releases`; moves the alias when it promotes."""
+    client = connect(engine.settings)
+    made_by = engine.ledger.made_by(name, "")
+    found = engine.lake.rows("models", {"name": name, "version": made_by})
+    summary = engine.lake.rows("pdm_summary", {"split": split, "trajectory_id": name})
+    if not found or not summary:
+        return _row(
+            name,
+            "",
+            "refused",
+            "",
+            split,
+            "",
+            math.nan,
+            math.nan,
+            "no trained model, or no scores on the held-out split",
+        )
+    version = found[0]["mlflow_uri"].rpartition("/")[2]
+    score, metric = summary[0]["score"], summary[0]["metric_version"]
+    champion, champion_score = _champion(client, name, metric, split)
+    decision, reason = decide(
+        score, champion_score, summary[0]["num_scored"], summary[0]["num_expected"], same=champion == version
+    )
+    client.set_model_version_tag(name, version, score_tag(metric, split), repr(score))
+    if decision == "promoted":
+        client.set_registered_model_alias(name, CHAMPION, version)
+    return _row(
+        name,
+        version,
+        decision,
+        version if decision == "promoted" else champion,
+        split,
+        metric,
+        score,
+        champion_score,
+        reason,
+    )
+
+
+def score_tag(metric: str, split: str) -> str:
+    """Tag of a registered version that holds its mean score."""
+    return f"score.{metric}.{split}"
+
+
+def _champion(client: Any, name: str, metric: str, split: str) -> tuple[str, float]:
+    aliases = client.get_registered_model(name).aliases
+    if CHAMPION not in aliases:
+        return "", math.nan
+    version = str(aliases[CHAMPION])
+    return version, float(client.get_model_version(name, version).tags.get(score_tag(metric, split), "nan"))
+
+
+def decide(score: float, champion_score: float, scored: int, expected: int, *, same: bool = False) -> tuple[str, str]:
+    """("promoted" | "kept" | "refused", the rule that decided)."""
+    if scored < expected or not math.isfinite(score):
+        return "refused", f"scored {scored} of {expected} scenes; a mean over an incomplete split proves nothing"
+    if same:
+        return "kept", "it is the champion already"
+    if math.isnan(champion_score):
+        return "promoted", "there was no champion with a score on this split"
+    if score >= champion_score:
+        return "promoted", f"score {score:.4f} is not lower than the champion's {champion_score:.4f}"
+    return "refused", f"score {score:.4f} is lower than the champion's {champion_score:.4f}"
+
+
+def _row(
+    name: str,
+    version: str,
+    decision: str,
+    champion: str,
+    split: str,
+    metric: str,
+    score: float,
+    before: float,
+    reason: str,
+) -> dict[str, Any]:
+    return {
+        "name": name, "version": version, "decision": decision, "champion": champion, "split": split,
+        "metric_version": metric, "challenger_score": score, "champion_score": before, "reason": reason,
+    }  # fmt: skip

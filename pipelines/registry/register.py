@@ -1,0 +1,175 @@
+"""Putting a trained model into MLflow: signature, input example, safetensors weights, lineage tags, alias.
+
+Models are registered as code plus weights (`model_code.py` and the model's own folder), never as a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentvla_core.errors import SetupError
+from latentvla_core.types import SceneRecord
+from pipelines.lineage import Stage, git_commit
+from pipelines.settings import TRAIN, VAL, Settings
+
+if TYPE_CHECKING:
+    from pipelines.engine import Engine
+
+EXPERIMENT = "latentvla"
+CODE = Path(__file__).with_name("model_code.py")
+REQUIREMENTS = ("torch", "transformers", "safetensors", "numpy", "pillow", "shapely", "pyproj", "scipy")
+PLANS = "plan"
+OUTPUT_SHAPES = {PLANS: (-1, 8, 3), "codes": (-1, 12)}
+
+
+def register_model(
+    engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any], inputs: Mapping[str, int]
+) -> str:
+    """Register a finished model folder once; returns `models:/<name>/<version>`. Doing it again finds the same version."""
+    client = connect(engine.settings)
+    made_by = folder.name
+    known = _known_version(client, stage.name, made_by)
+    if known is None:
+        known = _log(engine, stage, folder, summary, inputs)
+    client.set_registered_model_alias(stage.name, "challenger", known)
+    return f"models:/{stage.name}/{known}"
+
+
+def connect(settings: Settings) -> Any:
+    """MLflow client of this deployment. A local database is created on first use."""
+    quiet_mlflow()
+    import mlflow
+
+    if settings.mlflow_uri.startswith("sqlite:///"):
+        Path(settings.mlflow_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(settings.mlflow_uri)
+    return mlflow.MlflowClient()
+
+
+@lru_cache(maxsize=1)
+def quiet_mlflow() -> None:
+    """MLflow and alembic log a hundred lines of migrations at first use; warnings stay."""
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _known_version(client: Any, name: str, made_by: str) -> str | None:
+    found = client.search_model_versions(f"name = '{name}'")
+    return next((v.version for v in found if v.tags.get("made_by") == made_by), None)
+
+
+def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any], inputs: Mapping[str, int]) -> str:
+    import mlflow
+    import pandas as pd
+
+    kind = kind_of(stage.name)
+    example = pd.DataFrame({"scene": [scene_json(example_record(engine))]})
+    artifacts = {"model": str(folder), **summary["parts"]}
+    tags = lineage_tags(engine, stage, folder.name, inputs)
+    with _run(engine.settings, stage.name, tags):
+        mlflow.log_metrics(summary["metrics"])
+        mlflow.log_params({"recipe": engine.recipe.name, "parameters": summary["parameters"], "kind": kind})
+        _log_inputs(engine, stage, inputs)
+        info = mlflow.pyfunc.log_model(
+            name="model", python_model=str(CODE), artifacts=artifacts, signature=signature(kind), input_example=example,
+            pip_requirements=requirements(), registered_model_name=stage.name, metadata={"name": stage.name, "kind": kind},
+        )  # fmt: skip
+    registered = str(info.registered_model_version)
+    for key, value in tags.items():
+        mlflow.MlflowClient().set_model_version_tag(stage.name, registered, key, value)
+    return registered
+
+
+@contextmanager
+def _run(settings: Settings, name: str, tags: Mapping[str, str]) -> Iterator[Any]:
+    import mlflow
+
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    where = (
+        None if "://" in settings.mlflow_uri and "sqlite" not in settings.mlflow_uri else str(settings.home / "mlruns")
+    )
+    number = experiment.experiment_id if experiment else mlflow.create_experiment(EXPERIMENT, artifact_location=where)
+    with mlflow.start_run(experiment_id=number, run_name=name, tags=dict(tags)) as run:
+        yield run
+
+
+def _log_inputs(engine: Engine, stage: Stage, inputs: Mapping[str, int]) -> None:
+    """Dataset lineage: the Delta tables, at the versions the training read."""
+    import mlflow
+    from mlflow.data.delta_dataset_source import DeltaDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+
+    for dep, delta_version in inputs.items():
+        table = engine.stages[dep].table
+        source = DeltaDatasetSource(path=engine.lake.uri(table), delta_table_version=delta_version)
+        mlflow.log_input(MetaDataset(source, name=table, digest=f"v{delta_version}"), context="training")
+
+
+def lineage_tags(engine: Engine, stage: Stage, made_by: str, inputs: Mapping[str, int]) -> dict[str, str]:
+    """What made this model, as tags on the run and on the registered version."""
+    versions = {f"delta.{engine.stages[dep].table}": str(v) for dep, v in inputs.items()}
+    return {"made_by": made_by, "recipe": engine.recipe.name, "commit": git_commit(), "asset": stage.name,
+            "code_version": stage.code_version, "lake": engine.settings.lake, **versions}  # fmt: skip
+
+
+def kind_of(name: str) -> str:
+    """What the registered model answers with: latent action codes, or a plan."""
+    return "codes" if name in ("latent_action_model", "vlm", "student") else PLANS
+
+
+def signature(kind: str) -> Any:
+    """A scene as JSON in, an array out."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema, TensorSpec
+
+    dtype = np.float32 if kind == PLANS else np.int8
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", "scene")]), outputs=Schema([TensorSpec(np.dtype(dtype), OUTPUT_SHAPES[kind])])
+    )
+
+
+def requirements() -> list[str]:
+    """Exact versions of what serving imports. Our own package is installed beside it, at the commit in the tags."""
+    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def example_record(engine: Engine) -> SceneRecord:
+    """A scene of the val split, else of the train split."""
+    records = engine.records(VAL) or engine.records(TRAIN)
+    if not records:
+        raise SetupError("no scene to make an input example from; materialise scenes first")
+    return records[0]
+
+
+def scene_json(record: SceneRecord) -> str:
+    """The serving format: a row of table `scenes` as JSON, arrays in their shape."""
+    import numpy as np
+    from latentvla_core.data.records import row_from_record
+
+    row = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in row_from_record(record).items()}
+    return json.dumps(row)
+
+
+def fetch_model(settings: Settings, uri: str, target: Path) -> None:
+    """Bring the weights of a registered model to this machine."""
+    import mlflow
+
+    connect(settings)
+    partial = target.with_name(target.name + ".fetching")
+    shutil.rmtree(partial, ignore_errors=True)
+    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(partial)))
+    found = next(local.glob(f"artifacts/{target.name}"), None)
+    if found is None:
+        raise SetupError(f"{uri} holds no folder {target.name}; materialise the model's asset again")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    found.rename(target)
+    shutil.rmtree(partial, ignore_errors=True)

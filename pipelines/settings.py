@@ -1,0 +1,178 @@
+"""The environment, read once, in one place. Everything has a working embedded default.
+
+| variable | meaning | default |
+|---|---|---|
+| LATENTVLA_HOME | working folder: embedded world, lake, models, tracking database | ./.latentvla |
+| LATENTVLA_LAKE | root of the Delta tables, a folder or s3://… | $LATENTVLA_HOME/lake |
+| MLFLOW_TRACKING_URI | tracking server or database | sqlite:///$LATENTVLA_HOME/mlflow.db |
+| LATENTVLA_RECIPE | debug, mini, single_gpu, paper | mini |
+| LATENTVLA_SOURCES | YAML that names the splits and where their logs are | – |
+| OPENSCENE_DATA_ROOT, NUPLAN_MAPS_ROOT | a NAVSIM tree, as the devkit reads it | the embedded world |
+| LATENTVLA_TRAIN_SPLIT, LATENTVLA_TEST_SPLIT | devkit split name or YAML used with OPENSCENE_DATA_ROOT | navtrain, navtest |
+| LATENTVLA_SHARDS | shards per split | 2 embedded, 64 otherwise |
+| LATENTVLA_DEVICE | torch device | cuda if there is one, else cpu |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from latentvla_core.errors import SetupError
+from latentvla_core.store import home_folder, lake_root
+
+SOURCE_FIELDS = {"format", "logs", "sensors", "maps", "filter", "part"}
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where the logs of one split of the lake come from."""
+
+    split: str
+    format: str = "navsim"
+    """navsim: a folder of log pickles. frames_poses: a folder of sequences (frames/ and poses.csv)."""
+    logs: str
+    """Folder of the logs."""
+    sensors: str = ""
+    """Folder that picture and lidar paths are relative to."""
+    maps: str = ""
+    """nuPlan maps; empty = no map, so the split is not scored."""
+    filter: str | Mapping[str, Any] = ""
+    """Devkit split name, path of a devkit split YAML, or fields of a scene filter; empty = the recipe's."""
+    part: tuple[float, float] = (0.0, 1.0)
+    """Share of the logs by hash of their name, so that train and val can come from one folder and never share a log."""
+
+    def __post_init__(self) -> None:
+        if self.format not in ("navsim", "frames_poses"):
+            raise SetupError(f"source {self.split}: format is {self.format!r}; use navsim or frames_poses")
+        if not 0.0 <= self.part[0] < self.part[1] <= 1.0:
+            raise SetupError(f"source {self.split}: part is {self.part}; needs 0 <= low < high <= 1")
+        if not self.split.replace("_", "").isalnum():
+            raise SetupError(f"source {self.split!r}: a split name has only letters, digits and underscores")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One deployment."""
+
+    home: Path
+    lake: str
+    mlflow_uri: str
+    recipe: str
+    shards: int
+    device: str
+    embedded: bool
+    """True: the logs are written by the embedded world."""
+    sources: tuple[Source, ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(source.split for source in self.sources)
+
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        return tuple(f"{split}-{shard:02d}" for split in self.splits for shard in range(self.shards))
+
+    def source(self, split: str) -> Source:
+        return next(s for s in self.sources if s.split == split)
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @staticmethod
+    def from_env(env: Mapping[str, str] | None = None) -> Settings:
+        """Settings of this process. Raises SetupError that names the variable and the remedy."""
+        env = os.environ if env is None else env
+        home = home_folder(env)
+        sources = _sources(env, home)
+        embedded = sources[: len(world_sources(home))] == world_sources(home)
+        return Settings(
+            home=home,
+            lake=lake_root(env),
+            mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            recipe=env.get("LATENTVLA_RECIPE") or "mini",
+            shards=_shards(env.get("LATENTVLA_SHARDS"), 2 if embedded else 64),
+            device=env.get("LATENTVLA_DEVICE") or "auto",
+            embedded=embedded,
+            sources=sources,
+        )
+
+
+def _shards(text: str | None, default: int) -> int:
+    if not text:
+        return default
+    if not text.isdigit() or not 1 <= int(text) <= 512:
+        raise SetupError(f"LATENTVLA_SHARDS is {text!r}; needs a whole number from 1 to 512")
+    return int(text)
+
+
+def _sources(env: Mapping[str, str], home: Path) -> tuple[Source, ...]:
+    if path := env.get("LATENTVLA_SOURCES"):
+        return read_sources(Path(path), env, home)
+    if root := env.get("OPENSCENE_DATA_ROOT"):
+        maps = env.get("NUPLAN_MAPS_ROOT") or str(Path(root) / "maps")
+        train, test = env.get("LATENTVLA_TRAIN_SPLIT") or "navtrain", env.get("LATENTVLA_TEST_SPLIT") or "navtest"
+        return tree_sources(Path(root), maps, train, test)
+    return world_sources(home)
+
+
+def world_sources(home: Path) -> tuple[Source, ...]:
+    """The embedded world's train, val and test."""
+    world = home / "world"
+    return tree_sources(world, str(world / "maps"), "", "")
+
+
+def tree_sources(root: Path, maps: str, train: str, test: str) -> tuple[Source, ...]:
+    """train, val and test of one NAVSIM tree: val is a tenth of the trainval logs, by hash of the log name."""
+
+    def source(split: str, folder: str, scene_filter: str, part: tuple[float, float]) -> Source:
+        logs, sensors = root / "navsim_logs" / folder, root / "sensor_blobs" / folder
+        return Source(split=split, logs=str(logs), sensors=str(sensors), maps=maps, filter=scene_filter, part=part)
+
+    return (
+        source(TRAIN, "trainval", train, (0.0, 0.9)),
+        source(VAL, "trainval", train, (0.9, 1.0)),
+        source(TEST, "test", test, (0.0, 1.0)),
+    )
+
+
+def read_sources(path: Path, env: Mapping[str, str], home: Path) -> tuple[Source, ...]:
+    """Sources of a YAML file: `splits: {name: {format, logs, sensors, maps, filter, part}}`; ${VARIABLES} are expanded.
+
+    `embedded_world: true` adds the embedded world's train, val and test to them.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise SetupError(f"LATENTVLA_SOURCES is {path}: {error}; give a readable YAML file (examples/)") from error
+    splits = (content or {}).get("splits")
+    if not isinstance(splits, dict) or not splits:
+        raise SetupError(f"{path}: needs a mapping `splits:` with at least one split (examples/)")
+    world = world_sources(home) if content.get("embedded_world") else ()
+    return (*world, *(_source(path, name, fields, env) for name, fields in splits.items()))
+
+
+def _source(path: Path, name: str, fields: Any, env: Mapping[str, str]) -> Source:
+    unknown = set(fields) - SOURCE_FIELDS
+    if unknown or "logs" not in fields:
+        fault = f"unknown fields {sorted(unknown)}" if unknown else "field `logs` is missing"
+        raise SetupError(f"{path}: split {name}: {fault}; known are {sorted(SOURCE_FIELDS)}")
+    values = {k: _expand(path, name, v, env) if isinstance(v, str) else v for k, v in fields.items()}
+    if "part" in values:
+        values["part"] = tuple(values["part"])
+    return Source(split=name, **values)
+
+
+def _expand(path: Path, name: str, text: str, env: Mapping[str, str]) -> str:
+    for variable, value in env.items():
+        text = text.replace(f"${{{variable}}}", value)
+    if "${" in text:
+        raise SetupError(f"{path}: split {name}: {text!r} uses a variable that is not set; export it")
+    return text

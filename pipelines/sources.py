@@ -1,0 +1,114 @@
+"""Which logs there are: listing the sources of every split, and writing the embedded world when it is the source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from latentvla_core.recipes import Recipe
+
+from latentvla_core.errors import SetupError
+from pipelines.lineage import digest, shard_of, share_of
+from pipelines.settings import Settings, Source
+
+ENDS_B = 65_536  # a log is identified by its size and its first and last 64 KiB: cheap, and independent of mtime
+
+
+def list_logs(settings: Settings) -> list[dict[str, Any]]:
+    """Rows of table `logs` (without made_by) for everything the sources offer now, sorted.
+
+    Raises SetupError when a folder is missing, or when one log would be in two of train, val and test.
+    """
+    rows = [row for source in settings.sources for row in _logs_of(source, settings.shards)]
+    twice = [name for name, n in Counter(row["log_name"] for row in rows).items() if n > 1]
+    if twice:
+        raise SetupError(
+            f"logs {twice[:5]} are in two splits; splits must not share a log: give the sources disjoint `part`s"
+        )
+    return sorted(rows, key=lambda row: (row["split"], row["log_name"]))
+
+
+def _logs_of(source: Source, shards: int) -> list[dict[str, Any]]:
+    folder = Path(source.logs)
+    if not folder.is_dir():
+        return []
+    paths = sorted(folder.glob("*.pkl")) if source.format == "navsim" else _sequences(folder)
+    return [_row(source, path, shards) for path in paths if source.part[0] <= share_of(path.stem) < source.part[1]]
+
+
+def _sequences(folder: Path) -> list[Path]:
+    return sorted(p.parent for p in folder.glob("*/poses.csv"))
+
+
+def _row(source: Source, path: Path, shards: int) -> dict[str, Any]:
+    file = path if path.is_file() else path / "poses.csv"
+    return {
+        "split": source.split,
+        "shard": shard_of(path.stem, shards),
+        "log_name": path.stem,
+        "format": source.format,
+        "path": str(path),
+        "sensor_root": source.sensors or str(path.parent),
+        "maps_root": source.maps,
+        "size_bytes": file.stat().st_size,
+        "content_key": content_key(file),
+    }
+
+
+def content_key(path: Path) -> str:
+    """Changes when the file does: size, first and last 64 KiB."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        ends = file.read(ENDS_B)
+        file.seek(max(size - ENDS_B, 0))
+        ends += file.read(ENDS_B)
+    return hashlib.sha256(size.to_bytes(8, "little") + ends).hexdigest()[:16]
+
+
+def key_of(listing: list[dict[str, Any]], settings: Settings, recipe: Recipe, partition: str) -> str:
+    """Fingerprint of the log files behind one shard, or of all of them for the empty partition."""
+    rows = [r for r in listing if partition in ("", f"{r['split']}-{r['shard']:02d}")]
+    return digest([(r["log_name"], r["content_key"], r["sensor_root"], r["maps_root"]) for r in rows])
+
+
+def prepare(settings: Settings, recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Make sure there is something to list: write the embedded world, or say which folder of the user's is missing."""
+    if settings.embedded:
+        _write_world(settings, recipe, say)
+        return
+    missing = [f"{s.split}: {s.logs}" for s in settings.sources if not Path(s.logs).is_dir()]
+    if missing:
+        raise SetupError(
+            "log folders are missing: "
+            + "; ".join(missing)
+            + ". Set OPENSCENE_DATA_ROOT (with navsim_logs/trainval and"
+            " navsim_logs/test inside) or LATENTVLA_SOURCES, or unset both for the embedded world"
+        )
+    if not list_logs(settings):
+        raise SetupError(f"no logs in {[s.logs for s in settings.sources]}; the folders hold no .pkl file or sequence")
+
+
+def world_is_current(settings: Settings, recipe: Recipe) -> bool:
+    """True when the embedded world on disk is complete and is the one this recipe describes."""
+    note = settings.home / "world" / "world.json"
+    return note.is_file() and json.loads(note.read_text())["made_by"] == digest(recipe.world)
+
+
+def _write_world(settings: Settings, recipe: Recipe, say: Callable[[str], None]) -> None:
+    from latentvla_core.world.write import write_world
+
+    if world_is_current(settings, recipe):
+        return
+    final = settings.home / "world"
+    partial = settings.home / "world.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    say(f"writing the embedded world to {final}")
+    write_world(partial, recipe.world)
+    (partial / "world.json").write_text(json.dumps({"made_by": digest(recipe.world), "recipe": recipe.name}))
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
