@@ -1,0 +1,126 @@
+"""Stepping the world: 10 Hz, one ego that a human drives, or whoever gives its controls. Knows nothing of files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from latentvla_core.types import Array, ObjectClass, Vehicle
+from latentvla_core.world.ego import EgoControl, EgoState, HumanDriver, locate
+from latentvla_core.world.lights import connector_colours
+from latentvla_core.world.network import LanePath
+from latentvla_core.world.scenario import Scenario
+from latentvla_core.world.state import Actor, LightColour, Snapshot
+from latentvla_core.world.traffic import Traffic
+from latentvla_core.world.driving import STEP_S, Driver, ahead, center_pose, extend_chain, move
+from latentvla_core.world.walkers import Walker, may_step_out, step_walker
+
+SIGHT_M = 80.0
+"""Objects within this distance of the ego are perceived (and annotated)."""
+
+
+class Simulation:
+    """One run of a scenario."""
+
+    def __init__(self, scenario: Scenario, rng: np.random.Generator, still: Sequence[Actor] = ()) -> None:
+        self.scenario, self.network, self.rng = scenario, scenario.network, rng
+        self.still = tuple(still)
+        self.time_s, self.steps = 0.0, 0
+        self.driver = scenario.ego
+        x, y, yaw = self.driver.lane(self.network).pose_at(self.driver.s_m - Vehicle.REAR_AXLE_TO_CENTER_M)
+        self.ego = EgoState(np.array([x, y, yaw]), self.driver.speed_mps)
+        self.human = HumanDriver(scenario.route)
+        self.traffic = Traffic(self.network, scenario.drivers, scenario.walkers)
+        self.colours: dict[str, LightColour] = connector_colours(self.network, scenario.cycles, 0.0)
+        self.traffic.observe(self.colours)
+
+    def step(self, control: EgoControl | None = None) -> Snapshot:
+        """Advances the world by 0.1 s. With no control, the human drives."""
+        others = [d for d in self.traffic.drivers if d is not self.driver]
+        for driver in others:
+            extend_chain(driver, self.network, self.rng)
+            if driver.token != "lead":
+                self.traffic.consider_lane_change(driver, self.rng)
+            self.traffic.nudge(driver)
+        extend_chain(self.driver, self.network, self.rng)
+        wishes = [self.traffic.acceleration(driver, self.time_s) for driver in others]
+        drive = control or self.human.control(self.driver, self.ego, self.traffic, self.time_s, self.rng)
+        for driver, wish in zip(others, wishes):
+            move(driver, self.network, wish)
+        self.ego.advance(drive)
+        locate(self.driver, self.network, self.ego)
+        self._walk()
+        self.steps += 1
+        self.time_s = self.steps * STEP_S
+        self.colours = connector_colours(self.network, self.scenario.cycles, self.time_s)
+        self.traffic.observe(self.colours)
+        return self.snapshot()
+
+    def run(self, seconds: float) -> None:
+        """Steps without looking."""
+        for _ in range(round(seconds / STEP_S)):
+            self.step()
+
+    def _walk(self) -> None:
+        approaches = self.traffic.approaches()
+        for walker in self.scenario.walkers:
+            allowed = False
+            if walker.phase == "kerb":
+                crosswalk = self.network.crosswalks[walker.crosswalk]
+                cycle = self.scenario.cycles.get(crosswalk.junction_id) if crosswalk.group >= 0 else None
+                cars = approaches.get(walker.crosswalk, [])
+                allowed = may_step_out(crosswalk, cars, cycle, self.time_s, walker.speed_mps)
+            step_walker(walker, allowed, self.rng)
+
+    def snapshot(self) -> Snapshot:
+        """What is there now, within sight of the ego."""
+        moving = [self._vehicle(d) for d in self.traffic.drivers if d is not self.driver]
+        people = [_person(w) for w in self.scenario.walkers]
+        center = self.ego.center_m()
+        seen = [a for a in (*moving, *people, *self.still) if np.hypot(*(a.pose[:2] - center)) < SIGHT_M]
+        return Snapshot(self.time_s, self.ego.pose.copy(), tuple(seen), dict(self.colours))
+
+    def _vehicle(self, driver: Driver) -> Actor:
+        pose = center_pose(driver, self.network)
+        velocity = driver.speed_mps * np.array([np.cos(pose[2]), np.sin(pose[2])])
+        braking = driver.accel_mps2 < -0.5 or driver.speed_mps < 0.05
+        lights = braking and driver.cls == ObjectClass.VEHICLE
+        return Actor(
+            driver.token, driver.cls, pose, driver.size_m, velocity, lights, self._indicator(driver), driver.rgb
+        )
+
+    def _indicator(self, driver: Driver) -> Literal["off", "left", "right"]:
+        if driver.cls != ObjectClass.VEHICLE:
+            return "off"
+        if driver.shadow:
+            return "left" if driver.lateral_m < 0 else "right"
+        turn: LanePath | None = next(
+            (lane for lane, start in ahead(driver, self.network, 28.0) if lane.is_connector), None
+        )
+        if turn is None or turn.turn == "straight":
+            return "off"
+        return turn.turn
+
+    def route_ahead(self) -> tuple[str, ...]:
+        """Blocks of the route from the one the ego is in."""
+        block = self.driver.lane(self.network).block_id
+        route = self.scenario.route
+        return route[route.index(block) :] if block in route else route
+
+    def lane_points_ahead(self, distances_m: Sequence[float]) -> Array:
+        """(n, 3) poses on the ego's lane chain at distances from its projection onto it."""
+        poses = []
+        for distance in distances_m:
+            s, at = self.driver.s_m + distance, self.driver.at
+            while s > self.network.lanes[self.driver.chain[at]].length_m and at + 1 < len(self.driver.chain):
+                s -= self.network.lanes[self.driver.chain[at]].length_m
+                at += 1
+            poses.append(self.network.lanes[self.driver.chain[at]].pose_at(s))
+        return np.array(poses)
+
+
+def _person(walker: Walker) -> Actor:
+    size = (0.55, 0.6, walker.height_m)
+    return Actor(walker.token, ObjectClass.PEDESTRIAN, walker.pose(), size, walker.velocity(), False, "off", walker.rgb)
