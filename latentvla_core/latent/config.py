@@ -1,0 +1,145 @@
+"""The latent action model's one configuration, in four sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from latentvla_core.latent.dynamics import DynamicsConfig
+from latentvla_core.latent.features import FeatureConfig
+from latentvla_core.latent.quantizer import QuantizerConfig
+from latentvla_core.training.loop import FitConfig
+from latentvla_core.types import FRAME_INTERVAL_S
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatentActionConfig:
+    """Both stages: what they see, their size and codes, how they are trained. Defaults are `mini`."""
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    """Observation space."""
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    """Transformers of each stage."""
+    ego: QuantizerConfig = field(default_factory=QuantizerConfig)
+    """Codebook of the ego actions: 16 codes [article]."""
+    environment: QuantizerConfig = field(default_factory=QuantizerConfig)
+    """Codebook of the environment actions."""
+    num_transitions: int = 3
+    """Transitions labelled per scene (latentvla.md §2.6, reading a)."""
+    codes_per_transition: int = 4
+    """Ego codes per transition; times num_transitions = the 12 action tokens."""
+    environment_codes: int = 4
+    """Environment codes per transition; few, so that they cannot explain everything."""
+    gap_frames: int = 2
+    """Key frames per transition: 2 of 0.5 s = 1 s."""
+    code_dropout: float = 0.5
+    """Stage 1: part of the samples whose codes are zeroed, so that the decoder learns to use the trajectory."""
+    environment_dropout: float = 0.0
+    """Stage 2: part of the samples whose environment codes are zeroed, so that the ego codes carry more."""
+    env_source: Literal["stage1_frozen", "reencode"] = "stage1_frozen"
+    """Where stage 2's environment codes come from: the frozen stage-1 encoder, or its own encoder (UniVLA's code)."""
+    action_weight: float = 1.0
+    """Weight of the regression ego codes → ego motion in stage 2; 0 = faithful to the article."""
+    mirror: bool = False
+    """Exchange left and right in half of the training samples: pictures, trajectories and states alike."""
+    steps: int = 250
+    """Optimiser steps of each stage."""
+    batch_size: int = 32
+    """Frame pairs per step."""
+    learning_rate: float = 1e-3
+    """Peak rate of both stages."""
+    warmup_steps: int = 20
+    """Linear warm-up of each stage."""
+    weight_decay: float = 0.01
+    """Of matrices; never of codebooks, queries, norms."""
+    clip_norm: float = 1.0
+    """Gradient norm limit."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs the transformers under autocast; quantisers stay in fp32."""
+    seed: int = 0
+    """Of weights, sample order and code dropout; stage 2 uses seed + 1."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints."""
+    log_every: int = 10
+    """Steps per line of metrics."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.code_dropout < 1 or not 0 <= self.environment_dropout < 1:
+            raise ValueError(f"dropouts {self.code_dropout}, {self.environment_dropout}; need 0 <= p < 1")
+        if self.gap_frames < 1:
+            raise ValueError(f"gap_frames is {self.gap_frames}; a transition needs at least 1 frame of 0.5 s")
+
+    @property
+    def num_tokens(self) -> int:
+        """Action tokens per scene (12)."""
+        return self.num_transitions * self.codes_per_transition
+
+    @property
+    def gap_s(self) -> float:
+        """Duration of a transition."""
+        return self.gap_frames * FRAME_INTERVAL_S
+
+    def fit_config(self, stage: int) -> FitConfig:
+        """Settings of the training loop for stage 1 or 2."""
+        return FitConfig(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup_steps,
+            clip_norm=self.clip_norm,
+            seed=self.seed + stage - 1,
+            precision=self.precision,
+            checkpoint_every=self.checkpoint_every,
+            log_every=self.log_every,
+        )
+
+    @classmethod
+    def debug(cls, **changes: Any) -> LatentActionConfig:
+        """Two steps per stage on tiny pictures: for tests of everything around the model."""
+        small: dict[str, Any] = {
+            "features": FeatureConfig(image_size_wh=(32, 16)),
+            "dynamics": DynamicsConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1),
+            "steps": 2,
+            "batch_size": 4,
+            "warmup_steps": 0,
+            "log_every": 1,
+        }
+        return cls(**(small | changes))
+
+    @classmethod
+    def mini(cls, **changes: Any) -> LatentActionConfig:
+        """The demo's: a minute on two cores. `mini(steps=2000)` is the long variant that quality is judged by."""
+        return cls(**changes)
+
+    @classmethod
+    def single_gpu(cls, **changes: Any) -> LatentActionConfig:
+        """DINOv2-S features, 6 + 6 layers of 384: hours on one GPU. Needs features.backbone."""
+        code = QuantizerConfig(code_dim=32, decay=0.99, revive_every=200)
+        sized: dict[str, Any] = {
+            "features": FeatureConfig(kind="dinov2", image_size_wh=(392, 224), patch_px=14, dim=384),
+            "dynamics": DynamicsConfig(width=384, heads=6, encoder_layers=6, decoder_layers=6),
+            "ego": code,
+            "environment": code,
+            "steps": 30_000,
+            "batch_size": 128,
+            "learning_rate": 2e-4,
+            "warmup_steps": 500,
+            "precision": "bf16",
+            "checkpoint_every": 1000,
+            "log_every": 50,
+        }
+        return cls(**(sized | changes))
+
+    @classmethod
+    def paper(cls, **changes: Any) -> LatentActionConfig:
+        """UniVLA's size: DINOv2-B with registers, 12 + 12 layers of 768, ≈ 198 M parameters per stage."""
+        sized: dict[str, Any] = {
+            "features": FeatureConfig(kind="dinov2", image_size_wh=(392, 224), patch_px=14, dim=768),
+            "dynamics": DynamicsConfig(width=768, heads=12, encoder_layers=12, decoder_layers=12),
+            "steps": 100_000,
+            "batch_size": 512,
+            "learning_rate": 1e-4,
+            "warmup_steps": 1000,
+        }
+        return cls.single_gpu(**(sized | changes))

@@ -1,0 +1,204 @@
+"""Inverse model (what happened between two frames?) and forward model (what will the next frame be?).
+
+Transformers over patch features: the inverse one alternates space and time, causal over time; the forward one sees
+the first frame and the codes only. Legend: latent/__init__.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+TIME, SPACE = 1, 2  # axes of (B, T, S, W)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DynamicsConfig:
+    """Size of one stage's two transformers."""
+
+    width: int = 64
+    """W."""
+    heads: int = 4
+    """Attention heads; must divide the width."""
+    encoder_layers: int = 2
+    """Blocks of the inverse model."""
+    decoder_layers: int = 2
+    """Blocks of the forward model."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width {self.width}: must be divisible by heads ({self.heads}) and by 4 (2-D positions)")
+
+
+class Attention(nn.Module):
+    """Self-attention along the last but one axis; q, k, v without bias."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        """(..., S, W) → same."""
+        *lead, length, width = x.shape
+        qkv = self.qkv(x).reshape(-1, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (..., heads, S, W / heads)
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.out(y.transpose(1, 2).reshape(*lead, length, width))
+
+
+def feed_forward(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+
+class SpatialBlock(nn.Module):
+    """Pre-norm attention among the tokens of a frame, then feed-forward: 12 W² parameters."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.attention = Attention(width, heads)
+        self.forward_part = feed_forward(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norms[0](x))
+        return x + self.forward_part(self.norms[1](x))
+
+
+class SpaceTimeBlock(nn.Module):
+    """Attention inside each frame, causal attention of each token over time, feed-forward: 16 W² parameters."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.space = Attention(width, heads)
+        self.time = Attention(width, heads)
+        self.forward_part = feed_forward(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, S, W) → same; frame t sees frames ≤ t."""
+        x = x + self.space(self.norms[0](x))
+        x = x + self.time(self.norms[1](x).transpose(TIME, SPACE), causal=True).transpose(TIME, SPACE)
+        return x + self.forward_part(self.norms[2](x))
+
+
+class InverseModel(nn.Module):
+    """Reads codes out of frame sequences by learned queries that stand among the patches of every frame.
+
+    `groups` are (number of queries, code width) per kind of code, in order.
+    """
+
+    def __init__(
+        self,
+        config: DynamicsConfig,
+        *,
+        feature_dim: int,
+        grid_hw: tuple[int, int],
+        groups: Sequence[tuple[int, int]],
+    ) -> None:
+        super().__init__()
+        width = config.width
+        self.group_sizes = [count for count, _ in groups]
+        # Position-specific, distinct from the start: the positions must not all say the same (latentvla.md §2.8).
+        self.queries = nn.Parameter(torch.empty(sum(self.group_sizes), width).uniform_(-1, 1))
+        self.embed = nn.Sequential(nn.LayerNorm(feature_dim), nn.Linear(feature_dim, width), nn.LayerNorm(width))
+        self.blocks = nn.ModuleList(SpaceTimeBlock(width, config.heads) for _ in range(config.encoder_layers))
+        self.norm = nn.LayerNorm(width)
+        self.reads = nn.ModuleList(nn.Linear(width, code_dim) for _, code_dim in groups)
+        self.time_embedding = nn.Parameter(torch.randn(2, width) * 0.02)
+        self.position: Tensor
+        self.register_buffer("position", grid_positions(grid_hw, width), persistent=False)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> list[Tensor]:
+        """Features (B, T, P, D), condition (B, C, W) → (B, T, N, d) per group.
+
+        What is read at frame t depends on frames ≤ t only; the codes of the transition are those of the last frame.
+        """
+        batch, frames = x.shape[:2]
+        tokens = [self.queries.expand(batch, frames, -1, -1), self.embed(x) + self.position]
+        if condition is not None:
+            tokens.append(condition[:, None].expand(-1, frames, -1, -1))
+        h = torch.cat(tokens, dim=SPACE) + self.time_embedding[:frames, None]  # (B, T, Q + P + C, W)
+        for block in self.blocks:
+            h = block(h)
+        read = self.norm(h[:, :, : len(self.queries)]).split(self.group_sizes, dim=SPACE)
+        return [layer(part) for layer, part in zip(self.reads, read, strict=True)]
+
+
+class ForwardModel(nn.Module):
+    """Predicts the next frame's features from this frame's, the codes and (stage 1) the condition."""
+
+    def __init__(
+        self,
+        config: DynamicsConfig,
+        *,
+        feature_dim: int,
+        grid_hw: tuple[int, int],
+        codes: int,
+        code_dim: int,
+        conditioned: bool,
+    ) -> None:
+        super().__init__()
+        width = config.width
+        self.embed = nn.Linear(feature_dim, width)
+        self.embed_codes = nn.Linear(code_dim, width)
+        self.code_position = nn.Parameter(torch.randn(codes, width) * 0.02)
+        self.add_codes = nn.Linear(codes * code_dim, width)
+        self.add_condition = nn.Linear(width, width) if conditioned else None
+        self.blocks = nn.ModuleList(SpatialBlock(width, config.heads) for _ in range(config.decoder_layers))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, feature_dim)
+        nn.init.zeros_(self.out.weight)  # begins as the copy baseline
+        nn.init.zeros_(self.out.bias)
+        self.position: Tensor
+        self.register_buffer("position", grid_positions(grid_hw, width), persistent=False)
+
+    def forward(self, x: Tensor, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Features (B, P, D), code vectors (B, N, d), condition (B, C, W) → predicted features (B, P, D).
+
+        The result is x + f(.): static content costs no capacity. Codes and condition also come *added* to every
+        token, because a lone token is easy to ignore (latentvla.md §2.5, §2.8).
+        """
+        tokens = [self.embed_codes(codes) + self.code_position, self.embed(x) + self.position]
+        added = self.add_codes(codes.flatten(1))
+        if condition is not None and self.add_condition is not None:
+            tokens.append(condition)
+            added = added + self.add_condition(condition.mean(1))
+        h = torch.cat(tokens, dim=1) + added[:, None]  # (B, N + P + C, W)
+        for block in self.blocks:
+            h = block(h)
+        first = codes.shape[1]
+        return x + self.out(self.norm(h[:, first : first + x.shape[1]]))
+
+
+class ConditionEncoder(nn.Module):
+    """φ(τ, s): one token per waypoint, one for the ego state (latentvla.md §2.5). Inputs arrive standardised."""
+
+    def __init__(self, width: int, *, waypoint_dim: int, state_dim: int) -> None:
+        super().__init__()
+        self.waypoint = nn.Sequential(nn.Linear(waypoint_dim, width), nn.GELU(), nn.Linear(width, width))
+        self.state = nn.Sequential(nn.Linear(state_dim, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, waypoints: Tensor, state: Tensor) -> Tensor:
+        """(B, S, waypoint_dim), (B, state_dim) → (B, S + 1, W)."""
+        return torch.cat([self.waypoint(waypoints), self.state(state)[:, None]], dim=1)
+
+
+def grid_positions(grid_hw: tuple[int, int], width: int) -> Tensor:
+    """(P, W) fixed sine and cosine of row (first half) and column (second half), patches in row-major order."""
+    rows, columns = grid_hw
+    half = [_waves(torch.arange(n), width // 2) for n in (rows, columns)]
+    grid = [half[0][:, None].expand(-1, columns, -1), half[1][None].expand(rows, -1, -1)]
+    return torch.cat(grid, dim=-1).reshape(rows * columns, width)
+
+
+def _waves(positions: Tensor, width: int) -> Tensor:
+    rates = torch.exp(-math.log(1e4) * torch.arange(0, width, 2) / width)
+    angles = positions[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

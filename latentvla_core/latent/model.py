@@ -1,0 +1,163 @@
+"""The latent action model: an environment stage and an ego stage, each encoder → codes → decoder.
+
+Stage 1 is told the trajectory, so its codes need only carry what *others* do. Stage 2 is given those codes, frozen,
+and must put the ego's motion into its own (latentvla.md §2.5). Legend: latent/__init__.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.latent.dynamics import ConditionEncoder, ForwardModel, InverseModel
+from latentvla_core.latent.features import Features, build_features
+from latentvla_core.latent.quantizer import build_quantizer
+from latentvla_core.training import artifacts
+
+MOTION_DIM = 3  # Δx, Δy, Δyaw over one transition
+STATE_DIM = 3  # speed, acceleration, yaw rate
+WAYPOINT_DIM = 5  # x, y, sin yaw, cos yaw, Δt
+
+
+class Scales(nn.Module):
+    """Mean and deviation of trajectories and states in the training data, so that small yaw angles count too."""
+
+    pose_mean: Tensor
+    pose_std: Tensor
+    state_mean: Tensor
+    state_std: Tensor
+
+    def __init__(self, gap_frames: int) -> None:
+        super().__init__()
+        for name, shape in (("pose", (gap_frames, MOTION_DIM)), ("state", (STATE_DIM,))):
+            self.register_buffer(f"{name}_mean", torch.zeros(shape))
+            self.register_buffer(f"{name}_std", torch.ones(shape))
+
+    @torch.no_grad()
+    def measure(self, waypoints: Tensor, states: Tensor) -> None:
+        """Set from all training pairs: waypoints (n, gap, 3), states (n, 3)."""
+        for name, values in (("pose", waypoints), ("state", states)):
+            getattr(self, f"{name}_mean").copy_(values.mean(0))
+            getattr(self, f"{name}_std").copy_(values.std(0).clamp_min(1e-2))
+
+    def waypoints(self, poses: Tensor) -> Tensor:
+        """(B, S, 3) poses → (B, S, 5) standardised x, y, sin, cos, Δt (cos and Δt as they are)."""
+        yaw = poses[..., 2:]
+        xy = (poses[..., :2] - self.pose_mean[:, :2]) / self.pose_std[:, :2]
+        steps = torch.arange(1, poses.shape[1] + 1, device=poses.device)[:, None].expand(*poses.shape[:2], 1)
+        return torch.cat([xy, yaw.sin() / self.pose_std[:, 2:], yaw.cos(), steps * 0.5], dim=-1)
+
+    def state(self, states: Tensor) -> Tensor:
+        """(B, 3) → standardised."""
+        return (states - self.state_mean) / self.state_std
+
+    def motion(self, poses: Tensor) -> Tensor:
+        """(B, S, 3) → (B, 3) standardised motion over the whole transition."""
+        return (poses[:, -1] - self.pose_mean[-1]) / self.pose_std[-1]
+
+
+class EnvironmentStage(nn.Module):
+    """Stage 1: codes of what the trajectory does not explain."""
+
+    def __init__(self, config: LatentActionConfig) -> None:
+        super().__init__()
+        features, code = config.features, config.environment
+        sizes: dict[str, Any] = {"feature_dim": features.dim, "grid_hw": features.grid_hw}
+        width, count = config.dynamics.width, config.environment_codes
+        self.scales = Scales(config.gap_frames)
+        self.condition = ConditionEncoder(width, waypoint_dim=WAYPOINT_DIM, state_dim=STATE_DIM)
+        self.inverse = InverseModel(config.dynamics, groups=[(count, code.dim)], **sizes)
+        self.quantizer = build_quantizer(code)
+        self.decoder = ForwardModel(config.dynamics, codes=count, code_dim=code.dim, conditioned=True, **sizes)
+
+    def embed_condition(self, waypoints: Tensor, states: Tensor) -> Tensor:
+        """(B, S, 3) poses from the first frame, (B, 3) ego state → (B, S + 1, W)."""
+        return self.condition(self.scales.waypoints(waypoints), self.scales.state(states))
+
+    @torch.no_grad()
+    def codes(self, x: Tensor, waypoints: Tensor, states: Tensor) -> Tensor:
+        """Features (B, 2, P, D) → (B, N_env) int64."""
+        (z,) = self.inverse(x, self.embed_condition(waypoints, states))
+        return self.quantizer.nearest(z[:, -1])
+
+
+class EgoStage(nn.Module):
+    """Stage 2: codes of what the ego did, given the environment's. Sees no trajectory."""
+
+    def __init__(self, config: LatentActionConfig) -> None:
+        super().__init__()
+        features, code, environment = config.features, config.ego, config.environment
+        counts = (config.codes_per_transition, config.environment_codes)
+        groups = [(counts[0], code.dim), (counts[1], environment.dim)]
+        sizes: dict[str, Any] = {"feature_dim": features.dim, "grid_hw": features.grid_hw}
+        used = groups if config.env_source == "reencode" else groups[:1]
+        self.inverse = InverseModel(config.dynamics, groups=used, **sizes)
+        self.quantizer = build_quantizer(code)
+        same = code.dim == environment.dim
+        self.match = nn.Identity() if same else nn.Linear(environment.dim, code.dim)
+        self.decoder = ForwardModel(config.dynamics, codes=sum(counts), code_dim=code.dim, conditioned=False, **sizes)
+        width = config.dynamics.width
+        self.motion = nn.Sequential(nn.Linear(counts[0] * code.dim, width), nn.GELU(), nn.Linear(width, MOTION_DIM))
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Features (B, 2, P, D) → [z_ego (B, N, d)], and z_env (B, N_env, d) in mode "reencode"."""
+        return [z[:, -1] for z in self.inverse(x)]
+
+    def decode(self, x: Tensor, ego: Tensor, environment: Tensor) -> Tensor:
+        """First frame (B, P, D), code vectors (B, N, d) and (B, N_env, d) → the second frame's features (B, P, D)."""
+        return self.decoder(x, torch.cat([ego, self.match(environment)], dim=1))
+
+
+class LatentActionModel(nn.Module):
+    """Both stages; `codes` is what the rest of the line uses."""
+
+    def __init__(self, config: LatentActionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.environment = EnvironmentStage(config)
+        self.ego = EgoStage(config)
+        self._features: Features | None = None
+
+    @property
+    def features(self) -> Features:
+        """The frozen feature net, built on first use (DINOv2 needs its folder only then)."""
+        if self._features is None:
+            self._features = build_features(self.config.features)
+        return self._features
+
+    @property
+    def device(self) -> torch.device:
+        return self.environment.inverse.queries.device
+
+    @torch.no_grad()
+    def codes(self, pictures: Tensor) -> Tensor:
+        """(B, 2, H, W, 3) uint8 front pictures, one gap apart → (B, N) ego codes. Needs no trajectory."""
+        z = self.ego.encode(self.features(pictures.to(self.device)))[0]
+        return self.ego.quantizer.nearest(z)
+
+
+def state_hash(module: nn.Module) -> str:
+    """SHA-256 of every parameter and buffer: equal before and after means frozen."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(model: LatentActionModel, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
+    """Weights and config as a model folder; `extra` takes lineage and the quality report."""
+    return artifacts.save_model(folder, model, model.config, extra)
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu") -> LatentActionModel:
+    """A saved model, ready to label."""
+    model = LatentActionModel(artifacts.load_config(folder, LatentActionConfig))
+    artifacts.load_weights(folder, model)
+    return model.to(device).eval()

@@ -1,0 +1,111 @@
+"""Scenes → frame pairs one gap apart, each transition once however many scenes contain it.
+
+Poses, waypoints: (x_m, y_m, yaw_rad) in the ego frame of the pair's first frame. States: speed_mps along the heading,
+acceleration_mps2, yaw_rate_radps, all from 0.5 s differences of poses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from latentvla_core import geometry
+from latentvla_core.errors import DataError
+from latentvla_core.training.images import MISSING, ImageCache
+from latentvla_core.types import FRAME_INTERVAL_S, Array, Pose, SceneRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """n transitions; pictures are rows of `cache.images`."""
+
+    cache: ImageCache
+    rows: Array
+    """(n, 2) int64 picture rows of the first and second frame."""
+    waypoints: Array
+    """(n, gap, 3) float32 poses after 0.5 s, 1.0 s … the last one is the motion of the transition."""
+    states: Array
+    """(n, 3) float32 ego state at the first frame."""
+    logs: Array
+    """(n,) log names."""
+    dropped: dict[str, int]
+    """Reason → number of transitions that cannot be used."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def motion(self) -> Array:
+        """(n, 3) relative ego motion over the transition."""
+        return self.waypoints[:, -1]
+
+    def pictures(self, index: Array) -> Array:
+        """(B,) → (B, 2, H, W, 3) uint8."""
+        return self.cache.take(self.rows[index])
+
+
+def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageCache) -> Pairs:
+    """All transitions at every start offset of every scene window, without repeats; decodes each picture once."""
+    first_seen: dict[tuple[str, str, str], tuple[Array, Array, str]] = {}
+    dropped: Counter[str] = Counter()
+    for record in records:
+        poses = np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
+        states = ego_states(poses)
+        for start in range(min(len(poses), len(record.front_paths)) - gap_frames):
+            paths = record.front_paths[start], record.front_paths[start + gap_frames]
+            key = (record.sensor_root, *paths)
+            if key in first_seen:
+                continue
+            waypoints = geometry.to_local(poses[start], poses[start + 1 : start + 1 + gap_frames])
+            if not all(paths):
+                dropped["a frame has no front picture"] += 1
+            elif not (np.isfinite(waypoints).all() and np.isfinite(states[start]).all()):
+                dropped["a pose is not finite"] += 1
+            else:
+                first_seen[key] = (waypoints, states[start], record.log_name)
+    return _decoded(first_seen, dropped, gap_frames, cache)
+
+
+def _decoded(
+    found: dict[tuple[str, str, str], tuple[Array, Array, str]], dropped: Counter[str], gap: int, cache: ImageCache
+) -> Pairs:
+    pictures = [(root, path) for root, *paths in found for path in paths]
+    rows = cache.indices(pictures).reshape(-1, 2)
+    good = (rows != MISSING).all(axis=1)
+    if not good.all():
+        dropped["a picture cannot be read"] += int((~good).sum())
+    values = [value for value, use in zip(found.values(), good, strict=True) if use]
+    if not values:
+        why = ", ".join(f"{reason}: {count}" for reason, count in dropped.items()) or "no scene is long enough"
+        raise DataError(
+            f"no pair of front pictures {gap} frames apart can be used ({why}); check sensor roots and blobs"
+        )
+    waypoints = np.stack([v[0] for v in values]).astype(np.float32)
+    states = np.stack([v[1] for v in values]).astype(np.float32)
+    return Pairs(cache, rows[good], waypoints, states, np.array([v[2] for v in values]), dict(dropped))
+
+
+def ego_states(poses: Array) -> Array:
+    """(T, 3) poses 0.5 s apart → (T, 3) speed, acceleration, yaw rate, by backward differences where there are any."""
+    if len(poses) < 2:
+        return np.zeros((len(poses), 3))
+    steps = geometry.to_local(poses[:-1], poses[1:])  # (T - 1, 3)
+    speed = steps[:, Pose.X] / FRAME_INTERVAL_S
+    speed = np.concatenate([speed[:1], speed])
+    acceleration = np.concatenate([[0.0], np.diff(speed) / FRAME_INTERVAL_S])
+    if len(acceleration) > 2:
+        acceleration[:2] = acceleration[2]
+    yaw_rate = steps[:, Pose.YAW] / FRAME_INTERVAL_S
+    return np.stack([speed, acceleration, np.concatenate([yaw_rate[:1], yaw_rate])], axis=-1)
+
+
+def mirrored(pictures: Array, waypoints: Array, states: Array, flip: Array) -> tuple[Array, Array, Array]:
+    """Left and right exchanged where flip (B,): pictures (B, 2, H, W, 3), waypoints (B, S, 3), states (B, 3)."""
+    sign = np.where(flip, -1.0, 1.0).astype(np.float32)
+    pictures = np.where(flip[:, None, None, None, None], pictures[:, :, :, ::-1], pictures)
+    waypoints = waypoints * np.stack([np.ones_like(sign), sign, sign], axis=-1)[:, None]
+    states = states * np.stack([np.ones_like(sign), np.ones_like(sign), sign], axis=-1)
+    return pictures, waypoints, states

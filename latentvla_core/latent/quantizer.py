@@ -1,0 +1,246 @@
+"""Vector quantisers behind one interface: EMA (default), FSQ (cannot collapse), gradient (UniVLA's).
+
+All start from data and bring dead codes back from *current* encoder outputs (latentvla.md §2.2 trap 2, §2.8).
+Shapes: z (..., d) encoder outputs, codes (...) int64 in 0 … K-1, values (..., d).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizerConfig:
+    """One codebook, shared by the N positions of a transition."""
+
+    kind: Literal["ema", "fsq", "gradient"] = "ema"
+    """ema: codes follow their encoder outputs; fsq: fixed grid; gradient: codes are parameters (UniVLA)."""
+    codebook_size: int = 16
+    """K; also the number of words the VLM learns."""
+    code_dim: int = 16
+    """d. Low widths keep all codes in use."""
+    commitment: float = 0.25
+    """β, pull of encoder outputs towards their codes."""
+    decay: float = 0.97
+    """EMA: part of the old statistics kept per step; lower for small batches."""
+    dead_fraction: float = 0.03
+    """A code used less than this part of the uniform share is dead."""
+    revive_every: int = 100
+    """Steps between revivals of dead codes; 0 = never."""
+    levels: tuple[int, ...] = (4, 4)
+    """FSQ: grid points per dimension; their product must be the codebook size, their number replaces code_dim."""
+
+    def __post_init__(self) -> None:
+        if self.codebook_size < 2:
+            raise ValueError(f"codebook_size is {self.codebook_size}; needs at least 2 codes to carry information")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay is {self.decay}; needs 0 <= decay < 1, where 0 forgets every step")
+        if self.kind == "fsq" and math.prod(self.levels) != self.codebook_size:
+            raise ValueError(f"FSQ levels {self.levels} make {math.prod(self.levels)} codes, not {self.codebook_size}")
+
+    @property
+    def dim(self) -> int:
+        """Width of what the encoder must deliver."""
+        return len(self.levels) if self.kind == "fsq" else self.code_dim
+
+
+class Quantized(NamedTuple):
+    """What a quantiser makes of z."""
+
+    values: Tensor
+    """(..., d) codes' vectors; the gradient passes straight through to z."""
+    codes: Tensor
+    """(...) int64."""
+    loss: Tensor
+    """Scalar: commitment, and the codebook's own loss where it is learned by gradient."""
+
+
+class Quantizer(nn.Module):
+    """Nearest code by Euclidean distance; how the codebook learns is up to the kind."""
+
+    codebook: Tensor
+    started: Tensor
+    counts: Tensor
+    steps: Tensor
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("counts", torch.zeros(config.codebook_size))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """(..., d) vectors of codes."""
+        return self.codebook[codes]
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """(...) codes. Plain differences, not a matmul: equal under autocast and in any batch."""
+        return (z.float()[..., None, :] - self.codebook).square().sum(-1).argmin(-1)
+
+    def forward(self, z: Tensor) -> Quantized:
+        z = z.float()
+        if self.training and not bool(self.started):
+            self._start(z.detach().flatten(0, -2))
+        codes = self.nearest(z)
+        code_vectors = self.lookup(codes)
+        loss = self.config.commitment * (z - code_vectors.detach()).square().mean() + self._codebook_loss(z, codes)
+        return Quantized(z + (code_vectors - z).detach(), codes, loss)
+
+    def learn(self, z: Tensor, codes: Tensor) -> int:
+        """Update usage (and the codebook) from one batch; revive dead codes when due. Returns how many were revived."""
+        z, codes = z.detach().float().flatten(0, -2), codes.flatten()
+        self._follow(z, codes)
+        self.steps += 1
+        due = self.config.revive_every > 0 and int(self.steps) % self.config.revive_every == 0
+        return self._revive(z) if due else 0
+
+    @torch.no_grad()
+    def _start(self, z: Tensor) -> None:
+        self._place(torch.arange(self.config.codebook_size, device=z.device), _spread(z, self.config.codebook_size))
+        self.started.fill_(True)
+
+    @torch.no_grad()
+    def _revive(self, z: Tensor) -> int:
+        share = self.counts.sum() / self.config.codebook_size
+        dead = torch.nonzero(self.counts < self.config.dead_fraction * share)[:, 0]
+        if len(dead):
+            chosen = torch.randperm(len(z))[torch.arange(len(dead)) % len(z)].to(z.device)
+            self._place(dead, z[chosen])
+        return len(dead)
+
+    def _codebook_loss(self, z: Tensor, codes: Tensor) -> Tensor:
+        return z.new_zeros(())
+
+    def _follow(self, z: Tensor, codes: Tensor) -> None:
+        raise NotImplementedError
+
+    def _place(self, rows: Tensor, vectors: Tensor) -> None:
+        raise NotImplementedError
+
+
+class EmaQuantizer(Quantizer):
+    """Codes are running means of the encoder outputs they won: online k-means (decay 0 = one k-means step)."""
+
+    sums: Tensor
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__(config)
+        size = (config.codebook_size, config.code_dim)
+        self.register_buffer("codebook", torch.randn(size) * config.code_dim**-0.5)
+        self.register_buffer("sums", torch.zeros(size))
+
+    @torch.no_grad()
+    def _follow(self, z: Tensor, codes: Tensor) -> None:
+        won = torch.bincount(codes, minlength=self.config.codebook_size).to(z.dtype)
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, z)
+        self.counts.lerp_(won, 1 - self.config.decay)
+        self.sums.lerp_(sums, 1 - self.config.decay)
+        known = self.counts > 1e-6  # a code that won nothing for long keeps its place until it is revived
+        self.codebook[known] = self.sums[known] / self.counts[known, None]
+
+    @torch.no_grad()
+    def _place(self, rows: Tensor, vectors: Tensor) -> None:
+        share = self.counts.sum().clamp_min(float(self.config.codebook_size)) / self.config.codebook_size
+        self.codebook[rows] = vectors
+        self.counts[rows] = share
+        self.sums[rows] = vectors * share
+
+
+class GradientQuantizer(Quantizer):
+    """Codes are parameters, started uniformly in ±1/K and moved by the optimiser (UniVLA's mode, minus its traps).
+
+    Usage is an EMA of `bincount`; dead codes restart from current encoder outputs. Keep it out of weight decay
+    (`training.loop.NO_DECAY` does).
+    """
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__(config)
+        size, bound = (config.codebook_size, config.code_dim), 1 / config.codebook_size
+        self.codebook = nn.Parameter(torch.empty(size).uniform_(-bound, bound))
+
+    @torch.no_grad()
+    def _start(self, z: Tensor) -> None:
+        self.started.fill_(True)  # faithful: no data initialisation
+
+    def _codebook_loss(self, z: Tensor, codes: Tensor) -> Tensor:
+        return (z.detach() - self.codebook[codes]).square().mean()
+
+    @torch.no_grad()
+    def _follow(self, z: Tensor, codes: Tensor) -> None:
+        won = torch.bincount(codes, minlength=self.config.codebook_size).to(z.dtype)
+        self.counts.lerp_(won, 1 - self.config.decay)
+
+    @torch.no_grad()
+    def _place(self, rows: Tensor, vectors: Tensor) -> None:
+        self.codebook[rows] = vectors
+        self.counts[rows] = self.counts.mean()
+
+
+class FiniteScalarQuantizer(Quantizer):
+    """Every dimension is squashed and rounded to a few levels; the code is the mixed-radix number of the levels."""
+
+    radix: Tensor
+    levels: Tensor
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__(config)
+        levels = torch.tensor(config.levels)
+        radix = torch.tensor([math.prod(config.levels[:i]) for i in range(len(config.levels))])
+        self.register_buffer("levels", levels, persistent=False)
+        self.register_buffer("radix", radix, persistent=False)
+        digits = torch.arange(config.codebook_size)[:, None] // radix % levels  # (K, d)
+        self.register_buffer("codebook", 2 * digits / (levels - 1) - 1, persistent=False)  # each axis in -1 … 1
+
+    def forward(self, z: Tensor) -> Quantized:
+        squashed = torch.tanh(z.float())
+        codes = self._digits(squashed)
+        values = self.lookup(codes)
+        return Quantized(squashed + (values - squashed).detach(), codes, squashed.new_zeros(()))
+
+    def nearest(self, z: Tensor) -> Tensor:
+        return self._digits(torch.tanh(z.float()))
+
+    def _digits(self, squashed: Tensor) -> Tensor:
+        digits = ((squashed + 1) / 2 * (self.levels - 1)).round().long()
+        return (digits * self.radix).sum(-1)
+
+    def learn(self, z: Tensor, codes: Tensor) -> int:
+        return 0
+
+
+def build_quantizer(config: QuantizerConfig) -> Quantizer:
+    """The quantiser of a config's kind."""
+    kinds = {"ema": EmaQuantizer, "gradient": GradientQuantizer, "fsq": FiniteScalarQuantizer}
+    return kinds[config.kind](config)
+
+
+def histogram(codes: Tensor, codebook_size: int) -> Tensor:
+    """(K,) frequencies that sum to 1."""
+    counts = torch.bincount(codes.flatten().long().cpu(), minlength=codebook_size).double()
+    return counts / counts.sum().clamp_min(1)
+
+
+def perplexity(frequencies: Tensor) -> float:
+    """exp of the entropy: the number of equally used codes that would carry as much. 1 … K."""
+    p = frequencies[frequencies > 0]
+    return float(torch.exp(-(p * p.log()).sum()))
+
+
+def _spread(z: Tensor, count: int) -> Tensor:
+    """(count, d) rows of z far from each other (k-means++ seeding); repeats with small noise if z has too few."""
+    if len(z) < count:
+        z = z.repeat(math.ceil(count / len(z)), 1)
+        z = z + 1e-3 * torch.randn(z.shape).to(z.device)
+    chosen = [int(torch.randint(len(z), ()))]
+    distance = (z - z[chosen[0]]).square().sum(-1)
+    for _ in range(count - 1):
+        weights = (distance + 1e-12).cpu()
+        chosen.append(int(torch.multinomial(weights / weights.sum(), 1)))
+        distance = torch.minimum(distance, (z - z[chosen[-1]]).square().sum(-1))
+    return z[chosen]

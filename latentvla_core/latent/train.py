@@ -1,0 +1,187 @@
+"""Training the two stages one after the other. Stage 1 is frozen before stage 2 begins; a hash proves it stayed so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from latentvla_core.errors import LatentVLAError
+from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.latent.model import LatentActionModel, state_hash
+from latentvla_core.latent.pairs import Pairs, collect_pairs, mirrored
+from latentvla_core.training.images import ImageCache
+from latentvla_core.training.loop import fit
+from latentvla_core.training.sinks import MetricSink, NullSink, Prefixed
+from latentvla_core.types import Array, SceneRecord
+
+Numbers = dict[str, float]
+
+
+def train_latent_action_model(
+    records: Sequence[SceneRecord],
+    config: LatentActionConfig,
+    *,
+    sink: MetricSink | None = None,
+    checkpoint_dir: Path | str | None = None,
+    device: torch.device | str = "cpu",
+    cache: ImageCache | None = None,
+) -> LatentActionModel:
+    """Both stages on all transitions of the records; resumes where a killed run stopped when it has a checkpoint_dir.
+
+    Args:
+        cache: decoded pictures to share with other users; must have the size config.features.image_size_wh.
+    """
+    pairs = collect_pairs(records, config.gap_frames, cache or ImageCache(config.features.image_size_wh))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = LatentActionModel(config).to(device)
+    folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+    train_environment(model, pairs, sink=sink, checkpoint_dir=folder and folder / "stage1", device=device)
+    train_ego(model, pairs, sink=sink, checkpoint_dir=folder and folder / "stage2", device=device)
+    return model.eval()
+
+
+def train_environment(
+    model: LatentActionModel,
+    pairs: Pairs,
+    *,
+    sink: MetricSink | None = None,
+    checkpoint_dir: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Stage 1, in place."""
+    model.environment.scales.measure(torch.from_numpy(pairs.waypoints), torch.from_numpy(pairs.states))
+    fit(
+        model.environment,
+        num_samples=len(pairs),
+        collate=_collate(pairs, model.config),
+        loss=lambda batch, step: environment_loss(model, batch),
+        config=model.config.fit_config(1),
+        sink=Prefixed(sink or NullSink(), "stage1"),
+        checkpoint_dir=checkpoint_dir,
+        device=device,
+    )
+
+
+def train_ego(
+    model: LatentActionModel,
+    pairs: Pairs,
+    *,
+    sink: MetricSink | None = None,
+    checkpoint_dir: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Stage 2, in place; everything of stage 1 is the same bytes before and after."""
+    model.environment.requires_grad_(False).eval()
+    if model.config.env_source == "reencode":
+        start_from_environment(model)
+    before = state_hash(model.environment)
+    fit(
+        model.ego,
+        num_samples=len(pairs),
+        collate=_collate(pairs, model.config),
+        loss=lambda batch, step: ego_loss(model, batch),
+        config=model.config.fit_config(2),
+        sink=Prefixed(sink or NullSink(), "stage2", first_step=model.config.steps),
+        checkpoint_dir=checkpoint_dir,
+        device=device,
+    )
+    if state_hash(model.environment) != before:
+        raise LatentVLAError("stage 2 changed the environment stage; its codebook and encoder must stay frozen")
+
+
+def environment_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor, Numbers]:
+    """Reconstruction of the second frame from the first, the trajectory and the environment codes; plus VQ."""
+    stage = model.environment
+    x = model.features(batch["pictures"])  # (B, 2, P, D)
+    condition = stage.embed_condition(batch["waypoints"], batch["states"])
+    (z,) = stage.inverse(x, condition)
+    quantized = stage.quantizer(z[:, -1])
+    values = drop_codes(quantized.values, model.config.code_dropout)
+    predicted = stage.decoder(x[:, 0], values, condition)
+    reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
+    revived = stage.quantizer.learn(z[:, -1], quantized.codes)
+    numbers = _numbers(x, reconstruction, quantized.loss, revived)
+    return reconstruction + quantized.loss, numbers
+
+
+def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor, Numbers]:
+    """Reconstruction from the first frame, ego and environment codes (no trajectory); plus VQ and the action term."""
+    stage, config = model.ego, model.config
+    x = model.features(batch["pictures"])
+    z_ego, *z_environment = stage.encode(x)
+    ego = stage.quantizer(z_ego)
+    environment, loss = _given_environment(model, x, batch, z_environment)
+    predicted = stage.decode(x[:, 0], ego.values, drop_codes(environment, config.environment_dropout))
+    reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
+    revived = stage.quantizer.learn(z_ego, ego.codes)
+    loss = loss + reconstruction + ego.loss
+    numbers = _numbers(x, reconstruction, ego.loss, revived)
+    if config.action_weight > 0:
+        target = model.environment.scales.motion(batch["waypoints"])
+        action = functional.mse_loss(stage.motion(ego.values.flatten(1)).float(), target)
+        loss = loss + config.action_weight * action
+        numbers["action"] = float(action.detach())
+    return loss, numbers
+
+
+def start_from_environment(model: LatentActionModel) -> None:
+    """Mode "reencode": with a fresh encoder the environment codes collapse (latentvla.md §2.9.3); IDM2 starts as IDM1."""
+    source, target = model.environment.inverse, model.ego.inverse
+    with torch.no_grad():
+        for name in ("embed", "blocks", "norm"):
+            getattr(target, name).load_state_dict(getattr(source, name).state_dict())
+        target.reads[1].load_state_dict(source.reads[0].state_dict())
+        target.time_embedding.copy_(source.time_embedding)
+        target.queries[-len(source.queries) :] = source.queries
+
+
+def drop_codes(values: Tensor, probability: float) -> Tensor:
+    """(B, N, d) with all codes of a sample zeroed with the given probability."""
+    if probability == 0:
+        return values
+    keep = torch.rand(len(values)).to(values.device) >= probability  # drawn on the CPU: same on every device
+    return values * keep[:, None, None]
+
+
+def _given_environment(
+    model: LatentActionModel, x: Tensor, batch: dict[str, Tensor], z: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Environment code vectors (B, N_env, d) for stage 2's decoder, and the loss of making them."""
+    frozen = model.environment.quantizer
+    if not z:
+        codes = model.environment.codes(x, batch["waypoints"], batch["states"])
+        return frozen.lookup(codes), x.new_zeros(())
+    quantized = frozen(z[0])  # the codebook is frozen; commitment still pulls the new encoder towards it
+    return quantized.values, quantized.loss
+
+
+def _numbers(x: Tensor, reconstruction: Tensor, quantization: Tensor, revived: int) -> Numbers:
+    """Reconstruction next to the copy baseline, always (latentvla.md §2.7)."""
+    copy = float(functional.mse_loss(x[:, 0], x[:, 1]))
+    error = float(reconstruction.detach())
+    gain = 1 - error / max(copy, 1e-9)
+    return {
+        "reconstruction": error,
+        "copy": copy,
+        "gain": gain,
+        "vq": float(quantization.detach()),
+        "revived": float(revived),
+    }
+
+
+def _collate(pairs: Pairs, config: LatentActionConfig) -> Callable[[Array, np.random.Generator], dict[str, Any]]:
+    def collate(index: Array, rng: np.random.Generator) -> dict[str, Any]:
+        pictures, waypoints, states = pairs.pictures(index), pairs.waypoints[index], pairs.states[index]
+        if config.mirror:
+            pictures, waypoints, states = mirrored(pictures, waypoints, states, rng.random(len(index)) < 0.5)
+        arrays = {"pictures": np.ascontiguousarray(pictures), "waypoints": waypoints, "states": states}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    return collate
