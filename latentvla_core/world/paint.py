@@ -1,0 +1,178 @@
+"""From outlines and stripes to anti-aliased ground tiles: exact area coverage at any texel size, so far tiles need no blur.
+
+A tile is a square of TILE texels with an apron of one texel, so that bilinear look-ups stay inside one tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from latentvla_core.types import Array
+from latentvla_core.world.noise import hash01, kernel
+
+TILE = 128
+SIDE = TILE + 2
+ALBEDO_LAYERS = 5  # red, green, blue, fine grain, coarse patches
+
+
+@dataclass(frozen=True, slots=True)
+class Paints:
+    """Polygons in painting order."""
+
+    vertices_m: Array
+    """(V, 2) world."""
+    offsets: Array
+    """(P + 1,) int64 into the vertices."""
+    bounds_m: Array
+    """(P, 4) x0, y0, x1, y1."""
+    values: Array
+    """(P, 5) float32 albedo 0-255, grain and patch amplitude."""
+    opacity: Array
+    """(P,) float32; worn paint lets the road shine through."""
+    is_shadow: Array
+    """(P,) bool: darkens the sun light instead of changing the albedo."""
+
+
+@kernel
+def coverage_numba(vertices, width, height, cover):
+    """Fill cover (height, width + 2) with the share of each texel inside the polygon (n, 2), given in texels.
+
+    Signed areas of every edge are accumulated and summed along the row (the method of font rasterisers).
+    """
+    cover[:, :] = 0.0
+    n = len(vertices)
+    for i in range(n):
+        x0, y0 = vertices[i, 0], vertices[i, 1]
+        j = i + 1 if i + 1 < n else 0
+        x1, y1 = vertices[j, 0], vertices[j, 1]
+        if y0 == y1:
+            continue
+        sign = 1.0
+        if y0 > y1:
+            x0, y0, x1, y1, sign = x1, y1, x0, y0, -1.0
+        slope = (x1 - x0) / (y1 - y0)
+        top, bottom = max(y0, 0.0), min(y1, float(height))
+        row = int(np.floor(top))
+        while row < bottom:
+            ya, yb = max(top, float(row)), min(bottom, row + 1.0)
+            xa = min(max(x0 + (ya - y0) * slope, 0.0), float(width))
+            xb = min(max(x0 + (yb - y0) * slope, 0.0), float(width))
+            _cells(cover, row, min(xa, xb), max(xa, xb), sign * (yb - ya))
+            row += 1
+    for row in range(height):
+        total = 0.0
+        for column in range(width):
+            total += cover[row, column]
+            cover[row, column] = min(abs(total), 1.0)
+
+
+@kernel
+def _cells(cover, row, left, right, rise):
+    """Spread one edge piece (inside one row) over the cells it crosses."""
+    first, last = int(left), int(right)
+    if first == last:
+        middle = 0.5 * (left + right) - first
+        cover[row, first] += rise * (1.0 - middle)
+        cover[row, first + 1] += rise * middle
+        return
+    per_x = rise / (right - left)
+    for column in range(first, last + 1):
+        a, b = max(left, float(column)), min(right, column + 1.0)
+        part, middle = per_x * (b - a), 0.5 * (a + b) - column
+        cover[row, column] += part * (1.0 - middle)
+        cover[row, column + 1] += part * middle
+
+
+def coverage_numpy(vertices: Array, width: int, height: int, cover: Array) -> None:
+    """Twin of `coverage_numba`: edges are cut at every texel border, then summed with `np.add.at`."""
+    cover[:] = 0.0
+    for start, end in zip(vertices, np.roll(vertices, -1, axis=0)):
+        if start[1] == end[1]:
+            continue
+        cuts = np.unique(
+            np.concatenate([[0.0, 1.0], _crossings(start, end, 1, height), _crossings(start, end, 0, width)])
+        )
+        x = np.clip(start[0] + cuts * (end[0] - start[0]), 0, width)
+        y = np.clip(start[1] + cuts * (end[1] - start[1]), 0, height)
+        row = np.clip(np.floor((y[1:] + y[:-1]) / 2).astype(int), 0, height - 1)
+        middle = (x[1:] + x[:-1]) / 2
+        column = np.clip(np.floor(middle).astype(int), 0, width)
+        rise = np.diff(y)
+        np.add.at(cover, (row, column), rise * (1 - (middle - column)))
+        np.add.at(cover, (row, column + 1), rise * (middle - column))
+    cover[:, :width] = np.minimum(np.abs(np.cumsum(cover[:, :width], axis=1)), 1.0)
+
+
+def _crossings(start: Array, end: Array, axis: int, limit: int) -> Array:
+    """Parameters in (0, 1) where the edge crosses whole numbers 0 ... limit of one axis."""
+    span = end[axis] - start[axis]
+    if span == 0:
+        return np.zeros(0)
+    low, high = sorted((start[axis], end[axis]))
+    whole = np.arange(max(np.ceil(low), 0), min(np.floor(high), limit) + 1)
+    t = (whole - start[axis]) / span
+    return t[(t > 0) & (t < 1)]
+
+
+@kernel
+def paint_numba(tile, light, vertices, offsets, chosen, values, opacity, is_shadow, origin_x, origin_y, texel):
+    """Blend the chosen polygons into tile (S, S, 5) and light (S, S)."""
+    side = tile.shape[0]
+    cover = np.zeros((side, side + 2))
+    for p in chosen:
+        polygon = np.empty((offsets[p + 1] - offsets[p], 2))
+        for k in range(len(polygon)):
+            polygon[k, 0] = (vertices[offsets[p] + k, 0] - origin_x) / texel
+            polygon[k, 1] = (vertices[offsets[p] + k, 1] - origin_y) / texel
+        coverage_numba(polygon, side, side, cover)
+        for row in range(side):
+            for column in range(side):
+                share = cover[row, column] * opacity[p]
+                if share > 0.0:
+                    if is_shadow[p]:
+                        light[row, column] *= 1.0 - share
+                    else:
+                        for layer in range(5):
+                            tile[row, column, layer] += (values[p, layer] - tile[row, column, layer]) * share
+
+
+def paint_numpy(tile, light, vertices, offsets, chosen, values, opacity, is_shadow, origin_x, origin_y, texel) -> None:
+    """Twin of `paint_numba`."""
+    side = tile.shape[0]
+    cover = np.zeros((side, side + 2))
+    for p in chosen:
+        polygon = (vertices[offsets[p] : offsets[p + 1]] - (origin_x, origin_y)) / texel
+        coverage_numpy(polygon, side, side, cover)
+        share = cover[:, :side] * opacity[p]
+        if is_shadow[p]:
+            light *= 1.0 - share
+        else:
+            tile += (values[p] - tile) * share[..., None]
+
+
+def grain(origin_texel: tuple[int, int], level: int, base_texel_m: float) -> tuple[Array, Array]:
+    """(S, S) fine grain and (S, S) coarse patches around 0, both fading where the texels grow beyond their wavelength."""
+    column = np.arange(SIDE, dtype=np.int64)[None, :] + origin_texel[0]
+    row = np.arange(SIDE, dtype=np.int64)[:, None] + origin_texel[1]
+    fine = (hash01(column, row, 71 + level) - 0.5) * 0.5**level
+    coarse = np.zeros((SIDE, SIDE))
+    texel = base_texel_m * 2**level
+    for wavelength, weight, seed in ((0.45, 0.5, 1), (2.3, 0.8, 2), (13.0, 1.0, 3)):
+        strength = weight * float(np.clip(wavelength / texel / 2 - 0.5, 0, 1))
+        if strength > 0:
+            coarse += strength * _lattice_noise(column * (texel / wavelength), row * (texel / wavelength), seed)
+    return fine, coarse
+
+
+def _lattice_noise(x: Array, y: Array, seed: int) -> Array:
+    """`value_noise` - 0.5 on the grid x (1, S) by y (S, 1), with each lattice point hashed once."""
+    ix = np.arange(int(np.floor(x[0, 0])), int(np.floor(x[0, -1])) + 2, dtype=np.int64)
+    iy = np.arange(int(np.floor(y[0, 0])), int(np.floor(y[-1, 0])) + 2, dtype=np.int64)
+    lattice = hash01(ix[None, :], iy[:, None], seed)
+    column, row = np.floor(x[0]).astype(int) - ix[0], np.floor(y[:, 0]).astype(int) - iy[0]
+    tx, ty = x[0] - np.floor(x[0]), y[:, 0] - np.floor(y[:, 0])
+    sx, sy = tx * tx * (3 - 2 * tx), (ty * ty * (3 - 2 * ty))[:, None]
+    across = lattice[:, column] * (1 - sx) + lattice[:, column + 1] * sx  # (rows of the lattice, S)
+    return across[row] * (1 - sy) + across[row + 1] * sy - 0.5
