@@ -1,0 +1,131 @@
+"""Planners to beat: constant velocity, the logged human, and an MLP that sees the ego status only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentvla_core.planner.features import ego_status
+from latentvla_core.planner.inputs import TrajectoryTargets
+from latentvla_core.training.loop import FitConfig, FitResult, fit
+from latentvla_core.training.sinks import MetricSink
+from latentvla_core.types import FRAME_INTERVAL_S, PLAN_STEPS, Array, SceneRecord
+
+
+def constant_velocity(records: Sequence[SceneRecord]) -> Array:
+    """(N, 8, 3) float32: straight ahead with the current speed |v|, as the devkit's agent (navsim_format.md §8.2)."""
+    velocity = np.array([r.ego_velocity_mps for r in records], np.float32).reshape(-1, 2)
+    speed = np.sqrt((velocity**2).sum(-1))  # (N,) float32 like the devkit's
+    times_s = np.arange(1, PLAN_STEPS + 1, dtype=np.float32) * np.float32(FRAME_INTERVAL_S)
+    poses = np.zeros((len(records), PLAN_STEPS, 3), np.float32)
+    poses[..., 0] = speed[:, None] * times_s
+    return poses
+
+
+def human(records: Sequence[SceneRecord]) -> Array:
+    """(N, 8, 3) float32: the logged future."""
+    return TrajectoryTargets(records).trajectory.numpy()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EgoStatusConfig:
+    """The blind baseline of NAVSIM (`ego_status_mlp_agent.py`)."""
+
+    hidden: int = 512
+    """Width of its three hidden layers."""
+    steps: int = 400
+    """Optimiser steps."""
+    batch_size: int = 64
+    """Scenes per step."""
+    learning_rate: float = 1e-3
+    """Peak rate."""
+    seed: int = 0
+    """Of weights and sample order."""
+
+    @classmethod
+    def debug(cls) -> EgoStatusConfig:
+        return cls(hidden=16, steps=2, batch_size=4)
+
+    @classmethod
+    def mini(cls) -> EgoStatusConfig:
+        return cls()
+
+    @classmethod
+    def single_gpu(cls) -> EgoStatusConfig:
+        return cls.paper()
+
+    @classmethod
+    def paper(cls) -> EgoStatusConfig:
+        return cls(steps=80_000, learning_rate=1e-4)  # 50 epochs of navtrain at batch 64
+
+
+class EgoStatusMlp(nn.Module):
+    """Command, velocity and acceleration → poses; three hidden layers."""
+
+    name = "ego_status_mlp"
+
+    def __init__(self, config: EgoStatusConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = (8, config.hidden, config.hidden, config.hidden)
+        hidden = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
+        self.layers = nn.Sequential(*hidden, nn.Linear(config.hidden, PLAN_STEPS * 3))
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """status (B, 8) → poses (B, 8, 3)"""
+        return {"poses": self.layers(batch["status"]).unflatten(-1, (PLAN_STEPS, 3))}
+
+
+class EgoStatusInputs:
+    """status (B, 8)."""
+
+    def __init__(self, records: Sequence[SceneRecord]) -> None:
+        self.status = torch.from_numpy(ego_status(records))
+
+    def batch(self, indices: Array) -> dict[str, Any]:
+        return {"status": self.status[indices]}
+
+
+def train_ego_status(
+    records: Sequence[SceneRecord],
+    config: EgoStatusConfig,
+    *,
+    sink: MetricSink | None = None,
+    checkpoint_dir: Path | None = None,
+    device: str = "cpu",
+) -> tuple[EgoStatusMlp, FitResult]:
+    """The blind baseline trained by L1 on the logged futures."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = EgoStatusMlp(config)
+    inputs, targets = EgoStatusInputs(records), TrajectoryTargets(records)
+
+    def loss(batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float]]:
+        return F.l1_loss(model(batch)["poses"], batch["trajectory"]), {}
+
+    result = fit(
+        model,
+        num_samples=len(records),
+        collate=lambda indices, rng: {**inputs.batch(indices), **targets.batch(indices)},
+        loss=loss,
+        config=FitConfig(
+            steps=config.steps,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=0.0,
+            seed=config.seed,
+            log_every=50,
+        ),
+        sink=sink,
+        checkpoint_dir=checkpoint_dir,
+        device=device,
+    )
+    return model, result

@@ -1,0 +1,178 @@
+"""What the hosts see, from scene records: pictures with calibration, lidar histogram, ego status. Nothing of the future.
+
+Legend: N records, B batch, C cameras, R lidar cells per side. Pictures are uint8 (…, height, width, 3).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from latentvla_core.training.images import MISSING, ImageCache
+from latentvla_core.types import Array, Box, Command, ObjectClass, SceneRecord
+
+PANORAMA_CAMERAS = ("CAM_L0", "CAM_F0", "CAM_R0")
+FULL_WIDTH_PX, FULL_HEIGHT_PX = 1920, 1080  # the pictures the panorama's crop is defined on (transfuser_features.py)
+PANORAMA_FULL_PX = (4096, 1024)  # 1088 + 1920 + 1088 columns, 28 rows cut above and below
+
+
+class HasPanorama(Protocol):
+    """Part of a config that `panorama_batch` needs."""
+
+    @property
+    def camera_width_px(self) -> int: ...
+    @property
+    def camera_height_px(self) -> int: ...
+
+
+def ego_status(records: Sequence[SceneRecord]) -> Array:
+    """(N, 8) float32: command one-hot (left, forward, right, unknown), velocity x, y m/s, acceleration x, y m/s²."""
+    commands = np.eye(len(Command))[[r.command for r in records]].reshape(-1, len(Command))
+    return np.concatenate(
+        [commands, _rows(records, "ego_velocity_mps"), _rows(records, "ego_acceleration_mps2")], axis=1
+    ).astype(np.float32)
+
+
+def ipad_ego(records: Sequence[SceneRecord]) -> Array:
+    """(N, 11) float32: current relative pose (always 0), velocity, acceleration, command one-hot (latentvla.md §4.3)."""
+    status = ego_status(records)
+    return np.concatenate([np.zeros((len(records), 3), np.float32), status[:, 4:], status[:, :4]], axis=1)
+
+
+def _rows(records: Sequence[SceneRecord], field: str) -> Array:
+    return np.array([getattr(r, field) for r in records], np.float64).reshape(-1, 2)
+
+
+class Pictures:
+    """Decoded current pictures of some cameras for all records; a missing picture is black and flagged."""
+
+    def __init__(
+        self,
+        records: Sequence[SceneRecord],
+        cameras: Sequence[str],
+        size_wh: tuple[int, int],
+        file: str | None = None,
+    ) -> None:
+        self.cache = ImageCache(size_wh, file=file)
+        wanted = [picture_of(record, name) for record in records for name in cameras]
+        self.rows = self.cache.indices(wanted).reshape(len(records), len(cameras))  # (N, C)
+
+    def present(self, indices: Array) -> Array:
+        """(B,) → (B, C) bool"""
+        return self.rows[indices] != MISSING
+
+    def take(self, indices: Array) -> Array:
+        """(B,) → (B, C, H, W, 3)"""
+        rows = self.rows[indices]
+        out = np.zeros((*rows.shape, *self.cache.shape), np.uint8)
+        out[rows != MISSING] = self.cache.images[rows[rows != MISSING]]
+        return out
+
+
+def picture_of(record: SceneRecord, camera: str) -> tuple[str, str]:
+    """(root, path) of a camera's current picture; path "" when there is none."""
+    paths = dict(zip(record.camera_names, record.camera_paths, strict=True))
+    return record.sensor_root, paths.get(camera, "")
+
+
+def panorama_decode_size(config: HasPanorama) -> tuple[int, int]:
+    """(width, height) at which each camera is decoded so that the crop is a plain slice."""
+    scale = config.camera_width_px / PANORAMA_FULL_PX[0]
+    return round(FULL_WIDTH_PX * scale), round(FULL_HEIGHT_PX * scale)
+
+
+def panorama(pictures: Array, config: HasPanorama) -> Array:
+    """(B, 3, h, w, 3) decoded left, front, right → (B, camera_height_px, camera_width_px, 3).
+
+    NAVSIM cuts 28 rows above and below and 416 columns on both sides of the side pictures (of 1920 x 1080); scaled.
+    """
+    height, width = pictures.shape[2:4]
+    top = (height - config.camera_height_px) // 2
+    side = (config.camera_width_px - width) // 2  # columns that each side picture contributes
+    left = (width - side) // 2
+    rows = pictures[:, :, top : top + config.camera_height_px]
+    sides = rows[..., left : left + side, :]
+    return np.concatenate([sides[:, 0], rows[:, 1], sides[:, 2]], axis=2)
+
+
+def lidar_histogram(
+    points_m: Array, cells: int, range_m: float = 32.0, above_m: float = 0.2, max_hits: int = 5
+) -> Array:
+    """(3+, n) points in the ego frame → (1, cells, cells) float32 in [0, 1]: hits per cell above the ground, capped.
+
+    Row = x (rear to front), column = y (right to left); ±range_m. NAVSIM: 256 cells, 32 m, 0.2 m, 5 hits, z < 100 m.
+    """
+    x, y, z = points_m[:3].astype(np.float64)
+    high = (z > above_m) & (z < 100.0)
+    edges = np.linspace(-range_m, range_m, cells + 1)
+    hits = np.histogram2d(x[high], y[high], bins=(edges, edges))[0]
+    return (np.minimum(hits, max_hits) / max_hits).astype(np.float32)[None]
+
+
+def lidar_of(record: SceneRecord, cells: int, range_m: float, max_hits: int) -> Array:
+    """(1, cells, cells) histogram of a record's point cloud; zeros when it has none."""
+    if not record.lidar_path:
+        return np.zeros((1, cells, cells), np.float32)
+    from latentvla_core.data.lidar import read_pcd
+
+    points = read_pcd(os.path.join(record.sensor_root, record.lidar_path))
+    return lidar_histogram(points, cells, range_m, max_hits=max_hits)
+
+
+def projections(records: Sequence[SceneRecord], cameras: Sequence[str]) -> Array:
+    """(N, C, 3, 4) float64: homogeneous ego point → (u·d, v·d, d), u and v in parts of the full picture, d depth in m.
+
+    u = 0 is the left edge, 1 the right edge. NaN where the record lacks the camera. Distortion is not modelled.
+    """
+    out = np.full((len(records), len(cameras), 3, 4), np.nan)
+    sizes = PictureSizes()
+    for i, record in enumerate(records):
+        for j, name in enumerate(cameras):
+            root, path = picture_of(record, name)
+            if path:
+                out[i, j] = _projection(record, name, sizes(root, path))
+    return out
+
+
+def _projection(record: SceneRecord, name: str, size_wh: tuple[int, int]) -> Array:
+    """(3, 4) ego → picture parts: diag(1/width, 1/height, 1) · K · [Rᵀ | −Rᵀ t]."""
+    at = record.camera_names.index(name)
+    to_camera = record.camera_rotations[at].T
+    extrinsics = np.concatenate([to_camera, -to_camera @ record.camera_translations_m[at][:, None]], axis=1)
+    return np.diag([1.0 / size_wh[0], 1.0 / size_wh[1], 1.0]) @ record.camera_intrinsics_px[at] @ extrinsics
+
+
+class PictureSizes:
+    """(width, height) of picture files, which intrinsics belong to. One header is read per folder (log and camera)."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def __call__(self, root: str, path: str) -> tuple[int, int]:
+        folder = (root, path.rpartition("/")[0])
+        if folder not in self._known:
+            self._known[folder] = self._read(os.path.join(root, path))
+        return self._known[folder]
+
+    @staticmethod
+    def _read(path: str) -> tuple[int, int]:
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            return picture.size
+
+
+def agent_boxes(record: SceneRecord, count: int, range_m: float) -> tuple[Array, Array]:
+    """(count, 5) float32 x, y, yaw, length, width of the nearest vehicles within ±range_m; (count,) bool which are real."""
+    boxes = np.zeros((count, 5), np.float32)
+    rows = record.object_boxes.reshape(-1, 7)
+    inside = (np.abs(rows[:, [Box.X, Box.Y]]) <= range_m).all(axis=1) & (record.object_classes == ObjectClass.VEHICLE)
+    rows = rows[inside]
+    nearest = np.argsort(np.hypot(rows[:, Box.X], rows[:, Box.Y]), kind="stable")[:count]
+    chosen = rows[nearest][:, [Box.X, Box.Y, Box.YAW, Box.LENGTH, Box.WIDTH]]
+    chosen[:, 2] = np.arctan2(np.sin(chosen[:, 2]), np.cos(chosen[:, 2]))  # the head answers in (-π, π)
+    boxes[: len(chosen)] = chosen
+    return boxes, np.arange(count) < len(chosen)

@@ -1,0 +1,136 @@
+"""Which hosts there are, how one is built (alone or fused), saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from latentvla_core.errors import SetupError
+from latentvla_core.planner.fusion import FusionConfig
+from latentvla_core.planner.inputs import TransfuserInputs
+from latentvla_core.planner.transfuser import Transfuser, TransfuserConfig
+
+HostName = Literal["transfuser", "ipad"]
+HostConfig = TransfuserConfig
+
+
+class Host(NamedTuple):
+    """What one host consists of."""
+
+    model: Callable[..., Any]
+    config: type
+    inputs: Callable[..., Any]
+
+
+HOSTS: dict[str, Host] = {
+    "transfuser": Host(Transfuser, TransfuserConfig, TransfuserInputs),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannerSpec:
+    """Everything needed to build a planner before its weights are loaded."""
+
+    host: str
+    """"transfuser" or "ipad"."""
+    transfuser: TransfuserConfig | None = None
+    """Its configuration, if that is the host."""
+    fusion: FusionConfig | None = None
+    """None: the host alone."""
+    feature_dim: int = 0
+    """D, width of the VLM embeddings; 0 without fusion."""
+
+
+def build_planner(
+    host: str,
+    config: HostConfig | None = None,
+    *,
+    fused: bool = False,
+    fusion: FusionConfig | None = None,
+    feature_dim: int = 0,
+    seed: int = 0,
+) -> Any:
+    """A planner with random weights (its gates at zero when fused); mini size unless configs say otherwise.
+
+    Args:
+        feature_dim: width of the VLM embeddings the fusion will read; the student's may differ from the teacher's.
+    """
+    if host not in HOSTS:
+        raise SetupError(f"host {host!r} is unknown; choose one of {', '.join(HOSTS)}")
+    if fused and feature_dim < 1:
+        raise SetupError(f"feature_dim is {feature_dim}; a fused planner needs the width of its VLM embeddings")
+    config = config or HOSTS[host].config.mini()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return HOSTS[host].model(config, (fusion or FusionConfig()) if fused else None, feature_dim)
+
+
+def fuse(host: nn.Module, fusion: FusionConfig, feature_dim: int, seed: int = 0) -> Any:
+    """A fused planner that starts as a trained host: its weights copied, the gates at zero (latentvla.md §4.4)."""
+    fused = build_planner(
+        spec_of(host).host, host.config, fused=True, fusion=fusion, feature_dim=feature_dim, seed=seed
+    )
+    copy_weights(host, fused, fresh=("fusion.",))
+    return fused
+
+
+def refuse(planner: nn.Module, feature_dim: int, seed: int = 0) -> Any:
+    """A fused planner for embeddings of another width (the student's): all but the two input projections copied."""
+    fused = build_planner(
+        spec_of(planner).host,
+        planner.config,
+        fused=True,
+        fusion=planner.fusion.config,
+        feature_dim=feature_dim,
+        seed=seed,
+    )
+    copy_weights(planner, fused, fresh=("fusion.visual_pool.key_value.", "fusion.action_pool.key_value."))
+    return fused
+
+
+def copy_weights(source: nn.Module, target: nn.Module, fresh: tuple[str, ...] = ()) -> None:
+    """Load `source` into `target` but for tensors whose names start with `fresh`; everything else must fit."""
+    weights = {k: v for k, v in source.state_dict().items() if not k.startswith(fresh or ("\0",))}
+    missing, unexpected = target.load_state_dict(weights, strict=False)
+    lost = [name for name in missing if not name.startswith(fresh or ("\0",))] + list(unexpected)
+    if lost:
+        raise SetupError(f"{lost[0]} (of {len(lost)}) does not exist on both sides; the planners differ in more than "
+                         f"{fresh or 'nothing'}: use the same host configuration")  # fmt: skip
+
+
+def spec_of(planner: nn.Module) -> PlannerSpec:
+    """The spec that builds this planner again."""
+    host = planner.name
+    fusion = planner.fusion
+    configs: Mapping[str, Any] = {host: planner.config}
+    return PlannerSpec(
+        host=host,
+        fusion=None if fusion is None else fusion.config,
+        feature_dim=0 if fusion is None else fusion.feature_dim,
+        **configs,
+    )
+
+
+def save(planner: nn.Module, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
+    """Write config.json and model.safetensors."""
+    from latentvla_core.training.artifacts import save_model
+
+    return save_model(folder, planner, spec_of(planner), extra)
+
+
+def load(folder: Path | str) -> Any:
+    """The planner of a folder, ready to plan."""
+    from latentvla_core.training.artifacts import load_config, load_weights
+
+    spec = load_config(folder, PlannerSpec)
+    config = getattr(spec, spec.host, None)
+    planner = build_planner(
+        spec.host, config, fused=spec.fusion is not None, fusion=spec.fusion, feature_dim=spec.feature_dim
+    )
+    load_weights(folder, planner)
+    return planner.eval()
