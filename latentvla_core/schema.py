@@ -70,6 +70,31 @@ class TableSpec:
         return pa.schema([pa.field(c.name, c.arrow_type()) for c in self.columns])
 
 
+def text(name: str, doc: str, shape: tuple[int, ...] | None = None) -> Column:
+    """Column of strings."""
+    return Column(name, "string", doc, shape=shape)
+
+
+def real(name: str, doc: str, unit: str = "", shape: tuple[int, ...] | None = None) -> Column:
+    """Column of float64."""
+    return Column(name, "float64", doc, unit, shape)
+
+
+def single(name: str, doc: str, unit: str = "", shape: tuple[int, ...] | None = None) -> Column:
+    """Column of float32."""
+    return Column(name, "float32", doc, unit, shape)
+
+
+def integer(name: str, doc: str, unit: str = "", shape: tuple[int, ...] | None = None, dtype: str = "int64") -> Column:
+    """Column of integers."""
+    return Column(name, dtype, doc, unit, shape)
+
+
+def flag(name: str, doc: str, shape: tuple[int, ...] | None = None) -> Column:
+    """Column of booleans."""
+    return Column(name, "bool", doc, shape=shape)
+
+
 def to_arrow(spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows (arrays may have any shape that fits `Column.shape`) → an Arrow table of the declared schema.
 
@@ -125,3 +150,30 @@ def _reshape(flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if flat.size or -1 not in shape:
         return flat.reshape(shape)
     return flat.reshape(tuple(0 if s == -1 else s for s in shape))
+
+
+def restore(spec: TableSpec, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row that went through JSON, with the arrays of declared columns in their type and shape."""
+    return {name: _restored(spec.column(name), v) if name in spec.names else v for name, v in row.items()}
+
+
+def _restored(column: Column, value: Any) -> Any:
+    if column.shape is None:
+        return value
+    if column.dtype == "string":
+        return tuple(value)
+    return _reshape(np.asarray(value, NUMPY_OF[column.dtype]).ravel(), column.shape)
+
+
+def markdown(spec: TableSpec) -> str:
+    """The table's section of docs/tables.md."""
+    place = ", ".join(spec.partition_by) or "not partitioned"
+    head = f"## {spec.name}\n\nOne row is {spec.row}. Key: {', '.join(spec.key)}. Partitions: {place}. Version {spec.version}.\n\n"
+    lines = [f"| {c.name} | {_type_name(c)} | {c.unit} | {c.doc} |" for c in spec.columns]
+    return head + "| column | type | unit | meaning |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def _type_name(column: Column) -> str:
+    if column.shape is None:
+        return column.dtype
+    return f"{column.dtype}[{', '.join('n' if s == -1 else str(s) for s in column.shape)}]"

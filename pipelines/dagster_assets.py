@@ -1,9 +1,8 @@
 """Stages as Dagster assets: partitions, descriptions, a blocking check each, and what the UI shows of a run.
 
-Everything a stage *does* is in `engine.py` and `assets/`; this file only says it to Dagster.
+Everything a stage *does* is in `engine.py` and `assets/`; this file only says it to Dagster. It has no postponed annotations,
+because Dagster inspects those of an asset's context.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any

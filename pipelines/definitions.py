@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import dagster as dg
 
-from pipelines.dagster_assets import asset_of
-from pipelines.jobs import EXECUTOR, jobs_of
-from pipelines.resources import LatentVLAResource
-from pipelines.sensors import new_logs, nightly_retraining
-from pipelines.settings import Settings
-from pipelines.stages import STAGES
+warnings.filterwarnings("ignore", category=dg.BetaWarning)  # backfill policies, without which a shard is a run
+
+from pipelines.dagster_assets import asset_of  # noqa: E402
+from pipelines.jobs import EXECUTOR, jobs_of  # noqa: E402
+from pipelines.resources import LatentVLAResource  # noqa: E402
+from pipelines.sensors import new_logs, nightly_retraining  # noqa: E402
+from pipelines.settings import Settings  # noqa: E402
+from pipelines.stages import STAGES  # noqa: E402
 
 
 def build(settings: Settings) -> dg.Definitions:

@@ -16,9 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentvla_core.recipes import Recipe, recipe_named
-
 from latentvla_core.errors import SetupError
+from latentvla_core.recipes import Recipe, recipe_named
 from latentvla_core.store import Lake
 from latentvla_core.tables import TABLES
 from latentvla_core.types import SceneRecord
@@ -174,7 +173,14 @@ class Engine:
         self._quarantine(stage, split, int(shard or 0), refused)
         outcome.rows, outcome.quarantined, outcome.metadata = len(rows), len(refused), output.metadata
 
-    def _replace(self, table: str, rows: list[dict[str, Any]], place: dict[str, Any], groups: tuple[str, ...], note: dict[str, str]) -> int:  # fmt: skip
+    def _replace(
+        self,
+        table: str,
+        rows: list[dict[str, Any]],
+        place: dict[str, Any],
+        groups: tuple[str, ...],
+        note: dict[str, str],
+    ) -> int:
         spec = TABLES[table]
         extra = [c for c in spec.partition_by if c not in place]
         if not extra:

@@ -81,9 +81,14 @@ def _scores(engine: Engine) -> str:
     if not rows:
         return "<h2>scores</h2><p>No scores yet.</p>"
     table = [
-        (f"{r['split']} / {r['trajectory_id']}", *(r[k] for k, _ in COLUMNS), r["score_stderr"], f"{r['num_scored']} of {r['num_expected']}")
+        (
+            f"{r['split']} / {r['trajectory_id']}",
+            *(r[k] for k, _ in COLUMNS),
+            r["score_stderr"],
+            f"{r['num_scored']} of {r['num_expected']}",
+        )
         for r in rows
-    ]  # fmt: skip
+    ]
     header = ("split / planner", *(short for _, short in COLUMNS), "± stderr", "scored")
     note = "<p>PDM score v1.1. A mean is shown only when every expected scene of the split was scored.</p>"
     return "<h2>scores</h2>" + note + _table(header, table)
@@ -125,7 +130,11 @@ def _scenes(engine: Engine) -> str:
     scores = engine.lake.rows("pdm_scores", {"split": TEST, "valid": True})
     if not scores:
         return ""
-    means = {t: np.mean([r["score"] for r in scores if r["scene_token"] == t and r["trajectory_id"] in SHOWN_PLANS]) for t in {r["scene_token"] for r in scores}}  # fmt: skip
+    shown: dict[str, list[float]] = {}
+    for row in scores:
+        if row["trajectory_id"] in SHOWN_PLANS:
+            shown.setdefault(row["scene_token"], []).append(row["score"])
+    means = {token: float(np.mean(values)) for token, values in shown.items()}
     order = sorted(means, key=lambda token: (means[token], token))
     records = {r.scene_token: r for r in engine.records(TEST)}
     parts = []

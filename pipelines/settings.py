@@ -152,7 +152,7 @@ def read_sources(path: Path, env: Mapping[str, str], home: Path) -> tuple[Source
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise SetupError(f"LATENTVLA_SOURCES is {path}: {error}; give a readable YAML file (examples/)") from error
-    splits = (content or {}).get("splits")
+    splits = content.get("splits") if isinstance(content, dict) else None
     if not isinstance(splits, dict) or not splits:
         raise SetupError(f"{path}: needs a mapping `splits:` with at least one split (examples/)")
     world = world_sources(home) if content.get("embedded_world") else ()

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latentvla_core.recipes import Recipe
-
 from latentvla_core.errors import SetupError
+from latentvla_core.recipes import Recipe
 from pipelines.lineage import digest, shard_of, share_of
 from pipelines.settings import Settings, Source
 

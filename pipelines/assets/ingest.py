@@ -39,12 +39,12 @@ def frames(engine: Engine, partition: str) -> Output:
 
 def read_frames(log: dict[str, Any]) -> tuple[list[Frame | None], list[DataError]]:
     """Frames of one row of `logs` with None for each refused one, and why. An unreadable log is one fault."""
-    from latentvla_core.data.frames_poses import read_sequence
-
     from latentvla_core.data.navsim import read_log_slots
 
     try:
         if log["format"] == "frames_poses":
+            from latentvla_core.data.frames_poses import read_sequence
+
             return list(read_sequence(Path(log["path"]))), []
         return read_log_slots(Path(log["path"]))
     except DataError as error:

@@ -27,29 +27,32 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
 
     The quality report in the metadata is measured on the val split, which no training sees.
     """
-    from latentvla_core import latent
+    from latentvla_core.latent.model import save
+    from latentvla_core.latent.probes import evaluate
+    from latentvla_core.latent.train import train_latent_action_model
 
     records = training_records(engine)
     with engine.progress("latent_action_model") as sink:
-        model = latent.train_latent_action_model(
+        model = train_latent_action_model(
             records, engine.recipe.latent, sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device
         )
-    latent.save(model, folder)
-    report = latent.evaluate(engine.records(VAL) or records, model)
+    save(model, folder)
+    report = evaluate(engine.records(VAL) or records, model)
     return Model(sum(p.numel() for p in model.parameters()), report)
 
 
 def latent_actions(engine: Engine, partition: str) -> Output:
     """The 12 ego action codes of every scene of the shard: 3 transitions of one second, 4 codes each."""
-    from latentvla_core import latent
+    from latentvla_core.latent.label import label_scenes
+    from latentvla_core.latent.model import load
 
     split, _, shard = partition.rpartition("-")
     records = engine.records(split, int(shard))
     version = engine.ledger.made_by("latent_action_model", "")
     if not records:
         return Output([])
-    model = latent.load(engine.model_dir("latent_action_model"))
-    labels = latent.label_scenes(records, model, batch_size=engine.recipe.label_batch, device=engine.device)
+    model = load(engine.model_dir("latent_action_model"))
+    labels = label_scenes(records, model, batch_size=engine.recipe.label_batch, device=engine.device)
     rows = [
         {
             "scene_token": record.scene_token,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
 from pipelines.assets.latent_actions import training_records
 from pipelines.assets.scores import worlds_of
@@ -46,14 +47,15 @@ BASELINES = ("constant_velocity", "human")
 
 def ego_status_mlp(engine: Engine, folder: Path) -> Model:
     """Blind baseline: velocity, acceleration and command through an MLP. What a planner must beat to have seen anything."""
-    from latentvla_core import planner
+    from latentvla_core.planner.baselines import train_ego_status
+    from latentvla_core.planner.model import save
 
     records = training_records(engine)
     with engine.progress("ego_status_mlp") as sink:
-        model = planner.train_ego_status(
+        model, _ = train_ego_status(
             records, engine.recipe.ego_status, sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device
         )
-    planner.save(model, folder)
+    save(model, folder)
     return _report(engine, model, records, None, {})
 
 
@@ -61,30 +63,39 @@ def trainer_of(variant: Variant) -> Callable[[Engine, Path], Model]:
     """The training function of one variant."""
 
     def train(engine: Engine, folder: Path) -> Model:
-        from latentvla_core import planner
+        from latentvla_core.planner.model import save
+        from latentvla_core.planner.train import train_planner
 
         records = training_records(engine)
         features = features_of(engine, records, variant.features) if variant.features else None
-        start = planner.load(engine.model_dir(variant.start)) if variant.start else None
-        model = planner.build_planner(
-            variant.host, engine.recipe.planner, fused=bool(variant.features),
-            feature_dim=features.width if features is not None else 0, start=start,
-        )  # fmt: skip
+        model = start_of(engine, variant, features)
         with engine.progress(variant.name) as sink:
-            planner.train_planner(
-                model, records, worlds=worlds_of(engine, records), maps=_maps(engine), features=features,
-                config=engine.recipe.planner.train_of(variant.host, stage=_phase(variant)), sink=sink,
-                checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
+            train_planner(
+                model, records, engine.recipe.planner.train, worlds=worlds_of(engine, records), maps=_maps(engine),
+                features=features, sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
             )  # fmt: skip
-        planner.save(model, folder)
+        save(model, folder)
         parts = {"features": engine.model_dir(variant.features_model)} if variant.features else {}
         return _report(engine, model, records, variant.features or None, parts)
 
     return train
 
 
-def _phase(variant: Variant) -> str:
-    return "host" if not variant.features else "fused" if variant.features_model == "vlm" else "student"
+def start_of(engine: Engine, variant: Variant, features: Any) -> Any:
+    """The planner before its training: a fresh host, a host with gates at zero, or a fused planner for new features."""
+    from latentvla_core.planner.model import build_planner, fuse, load, refuse
+
+    recipe = engine.recipe.planner
+    if not variant.start:
+        return build_planner(variant.host, recipe.host(variant.host))
+    if features is None:
+        raise SetupError(
+            f"table {variant.features} has no rows for split {TRAIN}; materialise {variant.features} first"
+        )
+    start = load(engine.model_dir(variant.start))
+    if variant.start == variant.host:
+        return fuse(start, recipe.fusion, features.width)
+    return refuse(start, features.width)
 
 
 def _maps(engine: Engine) -> Any:
@@ -96,11 +107,11 @@ def _maps(engine: Engine) -> Any:
 
 def _report(engine: Engine, model: Any, records: list[SceneRecord], table: str | None, parts: dict[str, Path]) -> Model:
     """Displacement error on the val split (train when there is none): a quick look; the verdict is the PDM score."""
-    from latentvla_core import planner
+    from latentvla_core.planner.plan import plan
 
     held_out = engine.records(VAL) or records
     features = features_of(engine, held_out, table) if table else None
-    poses = planner.plan(model, held_out, features)
+    poses = plan(model, held_out, features, device=engine.device)
     truth = np.stack([record.future_poses[:8] for record in held_out])
     error_m = np.linalg.norm(poses[..., :2] - truth[..., :2], axis=-1)
     metrics = {"val/ade_m": float(error_m.mean()), "val/fde_m": float(error_m[:, -1].mean())}
@@ -109,18 +120,19 @@ def _report(engine: Engine, model: Any, records: list[SceneRecord], table: str |
 
 def baseline_trajectories(engine: Engine, partition: str) -> Output:
     """Plans that need no training: constant velocity, as the devkit's agent drives, and the human's own drive."""
-    from latentvla_core import planner
+    from latentvla_core.planner.baselines import constant_velocity, human
 
     split, _, shard = partition.rpartition("-")
     records = engine.records(split, int(shard))
-    plans = {"constant_velocity": planner.constant_velocity, "human": planner.human}
+    plans = {"constant_velocity": constant_velocity, "human": human}
     rows = [row for name, plan in plans.items() for row in _rows(name, records, plan(records), "none")]
     return Output(rows, groups=BASELINES, metadata={"scenes": len(records)})
 
 
 def trajectories(engine: Engine, partition: str) -> Output:
     """The plan of every trained planner for every scene of the shard."""
-    from latentvla_core import planner
+    from latentvla_core.planner.model import load
+    from latentvla_core.planner.plan import plan
 
     split, _, shard = partition.rpartition("-")
     records = engine.records(split, int(shard))
@@ -128,9 +140,9 @@ def trajectories(engine: Engine, partition: str) -> Output:
     names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
     tables = {variant.name: variant.features for variant in VARIANTS}
     for name in names if records else ():
-        model = planner.load(engine.model_dir(name))
+        model = load(engine.model_dir(name))
         features = features_of(engine, records, tables[name]) if tables.get(name) else None
-        poses = planner.plan(model, records, features)
+        poses = plan(model, records, features, device=engine.device)
         rows += _rows(name, records, poses, engine.ledger.made_by(name, ""))
     return Output(rows, groups=names, metadata={"planners": len(names), "scenes": len(records)})
 
@@ -150,11 +162,18 @@ def _rows(name: str, records: list[SceneRecord], poses: np.ndarray, version: str
 
 def _stage_of(variant: Variant) -> Stage:
     deps = ["scenes", "scene_worlds", *filter(None, (variant.features, variant.start))]
-    fused = f" with {variant.features_model} features fused in by cross-attention" if variant.features else ""
-    origin = f", fine-tuned from {variant.start}" if variant.start else ""
     return Stage(name=variant.name, run=trainer_of(variant), kind="model", table="models", deps=tuple(deps),
-                 group="planners", doc=f"Planner {variant.host}{fused}{origin}.", recipe=("planner",),
-                 reads=(TRAIN, VAL), kinds=("pytorch", "mlflow"), heavy=True)  # fmt: skip
+                 group="planners", doc=_doc_of(variant), recipe=("planner",), reads=(TRAIN, VAL),
+                 kinds=("pytorch", "mlflow"), heavy=True)  # fmt: skip
+
+
+def _doc_of(variant: Variant) -> str:
+    if not variant.features:
+        return f"The host {variant.host} alone: the baseline that its fused variants start from and must beat."
+    return (
+        f"The host {variant.host} with {variant.features_model} features fused into its queries by cross-attention,"
+        f" fine-tuned from {variant.start}."
+    )
 
 
 STAGES = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -28,36 +27,20 @@ def scene_worlds(engine: Engine, partition: str) -> Output:
 
     Splits without a map have no rows: such scenes are not scored. A scene that cannot be scored keeps its row, with the reason.
     """
+    from latentvla_core.data.maps import MapStore
     from latentvla_core.pdms.world import build
 
     split = partition.rpartition("-")[0]
     source = engine.settings.source(split)
     if not source.maps:
         return Output([], metadata={"note": f"split {split} has no map: its scenes are not scored"})
-    maps = _MapIndices(source.maps)
+    maps = MapStore(source.maps)
     worlds = [build(scene, maps.get(scene.current.map_location)) for scene in windows_of(engine, partition)]
-    rows = [{f.name: getattr(w, f.name) for f in dataclasses.fields(w)} for w in worlds]
+    rows = [world.to_row() for world in worlds]
     unusable = [
         {"file": w.log_name, "frame": w.scene_token, "field": "", "reason": w.reason} for w in worlds if not w.valid
     ]
     return Output(rows, unusable, metadata={"scoreable": sum(w.valid for w in worlds), "scenes": len(worlds)})
-
-
-class _MapIndices:
-    """Maps of one source, each read and indexed once."""
-
-    def __init__(self, root: str) -> None:
-        from latentvla_core.data.maps import MapStore
-
-        self._store = MapStore(root)
-        self._indices: dict[str, Any] = {}
-
-    def get(self, location: str) -> Any:
-        from latentvla_core.pdms.world import MapIndex
-
-        if location not in self._indices:
-            self._indices[location] = MapIndex(self._store.get(location))
-        return self._indices[location]
 
 
 def windows_of(engine: Engine, partition: str) -> Iterator[Scene]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -27,7 +26,7 @@ def world_from_row(row: dict[str, Any]) -> Any:
     """A row of `scene_worlds` as the scorer's World."""
     from latentvla_core.pdms.world import World
 
-    return World(**{field.name: row[field.name] for field in dataclasses.fields(World)})
+    return World.from_row(row)
 
 
 def worlds_of(engine: Engine, records: list[SceneRecord]) -> list[Any]:
@@ -59,7 +58,7 @@ def score_rows(name: str, worlds: list[Any], plans: dict[str, dict[str, Any]]) -
     if usable:
         poses = np.stack([plans[w.scene_token]["poses"] for w in usable])[:, None].astype(np.float64)
         table = score_trajectories(usable, poses, metric="pdms")
-        scored = {w.scene_token: table.row(i, 0) for i, w in enumerate(usable)}
+        scored = {row["scene_token"]: row for row in table.rows()}
     return [_score_row(name, w, plans.get(w.scene_token), scored.get(w.scene_token)) for w in worlds]
 
 

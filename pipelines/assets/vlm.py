@@ -55,7 +55,6 @@ def labels_of(engine: Engine, records: list[SceneRecord]) -> np.ndarray:
 def vlm(engine: Engine, folder: Path) -> Model:
     """Qwen2.5-VL with 16 added tokens, trained by negative log likelihood of the 12 latent actions."""
     from latentvla_core.vlm.evaluation import evaluate
-
     from latentvla_core.vlm.train import train_vlm
 
     records = training_records(engine)
@@ -74,15 +73,14 @@ def vlm(engine: Engine, folder: Path) -> Model:
 
 def vlm_features(engine: Engine, partition: str) -> Output:
     """Codes, logits and states of the frozen VLM, read from tokens it generated itself: a label never enters."""
-    from latentvla_core.vlm.model import load_vlm
+    from latentvla_core.vlm.vlm import load
 
     split, _, shard = partition.rpartition("-")
     records = engine.records(split, int(shard))
     if not records:
         return Output([])
-    model = load_vlm(engine.model_dir("vlm"), device=engine.device)
-    with engine.progress(f"vlm_features {partition}") as sink:
-        features = model.predict(samples_of(engine, records), batch_size=engine.recipe.feature_batch, sink=sink)
+    model = load(engine.model_dir("vlm"), device=engine.device)
+    features = model.predict(samples_of(engine, records), batch_size=engine.recipe.feature_batch)
     return feature_output(engine, records, features, "vlm")
 
 

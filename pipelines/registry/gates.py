@@ -68,7 +68,7 @@ def _champion(client: Any, name: str, metric: str, split: str) -> tuple[str, flo
 
 def decide(score: float, champion_score: float, scored: int, expected: int, *, same: bool = False) -> tuple[str, str]:
     """("promoted" | "kept" | "refused", the rule that decided)."""
-    if scored < expected or not math.isfinite(score):
+    if not 0 < expected == scored or not math.isfinite(score):
         return "refused", f"scored {scored} of {expected} scenes; a mean over an incomplete split proves nothing"
     if same:
         return "kept", "it is the champion already"

@@ -29,30 +29,38 @@ class LatentVLAModel(mlflow.pyfunc.PythonModel):
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:
         """(N,) scenes → (N, 8, 3) float32 poses of a planner, or (N, 12) int8 codes."""
-        from latentvla_core.data.records import record_from_json
+        from latentvla_core.data.records import record_from_row
 
-        records = [record_from_json(text) for text in model_input["scene"]]
+        records = [record_from_row(arrays_of(json.loads(text))) for text in model_input["scene"]]
         if self.kind != "planner":
             return codes_of(self.kind, self.model, records)
-        from latentvla_core import planner
+        from latentvla_core.planner.plan import plan
 
         features = features_of(*self.features, records) if self.features else None
-        return planner.plan(self.model, records, features)
+        return plan(self.model, records, features)
+
+
+def arrays_of(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of table `scenes` that went through JSON, with its arrays restored to their declared type and shape."""
+    from latentvla_core.schema import restore
+    from latentvla_core.tables import TABLES
+
+    return restore(TABLES["scenes"], row)
 
 
 def _load(family: str, folder: Path) -> Any:
     if family == "planner":
-        from latentvla_core import planner
+        from latentvla_core.planner.model import load
 
-        return planner.load(folder)
+        return load(folder)
     if family == "latent_action_model":
-        from latentvla_core import latent
+        from latentvla_core.latent.model import load
 
-        return latent.load(folder)
+        return load(folder)
     if family == "vlm":
-        from latentvla_core.vlm.model import load_vlm
+        from latentvla_core.vlm.vlm import load
 
-        return load_vlm(folder)
+        return load(folder)
     from latentvla_core import distill
 
     return distill.load_student(folder)
@@ -70,9 +78,9 @@ def features_of(family: str, model: Any, records: list[Any]) -> Any:
 def codes_of(family: str, model: Any, records: list[Any]) -> np.ndarray:
     """(N, 12) codes: labels from the latent action model (which sees the future), predictions from the others."""
     if family == "latent_action_model":
-        from latentvla_core import latent
+        from latentvla_core.latent.label import label_scenes
 
-        return latent.label_scenes(records, model, batch_size=16, device="cpu").codes
+        return label_scenes(records, model, batch_size=16, device="cpu").codes
     return features_of(family, model, records).codes
 
 

@@ -153,6 +153,7 @@ def example_record(engine: Engine) -> SceneRecord:
 def scene_json(record: SceneRecord) -> str:
     """The serving format: a row of table `scenes` as JSON, arrays in their shape."""
     import numpy as np
+
     from latentvla_core.data.records import row_from_record
 
     row = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in row_from_record(record).items()}

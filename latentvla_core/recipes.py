@@ -1,0 +1,120 @@
+"""Complete named runs: `debug`, `mini`, `single_gpu`, `paper`. One schema, four sizes; no second place for defaults.
+
+Each function picks the size of every room's configuration and nothing else. Configurations are imported where they are
+used: a recipe costs torch's import only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from latentvla_core.errors import SetupError
+
+if TYPE_CHECKING:
+    from latentvla_core.data.filters import SceneFilter
+    from latentvla_core.distill.config import StudentConfig
+    from latentvla_core.latent.config import LatentActionConfig
+    from latentvla_core.planner.baselines import EgoStatusConfig
+    from latentvla_core.planner.fusion import FusionConfig
+    from latentvla_core.planner.ipad import IpadConfig
+    from latentvla_core.planner.train import PlannerTrainConfig
+    from latentvla_core.planner.transfuser import TransfuserConfig
+    from latentvla_core.vlm.config import VlmConfig
+    from latentvla_core.world.config import WorldConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannerRecipe:
+    """Both hosts, what is fused into them, and how they are trained."""
+
+    transfuser: TransfuserConfig
+    ipad: IpadConfig
+    fusion: FusionConfig
+    train: PlannerTrainConfig
+
+    def host(self, name: str) -> TransfuserConfig | IpadConfig:
+        """Configuration of a host by name."""
+        return self.transfuser if name == "transfuser" else self.ipad
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """One complete run. A stage's fingerprint contains the sections it reads, so changing one redoes what depends on it."""
+
+    name: str
+    world: WorldConfig
+    """The embedded world; not read when the logs are yours."""
+    scene_filter: SceneFilter
+    """Windows, unless the source names a filter of its own."""
+    latent: LatentActionConfig
+    vlm: VlmConfig
+    student: StudentConfig
+    ego_status: EgoStatusConfig
+    planner: PlannerRecipe
+    label_batch: int = 128
+    """Scenes per batch when labelling; changes speed, not results."""
+    feature_batch: int = 64
+    """Scenes per batch when VLM or student predict; changes speed, not results."""
+
+
+def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
+    """A recipe whose every section is the room's configuration of that size."""
+    from latentvla_core.data.filters import SceneFilter
+    from latentvla_core.distill.config import StudentConfig
+    from latentvla_core.latent.config import LatentActionConfig
+    from latentvla_core.planner.baselines import EgoStatusConfig
+    from latentvla_core.planner.fusion import FusionConfig
+    from latentvla_core.planner.ipad import IpadConfig
+    from latentvla_core.planner.train import PlannerTrainConfig
+    from latentvla_core.planner.transfuser import TransfuserConfig
+    from latentvla_core.vlm.config import VlmConfig
+    from latentvla_core.world.config import WorldConfig
+
+    return Recipe(
+        name=name,
+        world=WorldConfig.for_logs(logs, seed=0, seconds_per_log=seconds),
+        # navtrain and navtest: 4 + 10 frames, a window at every frame (navsim_format.md §2)
+        scene_filter=SceneFilter(num_history_frames=4, num_future_frames=10, frame_interval=1, has_route=True),
+        latent=getattr(LatentActionConfig, size)(),
+        vlm=getattr(VlmConfig, size)(),
+        student=getattr(StudentConfig, size)(),
+        ego_status=getattr(EgoStatusConfig, size)(),
+        planner=PlannerRecipe(
+            transfuser=getattr(TransfuserConfig, size)(),
+            ipad=getattr(IpadConfig, size)(),
+            fusion=getattr(FusionConfig, size)(),
+            train=getattr(PlannerTrainConfig, size)(),
+        ),
+    )
+
+
+def debug() -> Recipe:
+    """Two steps a stage, seconds: the whole line in a test."""
+    return _compose("debug", "debug", logs=4, seconds=9.0)
+
+
+def mini() -> Recipe:
+    """The demo: minutes on two cores, small but the same classes."""
+    return _compose("mini", "mini", logs=16, seconds=20.0)
+
+
+def single_gpu() -> Recipe:
+    """One GPU of 24 to 80 GB, one to two days."""
+    return _compose("single_gpu", "single_gpu", logs=64, seconds=20.0)
+
+
+def paper() -> Recipe:
+    """The paper's sizes: Qwen2.5-VL-3B, DINOv2-B features, full hosts, 50 M student; eight GPUs."""
+    return _compose("paper", "paper", logs=64, seconds=20.0)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {f.__name__: f for f in (debug, mini, single_gpu, paper)}
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe of that name. Raises SetupError that lists the names."""
+    if name not in RECIPES:
+        raise SetupError(f"recipe {name!r} is unknown; use one of {', '.join(RECIPES)}")
+    return RECIPES[name]()

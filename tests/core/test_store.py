@@ -1,0 +1,133 @@
+"""The lake: rows go in and come out, shards are replaced whole, wrong rows are refused with their place named."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from latentvla_core.errors import DataError, SetupError
+from latentvla_core.schema import restore
+from latentvla_core.store import Lake
+from latentvla_core.tables import TABLES, to_arrow, to_rows
+
+PLACE = {"split": "train", "shard": 0}
+
+
+def label(token: str, **changes: Any) -> dict[str, Any]:
+    row = {
+        "split": "train", "shard": 0, "scene_token": token, "log_name": "log", "timestamp_us": 1, "ego_codes": np.arange(12),
+        "valid": True, "reason": "", "model_version": "m", "made_by": "f",
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def test_a_shard_is_replaced_whole_and_the_others_stay(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    lake.replace("latent_actions", [label("a"), label("b")], PLACE)
+    lake.replace("latent_actions", [label("c", shard=1)], {**PLACE, "shard": 1})
+    lake.replace("latent_actions", [label("d")], PLACE)
+    assert [row["scene_token"] for row in lake.rows("latent_actions")] == ["c", "d"]
+
+
+def test_no_rows_empty_a_shard(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    lake.replace("latent_actions", [label("a")], PLACE)
+    lake.replace("latent_actions", [], PLACE)
+    assert lake.read("latent_actions").num_rows == 0
+
+
+def test_a_table_that_was_never_written_reads_as_empty(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    assert lake.version("scenes") == -1
+    assert lake.read("scenes", {"split": "train"}, ["scene_token"]).num_rows == 0
+
+
+def test_an_old_version_can_be_read_again(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    first = lake.replace("latent_actions", [label("a")], PLACE)
+    lake.replace("latent_actions", [label("b")], PLACE)
+    assert lake.read("latent_actions", version=first)["scene_token"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([label("a"), label("a")], "not unique"),
+        ([label("a", shard=3)], "column shard holds"),
+        ([label("a", reason=None)], "null values"),
+        ([{k: v for k, v in label("a").items() if k != "valid"}], "missing"),
+    ],
+    ids=["key", "partition", "null", "column"],
+)
+def test_wrong_rows_are_refused_and_nothing_is_written(tmp_path: Path, rows: list[dict[str, Any]], message: str):
+    lake = Lake(str(tmp_path))
+    lake.replace("latent_actions", [label("z")], PLACE)
+    with pytest.raises(DataError, match=message):
+        lake.replace("latent_actions", rows, PLACE)
+    assert [row["scene_token"] for row in lake.rows("latent_actions")] == ["z"]
+
+
+def test_sql_answers_and_explains(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    lake.replace("latent_actions", [label("a")], PLACE)
+    assert lake.sql("select ego_codes from latent_actions limit 5").to_pylist() == [{"ego_codes": list(range(12))}]
+    with pytest.raises(SetupError, match="names no table"):
+        lake.sql("select 1")
+    with pytest.raises(SetupError, match="does not exist yet"):
+        lake.sql("select * from scenes")
+    with pytest.raises(DataError, match="nope"):
+        lake.sql("select nope from latent_actions")
+
+
+def test_arrays_come_back_in_their_declared_shape():
+    spec = TABLES["scenes"]
+    full = {c.name: _example(c) for c in spec.columns}
+    row = to_rows(spec, to_arrow(spec, [full]))[0]
+    assert row["history_poses"].shape == (4, 3)
+    assert row["object_boxes"].shape == (0, 7)
+    assert row["camera_names"] == ("a", "b")
+
+
+def test_a_wrong_shape_names_table_row_and_column():
+    spec = TABLES["scenes"]
+    full = {c.name: _example(c) for c in spec.columns}
+    with pytest.raises(DataError, match=r"table scenes.*history_poses.*\(4, 2\)"):
+        to_arrow(spec, [{**full, "history_poses": np.zeros((4, 2))}])
+
+
+def _example(column: Any) -> Any:
+    if column.name == "object_boxes":
+        return np.zeros((0, 7))
+    if column.shape is None:
+        return {"string": "x", "bool": True}.get(column.dtype, 1)
+    if column.dtype == "string":
+        return ("a", "b")
+    return np.zeros([4 if s == -1 else s for s in column.shape])
+
+
+def test_rows_survive_json():
+    spec = TABLES["scenes"]
+    row = restore(spec, {"history_poses": [[1.0, 2.0, 3.0]], "object_boxes": [], "split": "train"})
+    assert row["history_poses"].shape == (1, 3)
+    assert row["object_boxes"].shape == (0, 7)
+    assert row["split"] == "train"
+
+
+@pytest.mark.parametrize("name", list(TABLES))
+def test_every_table_is_described(name: str):
+    spec = TABLES[name]
+    assert len({c.name for c in spec.columns}) == len(spec.columns)
+    assert set(spec.key) <= set(spec.names)
+    assert set(spec.partition_by) <= set(spec.names)
+    for column in spec.columns:
+        assert len(column.doc) > 2, f"{name}.{column.name} says nothing"
+    if name != "materialisations":
+        assert "made_by" in spec.names
+
+
+def test_the_tables_page_is_generated_from_the_schemas():
+    from latentvla_core.tables import page
+
+    written = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text()
+    assert written == page(), "run: python -m latentvla_core.tables > docs/tables.md"

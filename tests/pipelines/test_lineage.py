@@ -1,0 +1,110 @@
+"""Fingerprints: what must change them, and what must not."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipelines.lineage import Ledger, Stage, digest, shard_of, share_of, stale_work
+from pipelines.stages import STAGES
+
+PARTITIONS = ("train-00", "train-01", "test-00")
+
+
+def stage(name: str, deps: tuple[str, ...] = (), kind: str = "shards", **changes: Any) -> Stage:
+    table = {"model": "models", "table": "pdm_summary"}.get(kind, "scenes")
+    return Stage(name=name, run=lambda: None, kind=kind, table=table, deps=deps, group="g", doc="", **changes)
+
+
+def graph(**changes: Any) -> dict[str, Stage]:
+    """frames → scenes → model (train only) → labels; what the real line does, small."""
+    stages = [
+        stage("logs", kind="table"),
+        stage("frames", ("logs",)),
+        stage("scenes", ("frames",)),
+        stage("model", ("scenes",), "model", recipe=("latent",), reads=("train",)),
+        stage("labels", ("scenes", "model")),
+    ]
+    by_name = {s.name: s for s in stages}
+    return {name: changes.get(name, s) for name, s in by_name.items()}
+
+
+def all_done(stages: dict[str, Stage], recipe: Any, keys: dict[str, str]) -> Ledger:
+    """A ledger in which everything was finished in this state of the world."""
+    ledger = Ledger(None, {})  # type: ignore[arg-type]
+    predicted: dict[tuple[str, str], str] = {}
+    from pipelines.lineage import fingerprint
+
+    for s in stages.values():
+        for part in PARTITIONS if s.partitioned else ("",):
+            made = fingerprint(s, part, recipe, PARTITIONS, stages, lambda a, p: predicted[a, p], keys.__getitem__)
+            predicted[s.name, part] = made
+            ledger.latest[s.name, part] = {"made_by": made}
+    return ledger
+
+
+RECIPE = SimpleNamespace(latent={"steps": 10}, vlm={"steps": 5})
+FILES = {"": "all", "train-00": "a", "train-01": "b", "test-00": "c"}
+
+
+def stale(stages: dict[str, Stage], recipe: Any = RECIPE, files: dict[str, str] = FILES) -> list[tuple[str, str]]:
+    return stale_work(stages, recipe, PARTITIONS, all_done(graph(), RECIPE, FILES), files.__getitem__)
+
+
+def test_nothing_is_stale_when_nothing_changed():
+    assert stale(graph()) == []
+
+
+def test_a_changed_test_log_redoes_its_shard_and_no_model():
+    work = stale(graph(), files={**FILES, "": "all2", "test-00": "c2"})
+    assert work == [("logs", ""), ("frames", "test-00"), ("scenes", "test-00"), ("labels", "test-00")]
+
+
+def test_a_changed_train_log_redoes_the_model_and_every_label():
+    work = stale(graph(), files={**FILES, "": "all2", "train-01": "b2"})
+    assert ("model", "") in work
+    assert [w for w in work if w[0] == "labels"] == [("labels", p) for p in PARTITIONS]
+    assert ("scenes", "train-00") not in work
+
+
+def test_a_recipe_section_redoes_only_the_stages_that_read_it():
+    assert stale(graph(), SimpleNamespace(latent={"steps": 11}, vlm={"steps": 5}))[0] == ("model", "")
+    assert stale(graph(), SimpleNamespace(latent={"steps": 10}, vlm={"steps": 6})) == []
+
+
+def test_a_code_version_redoes_a_stage_and_what_follows():
+    changed = graph(scenes=stage("scenes", ("frames",), code_version="2"))
+    assert {name for name, _ in stale(changed)} == {"scenes", "model", "labels"}
+
+
+def test_digest_does_not_depend_on_the_order_of_sets_and_keys():
+    assert digest({"b": 1, "a": frozenset("xyz")}) == digest({"a": frozenset("zyx"), "b": 1})
+
+
+def test_shards_and_parts_are_stable_and_independent():
+    names = [f"2021.05.12.22.00.38_veh-35_{i:05d}" for i in range(2000)]
+    assert shard_of(names[0], 64) == shard_of(names[0], 64)
+    assert all(0.0 <= share_of(name) < 1.0 for name in names)
+    in_val = [name for name in names if share_of(name) >= 0.9]
+    assert 120 < len(in_val) < 280
+    assert len({shard_of(name, 8) for name in in_val}) == 8
+
+
+def test_the_line_is_in_topological_order():
+    seen: set[str] = set()
+    for name, s in STAGES.items():
+        assert set(s.deps) <= seen, f"{name} stands before {set(s.deps) - seen}"
+        seen.add(name)
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_every_stage_is_described_and_reads_known_recipe_sections(name: str):
+    from dataclasses import fields
+
+    from latentvla_core.recipes import Recipe
+    from latentvla_core.tables import TABLES
+
+    s = STAGES[name]
+    assert len(s.doc) > 20
+    assert set(s.recipe) <= {f.name for f in fields(Recipe)}
+    assert s.table in TABLES
