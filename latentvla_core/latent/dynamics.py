@@ -49,8 +49,21 @@ class Attention(nn.Module):
         *lead, length, width = x.shape
         qkv = self.qkv(x).reshape(-1, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (..., heads, S, W / heads)
-        y = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        if causal and length == 2:
+            y = attend_causal_pair(q, k, v)
+        else:
+            y = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self.out(y.transpose(1, 2).reshape(*lead, length, width))
+
+
+def attend_causal_pair(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention over two positions, (..., 2, h) → same: a softmax of two is a sigmoid of their difference.
+
+    Eight times cheaper than the general routine, which is made for long sequences and not for thousands of pairs.
+    """
+    (k0, k1), (v0, v1) = k.unbind(-2), v.unbind(-2)
+    weight = torch.sigmoid((q[..., 1, :] * (k1 - k0)).sum(-1, keepdim=True) * q.shape[-1] ** -0.5)
+    return torch.stack([v0, v0 + weight * (v1 - v0)], dim=-2)
 
 
 def feed_forward(width: int) -> nn.Sequential:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from latentvla_core.data.cameras import load_image
+from latentvla_core.errors import DataError
 from latentvla_core.types import Array
 
 MISSING = -1
@@ -32,7 +34,7 @@ class ImageCache:
         threads: int = 0,
     ) -> None:
         self.size_wh = (int(size_wh[0]), int(size_wh[1]))
-        self.load = load or load_picture
+        self.load = load or load_image
         self.file = None if file is None else Path(file)
         self.threads = threads or min(8, os.cpu_count() or 1)
         self.images: Array = np.zeros((0, *self.shape), np.uint8)
@@ -81,11 +83,9 @@ class ImageCache:
             self._append([picture for _, picture in good])
 
     def _one(self, key: tuple[str, str]) -> Array | None:
-        from latentvla_core.errors import LatentVLAError
-
         try:
             picture = self.load(*key, self.size_wh)
-        except (OSError, ValueError, LatentVLAError) as error:  # Pillow: OSError, or ValueError for odd headers
+        except (DataError, OSError) as error:
             self.faults[key[1]] = str(error)
             return None
         if picture.shape != self.shape or picture.dtype != np.uint8:
@@ -103,13 +103,3 @@ class ImageCache:
             block.tofile(file)
         total = len(self.images) + len(block)
         self.images = np.memmap(self.file, np.uint8, "r", shape=(total, *self.shape))
-
-
-def load_picture(root: str, path: str, size_wh: tuple[int, int]) -> Array:
-    """(H, W, 3) uint8: JPEG decoded at the nearest larger DCT scale, then resized bicubically (stack.md §8)."""
-    from PIL import Image
-
-    with Image.open(os.path.join(root, path)) as picture:
-        picture.draft("RGB", size_wh)
-        rgb = picture.convert("RGB")
-    return np.asarray(rgb.resize(size_wh, Image.Resampling.BICUBIC) if rgb.size != tuple(size_wh) else rgb)

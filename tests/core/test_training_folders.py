@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from latentvla_core.data.cameras import load_image
 from latentvla_core.errors import SetupError
 from latentvla_core.training import artifacts
 from latentvla_core.training.images import MISSING, ImageCache
@@ -109,13 +110,11 @@ def _picture(folder: Path, name: str, colour: int) -> str:
 
 
 def test_each_picture_is_decoded_once(tmp_path):
-    from latentvla_core.training.images import load_picture
-
     calls = []
 
     def counting(root, path, size_wh):
         calls.append(path)
-        return load_picture(root, path, size_wh)
+        return load_image(root, path, size_wh)
 
     names = [_picture(tmp_path, f"{i}.jpg", 40 * i) for i in range(5)]
     root = str(tmp_path)
