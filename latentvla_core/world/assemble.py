@@ -320,7 +320,7 @@ def _signal_group(arms: list[Arm], arm: Arm) -> int:
 def _ring(arms: list[Arm]) -> tuple[Array, list[Array]]:
     """Outline of a junction, counter-clockwise, and its corner kerbs."""
     points, kerbs = [], []
-    for arm, after in zip(arms, arms[1:] + arms[:1]):
+    for arm, after in zip(arms, arms[1:] + arms[:1], strict=True):
         corner = _corner(arm.left_m, arm.direction, after.right_m, after.direction)
         points += [arm.right_m[None], corner]
         kerbs.append(corner)

@@ -8,9 +8,9 @@ import numpy as np
 
 from latentvla_core.geometry import wrap
 from latentvla_core.types import Array, Vehicle
+from latentvla_core.world.driving import STEP_S, Driver, on_chain
 from latentvla_core.world.network import RoadNetwork
 from latentvla_core.world.traffic import Traffic
-from latentvla_core.world.driving import STEP_S, Driver, on_chain
 
 STEERING_RATE_RAD_S = 0.45
 STEERING_LIMIT_RAD = 0.6

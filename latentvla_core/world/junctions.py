@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from latentvla_core.world.driving import STEP_S, Driver
 from latentvla_core.world.network import LanePath, RoadNetwork
 from latentvla_core.world.state import LightColour
-from latentvla_core.world.driving import STEP_S, Driver
 
 YIELD_S = 5.0
 """A vehicle with right of way that arrives sooner than this is waited for."""

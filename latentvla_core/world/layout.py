@@ -118,7 +118,7 @@ def _chains(edges: set[tuple[int, int]], kept: set[int]) -> list[list[int]]:
 def _rounded(points_m: Array, radius_m: float) -> Array:
     """Polyline with bends drawn as quadratic Bézier curves, whose curvature grows and falls smoothly."""
     pieces = [points_m[:1]]
-    for before, corner, after in zip(points_m[:-2], points_m[1:-1], points_m[2:]):
+    for before, corner, after in zip(points_m[:-2], points_m[1:-1], points_m[2:], strict=True):
         to_before, to_after = before - corner, after - corner
         reach = min(radius_m * 1.6, 0.48 * np.linalg.norm(to_before), 0.48 * np.linalg.norm(to_after))
         p0 = corner + to_before / np.linalg.norm(to_before) * reach

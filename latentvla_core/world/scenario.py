@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from latentvla_core.types import ObjectClass
+from latentvla_core.world.driving import CYCLIST, STYLES, Driver, Style, extend_chain, size_of_ego
 from latentvla_core.world.lights import SignalCycle, make_cycles
 from latentvla_core.world.network import LanePath, RoadNetwork
-from latentvla_core.world.driving import CYCLIST, STYLES, Driver, Style, extend_chain, size_of_ego
 from latentvla_core.world.walkers import Walker, make_crosser, make_walkers
 
 Kind = Literal["follow", "red_light", "turn_left", "turn_right", "merge", "crossing", "curve", "parked"]

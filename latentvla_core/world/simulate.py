@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 
 from latentvla_core.types import Array, ObjectClass, Vehicle
+from latentvla_core.world.driving import STEP_S, Driver, ahead, center_pose, extend_chain, move
 from latentvla_core.world.ego import EgoControl, EgoState, HumanDriver, locate
 from latentvla_core.world.lights import connector_colours
 from latentvla_core.world.network import LanePath
 from latentvla_core.world.scenario import Scenario
 from latentvla_core.world.state import Actor, LightColour, Snapshot
 from latentvla_core.world.traffic import Traffic
-from latentvla_core.world.driving import STEP_S, Driver, ahead, center_pose, extend_chain, move
 from latentvla_core.world.walkers import Walker, may_step_out, step_walker
 
 SIGHT_M = 80.0
@@ -35,9 +35,11 @@ class Simulation:
         self.traffic = Traffic(self.network, scenario.drivers, scenario.walkers)
         self.colours: dict[str, LightColour] = connector_colours(self.network, scenario.cycles, 0.0)
         self.traffic.observe(self.colours)
+        self.seen = self.snapshot()
+        """The latest snapshot."""
 
-    def step(self, control: EgoControl | None = None) -> Snapshot:
-        """Advances the world by 0.1 s. With no control, the human drives."""
+    def step(self, control: EgoControl | None = None, *, look: bool = True) -> Snapshot:
+        """Advances the world by 0.1 s. With no control, the human drives. `look=False` skips the new snapshot."""
         others = [d for d in self.traffic.drivers if d is not self.driver]
         for driver in others:
             extend_chain(driver, self.network, self.rng)
@@ -47,7 +49,7 @@ class Simulation:
         extend_chain(self.driver, self.network, self.rng)
         wishes = [self.traffic.acceleration(driver, self.time_s) for driver in others]
         drive = control or self.human.control(self.driver, self.ego, self.traffic, self.time_s, self.rng)
-        for driver, wish in zip(others, wishes):
+        for driver, wish in zip(others, wishes, strict=True):
             move(driver, self.network, wish)
         self.ego.advance(drive)
         locate(self.driver, self.network, self.ego)
@@ -56,12 +58,9 @@ class Simulation:
         self.time_s = self.steps * STEP_S
         self.colours = connector_colours(self.network, self.scenario.cycles, self.time_s)
         self.traffic.observe(self.colours)
-        return self.snapshot()
-
-    def run(self, seconds: float) -> None:
-        """Steps without looking."""
-        for _ in range(round(seconds / STEP_S)):
-            self.step()
+        if look:
+            self.seen = self.snapshot()
+        return self.seen
 
     def _walk(self) -> None:
         approaches = self.traffic.approaches()

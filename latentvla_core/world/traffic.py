@@ -8,10 +8,10 @@ import numpy as np
 import shapely
 
 from latentvla_core.types import Array, ObjectClass
+from latentvla_core.world.driving import LOOK_AHEAD_M, Driver, ahead, idm, wished_speed
 from latentvla_core.world.junctions import RightOfWay
 from latentvla_core.world.network import LANE_WIDTH_M, LanePath, RoadNetwork
 from latentvla_core.world.state import LightColour
-from latentvla_core.world.driving import LOOK_AHEAD_M, Driver, ahead, idm, wished_speed
 from latentvla_core.world.walkers import Approach, Walker
 
 REST_M = 2.4
@@ -188,7 +188,7 @@ class Traffic:
         own = self._free_ahead(driver, lane.id)
         if own > max(3.0 * driver.speed_mps, 18.0) and rng.random() > 0.004:
             return
-        for side, neighbour in zip((1, -1), self.network.neighbours(lane.id)):
+        for side, neighbour in zip((1, -1), self.network.neighbours(lane.id), strict=True):
             following = self._way_on(neighbour, route) if neighbour else []
             if neighbour and following and self._is_free(driver, neighbour, own):
                 self._change(driver, following, side)

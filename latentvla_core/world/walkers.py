@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from latentvla_core.types import Array
+from latentvla_core.world.driving import STEP_S
 from latentvla_core.world.lights import SignalCycle
 from latentvla_core.world.network import Crosswalk, RoadNetwork
-from latentvla_core.world.driving import STEP_S
 
 Phase = Literal["pause", "to_kerb", "kerb", "crossing", "from_kerb", "stroll"]
 
