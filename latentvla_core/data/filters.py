@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from latentvla_core.data.fields import near_miss
 from latentvla_core.data.navsim import read_log_slots
 from latentvla_core.errors import DataError, DataFaults, SetupError
-from latentvla_core.types import Frame, Scene
+from latentvla_core.types import FRAME_INTERVAL_S, Frame, Scene
 
 RAW_SPLITS = ("mini", "trainval", "test")
 _SPLIT_FOLDER = "navsim/planning/script/config/common/train_test_split"
@@ -245,3 +245,20 @@ def _two_stage(raw: Any, path: Path) -> tuple[StagePair, ...]:
         raise SetupError(
             f"{path}: reactive_all_mapping needs [token, token, [[token, token], …]] entries ({error})"
         ) from error
+
+
+def why_no_scenes(frames: Sequence[Frame | None], filter: SceneFilter) -> str:
+    """Why a log gives no scene under a filter, in a sentence; "" when it gives one."""
+    if scenes_of_log(frames, filter):
+        return ""
+    size = filter.num_frames
+    seconds = (size - 1) * FRAME_INTERVAL_S
+    if len(frames) < size:
+        return f"{len(frames)} frames; a scene takes {size} ({seconds:g} s at 2 Hz), so the log is too short by {size - len(frames)}"
+    holes = sum(frame is None for frame in frames)
+    whole = scenes_of_log(frames, replace(filter, has_route=False, tokens=None))
+    if not whole:
+        return f"{holes} of {len(frames)} frames are in quarantine, and no {size} usable ones follow each other"
+    if filter.has_route and not scenes_of_log(frames, replace(filter, tokens=None)):
+        return "no frame that could be a current frame has a route (roadblock_ids); use has_route=False for logs without maps"
+    return f"none of its {len(whole)} windows is among the filter's {len(filter.tokens or ())} tokens"
