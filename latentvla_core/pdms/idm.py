@@ -1,0 +1,206 @@
+"""Unrolling of the reference planner's proposals: an intelligent-driver model along a path (pdms.md §13.3, §13.5).
+
+Legend: L paths, P policies per path (B = L · P proposals), K steps of 0.1 s, A objects, R red lights, N forecast maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import shapely
+
+from latentvla_core.geometry import box_corners, wrap
+from latentvla_core.pdms.forecast import NUM_MAPS, STEPS_PER_MAP, Forecast
+from latentvla_core.pdms.path import Path
+from latentvla_core.pdms.quads import nearest_quads
+from latentvla_core.pdms.route import center_pose
+from latentvla_core.pdms.state import DT_S, HALF_LENGTH_M, HALF_WIDTH_M, NUM_STEPS, State
+from latentvla_core.types import Array, Pose, Vehicle
+
+LATERAL_M = (0.0, -1.0, 1.0)
+SPEED_FRACTIONS = (0.2, 0.4, 0.6, 0.8, 1.0)
+TRAJECTORY_STEPS = 50
+MIN_GAP_M = 1.0
+HEADWAY_S = 1.5
+MAX_ACCELERATION_MPS2 = 1.5
+MAX_DECELERATION_MPS2 = 3.0
+EXPONENT = 10
+
+
+class Lead(IntEnum):
+    """Columns of a leading object."""
+
+    PROGRESS = 0
+    SPEED = 1
+    REAR = 2
+    """Its length towards the ego, metres."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corridor:
+    """A path and what stands or moves in it."""
+
+    path: Path
+    inside: Array
+    """(N, A) bool: the object's polygon meets the corridor."""
+    progress_m: Array
+    """(N, A) arc length of the polygon's centroid; NaN outside the corridor."""
+    lights: Array
+    """(R,) shapely polygons of the red lights in the corridor."""
+    light_progress_m: Array
+    """(R,)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unrolled:
+    """Proposals over time."""
+
+    progress_m: Array
+    """(B, K + 1)"""
+    speed_mps: Array
+    """(B, K + 1) may be negative."""
+    lead: Array
+    """(B, K + 1, 3) `Lead`."""
+    poses: Array
+    """(B, K + 1, 3)"""
+    targets_mps: Array
+    """(B,)"""
+    corridors: tuple[Corridor, ...]
+    """(L)"""
+    forecast: Forecast
+
+
+def unroll(paths: Sequence[Path], speed_limit_mps: float, ego_state: Array, expected: Forecast) -> Unrolled:
+    """41 steps of all proposals; they start on their path beside the ego, at its forward speed."""
+    targets = np.array(SPEED_FRACTIONS) * speed_limit_mps
+    starts = [float(path.project(ego_state[:2])) for path in paths]
+    reach = targets.max() * TRAJECTORY_STEPS * DT_S
+    corridors = tuple(corridor(path, s, reach, expected) for path, s in zip(paths, starts))
+    runs = []
+    for lane, start in zip(corridors, starts):
+        run = _start(lane.path, start, float(ego_state[State.VX]), targets, NUM_STEPS, expected, lane)
+        _advance(run, 1, NUM_STEPS)
+        runs.append(run)
+    joined = (np.concatenate([getattr(r, n) for r in runs]) for n in ("progress_m", "speed_mps", "lead", "poses"))
+    return Unrolled(*joined, np.tile(targets, len(paths)), corridors, expected)
+
+
+def extend(proposals: Unrolled, index: int) -> Array:
+    """(51, 3) one proposal continued to 5 s, alone."""
+    policies = len(SPEED_FRACTIONS)
+    lane = proposals.corridors[index // policies]
+    more = TRAJECTORY_STEPS - NUM_STEPS
+    one = slice(index, index + 1)
+    run = Unrolled(
+        np.pad(proposals.progress_m[one], [(0, 0), (0, more)]),
+        np.pad(proposals.speed_mps[one], [(0, 0), (0, more)]),
+        np.pad(proposals.lead[one], [(0, 0), (0, more), (0, 0)]),
+        np.pad(proposals.poses[one], [(0, 0), (0, more), (0, 0)]),
+        proposals.targets_mps[one],
+        (lane,),
+        proposals.forecast,
+    )
+    _advance(run, NUM_STEPS + 1, TRAJECTORY_STEPS)
+    return run.poses[0]
+
+
+def corridor(path: Path, start_m: float, reach_m: float, expected: Forecast) -> Corridor:
+    """The stretch of the path that the fastest policy can drive, as wide as the ego, and the objects in it."""
+    line = path.piece(start_m, start_m + reach_m)
+    area = shapely.buffer(line, HALF_WIDTH_M, quad_segs=16, cap_style="square")
+    shapely.prepare(area)
+    inside = _in_area(expected.corners, area)
+    along = np.full(inside.shape, np.nan)
+    along[inside] = path.project(expected.corners[inside].mean(axis=-2))
+    lights = expected.lights[shapely.intersects(area, expected.lights)]
+    centroids = shapely.get_coordinates(shapely.centroid(lights))
+    return Corridor(path, inside, along, lights, path.project(centroids))
+
+
+def _in_area(corners: Array, area: Any) -> Array:
+    """(N, A) bool: boxes (N, A, 4, 2) that touch a prepared polygon; standing objects are tested once."""
+    low, high = corners.min(axis=-2), corners.max(axis=-2)  # (N, A, 2)
+    x0, y0, x1, y1 = area.bounds
+    near = (low[..., 0] <= x1) & (high[..., 0] >= x0) & (low[..., 1] <= y1) & (high[..., 1] >= y0)
+    inside = np.zeros(near.shape, bool)
+    inside[near] = shapely.intersects(area, shapely.polygons(corners[near]))
+    return inside
+
+
+def _start(
+    path: Path, start_m: float, speed_mps: float, targets: Array, steps: int, expected: Forecast, lane: Corridor
+) -> Unrolled:
+    count = len(targets)
+    progress = np.zeros((count, steps + 1))
+    speed = np.zeros((count, steps + 1))
+    progress[:, 0], speed[:, 0] = start_m, speed_mps
+    poses = np.zeros((count, steps + 1, 3))
+    poses[:, 0] = path.at(progress[:, 0])
+    return Unrolled(progress, speed, np.zeros((count, steps + 1, 3)), poses, targets, (lane,), expected)
+
+
+def _advance(run: Unrolled, first: int, last: int) -> None:
+    """Fill steps first … last of the proposals of one path, in place."""
+    path = run.corridors[0].path
+    for k in range(first, last + 1):
+        # The lead is looked up at even steps; step 1 copies the zeros of step 0 and brakes (pdms.md §17, quirk 19).
+        run.lead[:, k] = run.lead[:, k - 1] if k % STEPS_PER_MAP else leads(run, k)
+        x, v = run.progress_m[:, k - 1], run.speed_mps[:, k - 1]
+        run.progress_m[:, k] = x + DT_S * v
+        run.speed_mps[:, k] = v + DT_S * acceleration(x, v, run.lead[:, k], run.targets_mps)
+        run.poses[:, k] = path.at(run.progress_m[:, k])
+
+
+def acceleration(progress_m: Array, speed_mps: Array, lead: Array, target_mps: Array) -> Array:
+    """(B,) clipped acceleration of the intelligent-driver model."""
+    closing = speed_mps * (speed_mps - lead[..., Lead.SPEED])
+    comfort = 2 * np.sqrt(MAX_ACCELERATION_MPS2 * MAX_DECELERATION_MPS2)
+    wanted = MIN_GAP_M + HEADWAY_S * speed_mps + closing / comfort
+    gap = np.maximum(lead[..., Lead.PROGRESS] - progress_m - lead[..., Lead.REAR], MIN_GAP_M)
+    free = (speed_mps / target_mps) ** EXPONENT
+    return np.clip(
+        MAX_ACCELERATION_MPS2 * (1 - free - (wanted / gap) ** 2), -MAX_DECELERATION_MPS2, MAX_ACCELERATION_MPS2
+    )
+
+
+def leads(run: Unrolled, k: int) -> Array:
+    """(B, 3) `Lead` of the proposals of one path at step k, seen from step k - 1.
+
+    The devkit keeps one array for all proposals of a path: where one does not write speed (nothing or a red light
+    ahead) or rear length (something ahead), it inherits what a proposal before it has written.
+    """
+    lane = run.corridors[0]
+    own = run.progress_m[:, k - 1]
+    boxes = box_corners(center_pose(run.poses[:, k - 1]), Vehicle.LENGTH_M, Vehicle.WIDTH_M)  # (B, 4, 2)
+    index = k // STEPS_PER_MAP
+    members = np.flatnonzero(lane.inside[index])
+    quads = run.forecast.corners[index, members]
+    ahead = lane.progress_m[index, members] > own[:, None]  # (B, A')
+    distance, nearest = nearest_quads(boxes, quads, ahead)
+    light = _nearest_light(lane, own, boxes)
+    out = np.zeros((len(own), 3))
+    shared = np.zeros(3)
+    for p in range(len(own)):
+        if not ahead[p].any() and not np.isfinite(light[p]):
+            shared[Lead.PROGRESS], shared[Lead.REAR] = lane.path.length_m, HALF_LENGTH_M
+        else:
+            shared[Lead.PROGRESS] = own[p] + min(distance[p], light[p])
+            if distance[p] <= light[p]:
+                who = members[nearest[p]]
+                turned = wrap(run.forecast.heading_rad[who] - run.poses[p, k - 1, Pose.YAW])
+                shared[Lead.SPEED] = run.forecast.speed_mps[who] * np.cos(turned)
+        out[p] = shared
+    return out
+
+
+def _nearest_light(lane: Corridor, own_m: Array, boxes: Array) -> Array:
+    """(B,) distance of boxes (B, 4, 2) to the nearest red light ahead; inf = none."""
+    if not len(lane.lights):
+        return np.full(len(boxes), np.inf)
+    ego = shapely.polygons(boxes)[:, None]
+    distance = shapely.distance(ego, lane.lights)  # (B, R)
+    return np.where(lane.light_progress_m > own_m[:, None], distance, np.inf).min(axis=1)

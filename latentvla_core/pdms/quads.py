@@ -1,0 +1,111 @@
+"""Distances between convex quadrilaterals (boxes): NumPy and compiled twins."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from latentvla_core.pdms import backend
+from latentvla_core.pdms.backend import kernel
+from latentvla_core.types import Array
+
+
+def nearest_quads(egos: Array, quads: Array, allowed: Array) -> tuple[Array, Array]:
+    """Distance (B,) from egos (B, 4, 2) to the nearest of quads (A, 4, 2) and its index (B,), first one on ties.
+
+    allowed (B, A) bool: which ones count; without any the distance is inf and the index -1. Overlapping boxes are at 0.
+    """
+    args = np.ascontiguousarray(egos), np.ascontiguousarray(quads), np.ascontiguousarray(allowed)
+    return _nearest_numba(*args) if backend.active() == "numba" else _nearest_numpy(*args)
+
+
+def _nearest_numpy(egos: Array, quads: Array, allowed: Array) -> tuple[Array, Array]:
+    distance = np.full(allowed.shape, np.inf)
+    b, a = np.nonzero(allowed)
+    if len(b):
+        distance[b, a] = quad_distance(egos[b], quads[a])
+    none = ~allowed.any(axis=1)
+    nearest = distance.argmin(axis=1) if quads.shape[0] else np.zeros(len(egos), np.int64)
+    best = distance.min(axis=1, initial=np.inf)
+    return best, np.where(none, -1, nearest)
+
+
+def quad_distance(first: Array, second: Array) -> Array:
+    """(n,) distance between convex quadrilaterals (n, 4, 2): 0 if they touch, else corner to edge."""
+    gap = np.minimum(_corner_to_edge(first, second), _corner_to_edge(second, first))
+    apart = _separated(first, second) | _separated(second, first)
+    return np.where(apart, np.sqrt(gap), 0.0)
+
+
+def _corner_to_edge(corners: Array, quads: Array) -> Array:
+    """(n,) least squared distance from corners (n, 4, 2) to the edges of quads (n, 4, 2)."""
+    start = quads[:, None]
+    edge = np.roll(quads, -1, axis=1)[:, None] - start  # (n, 1, 4, 2)
+    offset = corners[:, :, None] - start  # (n, 4, 4, 2)
+    length = np.maximum((edge * edge).sum(-1), np.finfo(float).tiny)
+    share = np.clip((offset * edge).sum(-1) / length, 0.0, 1.0)
+    away = offset - share[..., None] * edge
+    return (away * away).sum(-1).min(axis=(1, 2))
+
+
+def _separated(quads: Array, others: Array) -> Array:
+    """(n,) bool: some edge of quads has all of others strictly on its outer side."""
+    edge = np.roll(quads, -1, axis=1) - quads
+    normal = np.stack([edge[..., 1], -edge[..., 0]], axis=-1)  # (n, 4, 2)
+    mine = np.einsum("nec,nvc->nev", normal, quads)
+    theirs = np.einsum("nec,nvc->nev", normal, others)
+    return ((theirs.min(-1) > mine.max(-1)) | (theirs.max(-1) < mine.min(-1))).any(-1)
+
+
+@kernel
+def _nearest_numba(egos, quads, allowed):
+    best = np.full(egos.shape[0], np.inf)
+    who = np.full(egos.shape[0], -1, np.int64)
+    for b in range(egos.shape[0]):
+        for a in range(quads.shape[0]):
+            if allowed[b, a]:
+                distance = _pair(egos[b], quads[a])
+                if distance < best[b]:
+                    best[b], who[b] = distance, a
+    return best, who
+
+
+@kernel
+def _pair(first, second):
+    """Distance of two convex quadrilaterals (4, 2)."""
+    if not (_outside(first, second) or _outside(second, first)):
+        return 0.0
+    return np.sqrt(min(_corners_edges(first, second), _corners_edges(second, first)))
+
+
+@kernel
+def _outside(quad, other):
+    for e in range(4):
+        f = (e + 1) % 4
+        nx, ny = quad[f, 1] - quad[e, 1], quad[e, 0] - quad[f, 0]
+        low = high = nx * quad[0, 0] + ny * quad[0, 1]
+        low_other = high_other = nx * other[0, 0] + ny * other[0, 1]
+        for v in range(1, 4):
+            mine = nx * quad[v, 0] + ny * quad[v, 1]
+            theirs = nx * other[v, 0] + ny * other[v, 1]
+            low, high = min(low, mine), max(high, mine)
+            low_other, high_other = min(low_other, theirs), max(high_other, theirs)
+        if low_other > high or high_other < low:
+            return True
+    return False
+
+
+@kernel
+def _corners_edges(corners, quad):
+    best = np.inf
+    for v in range(4):
+        for e in range(4):
+            f = (e + 1) % 4
+            ex, ey = quad[f, 0] - quad[e, 0], quad[f, 1] - quad[e, 1]
+            ox, oy = corners[v, 0] - quad[e, 0], corners[v, 1] - quad[e, 1]
+            length = ex * ex + ey * ey
+            share = 0.0
+            if length > 0.0:
+                share = min(max((ox * ex + oy * ey) / length, 0.0), 1.0)
+            ax, ay = ox - share * ex, oy - share * ey
+            best = min(best, ax * ax + ay * ay)
+    return best
