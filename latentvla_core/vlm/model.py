@@ -116,16 +116,16 @@ def count_parameters(network: nn.Module, *, trainable: bool = False) -> int:
 
 
 @torch.no_grad()
-def init_action_rows(table: nn.Embedding, ids: tuple[int, ...], used_rows: int, seed: int) -> None:
+def init_action_rows(table: Any, ids: tuple[int, ...], used_rows: int, seed: int) -> None:
     """New rows = mean of the used ones + noise of 0.02 row norms: padding rows have arbitrary norm.
 
-    The table is tied to the head, so this also sets how likely the new tokens are before training (latentvla.md §3.1).
+    `table` is the (V, D) embedding weight. It is tied to the head, so this also sets how likely the new tokens are before training (latentvla.md §3.1).
     """
-    used = table.weight[:used_rows].float()
+    used = table[:used_rows].float()
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(ids), used.shape[1], generator=generator).to(used.device)
     rows = used.mean(0) + 0.02 * used.norm(dim=1).mean() * noise
-    table.weight[list(ids)] = rows.to(table.weight.dtype)
+    table[list(ids)] = rows.to(table.dtype)
 
 
 def _tiny(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
@@ -151,7 +151,7 @@ def _pretrained(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, 
     network = load_network(config.pretrained_path, train_dtype(config))
     make_room(network, len(tokenizer))
     if added:
-        init_action_rows(network.get_input_embeddings(), tokens.ids(tokenizer), used_rows, config.seed)
+        init_action_rows(network.get_input_embeddings().weight, tokens.ids(tokenizer), used_rows, config.seed)
     return network, VlmProcessor(config, tokenizer, load_image_processor(config.pretrained_path))
 
 
@@ -164,7 +164,8 @@ def load_network(folder: str, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGen
 
 def make_room(network: Qwen2_5_VLForConditionalGeneration, num_tokens: int) -> None:
     """Grow the table when it has fewer rows than there are tokens; leave it alone otherwise."""
-    if num_tokens > network.get_input_embeddings().num_embeddings:
+    table: Any = network.get_input_embeddings()
+    if num_tokens > table.num_embeddings:
         network.resize_token_embeddings(num_tokens, pad_to_multiple_of=ROW_MULTIPLE, mean_resizing=False)
 
 

@@ -81,7 +81,7 @@ def decode(vlm: Vlm, batch: VlmBatch) -> Decoded:
     network = vlm.network
     network.eval()
     actions = torch.tensor(vlm.processor.action_ids, device=network.device)
-    head = network.get_output_embeddings().weight[actions]  # (16, D): the mask, without computing what it hides
+    head = network.lm_head.weight[actions]  # (16, D): the mask, without computing what it hides
     mask, (positions, last) = batch.attention_mask, _positions(network, batch)
     codes, logits, states = [], [], []
     with _read_out(vlm) as read:
@@ -133,7 +133,7 @@ def _positions(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> 
         batch.input_ids,  # pyright: ignore[reportArgumentType]
         batch.mm_token_type_ids,  # pyright: ignore[reportArgumentType]
         batch.image_grid_thw,  # pyright: ignore[reportArgumentType]
-        attention_mask=batch.attention_mask,
+        attention_mask=batch.attention_mask,  # pyright: ignore[reportArgumentType]
     )
     return positions, positions.amax(dim=(0, 2))
 

@@ -116,10 +116,9 @@ class VlmProcessor:
         mask = np.concatenate([mask, np.ones_like(answers)], axis=1)
         pictures = [picture for sample in samples for picture in sample.pictures]
         pixel_values, grid = self.pixels(cache.take(cache.indices(pictures)))
-        tensors = (
-            torch.from_numpy(a) for a in (ids, mask, np.where(ids == self.image_id, IMAGE, TEXT).astype(np.int32))
-        )
-        return VlmBatch(*tensors, pixel_values, grid, torch.from_numpy(answers))
+        kinds = np.where(ids == self.image_id, IMAGE, TEXT).astype(np.int32)
+        ids_, mask_, kinds_, answers_ = (torch.from_numpy(a) for a in (ids, mask, kinds, answers))
+        return VlmBatch(ids_, mask_, kinds_, pixel_values, grid, answers_)
 
 
 def load_image_processor(folder: Path | str | None) -> Any:

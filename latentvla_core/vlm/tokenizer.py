@@ -1,8 +1,9 @@
 """Tokenizers: the tiny one, made on the spot, and the one of a checkpoint folder.
 
 The tiny tokenizer is byte-level BPE trained on sentences that `prompts` itself writes, so that everything between two
-numbers becomes one token and a question costs about ninety. Digits stay single, as in Qwen's own vocabulary.
-Training it takes a fraction of a second and gives the same file every time.
+numbers becomes one token, and so do pairs of digits, which keeps "7.43" and "12.43" aligned: a question costs about
+eighty tokens, and a model that starts from nothing learns to read numbers in minutes. (Qwen's own vocabulary splits
+every digit; its checkpoint has had time to learn that.) Training it takes a fraction of a second and gives the same file every time.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ CHAT_TEMPLATE = (
 
 
 def build_tiny(vocab_size: int = 768) -> Any:
-    """A `PreTrainedTokenizerFast` with Qwen's control tokens and `CHAT_TEMPLATE`; like Qwen's, without action tokens."""
+    """A `PreTrainedTokenizerFast` with Qwen's control tokens and `CHAT_TEMPLATE`, action tokens not included."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex("[0-9]"), "isolated"),
+            pre_tokenizers.Split(Regex("[0-9]{1,2}"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from torch.nn import functional
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.training.loop import FitConfig, FitResult, fit
 from latentvla_core.training.sinks import MetricSink
-from latentvla_core.types import Array
 from latentvla_core.vlm.config import VlmConfig
+from latentvla_core.vlm.evaluation import code_frequencies
 from latentvla_core.vlm.model import add_lora, build
 from latentvla_core.vlm.predict import answer_logits
 from latentvla_core.vlm.processor import VlmBatch
@@ -48,11 +48,12 @@ def train_vlm(
     wrapped = add_lora(network, config, processor.action_ids) if config.lora_rank else network
     if config.gradient_checkpointing:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    vlm = Vlm(config, network, processor)
+    codes = np.stack([s.codes for s in usable if s.codes is not None]) if usable else np.zeros((0, NUM_ACTION_TOKENS))
+    vlm = Vlm(config, network, processor, code_frequencies(codes))
     result = fit(
         wrapped,  # pyright: ignore[reportArgumentType]
         num_samples=len(usable),
-        collate=_collate(vlm, usable, cache),
+        collate=lambda rows, rng: processor.batch([usable[i] for i in rows], cache, codes[rows]),
         loss=lambda batch, step: answer_loss(vlm, batch),
         config=fit_config(config, len(usable)),
         sink=sink,
@@ -63,7 +64,7 @@ def train_vlm(
     if config.gradient_checkpointing:
         network.gradient_checkpointing_disable()
     if config.lora_rank:
-        vlm.network = wrapped.merge_and_unload()
+        vlm.network = wrapped.merge_and_unload()  # pyright: ignore[reportCallIssue]
     vlm.network.eval()
     vlm.metrics = _summary(result, len(usable))
     return vlm
@@ -102,17 +103,6 @@ def fit_config(config: VlmConfig, num_samples: int) -> FitConfig:
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
     )
-
-
-def _collate(
-    vlm: Vlm, samples: Sequence[VlmSample], cache: ImageCache
-) -> Callable[[Array, np.random.Generator], VlmBatch]:
-    codes = np.stack([s.codes for s in samples]) if samples else np.zeros((0, NUM_ACTION_TOKENS), np.int8)  # type: ignore[arg-type]
-
-    def collate(indices: Array, rng: np.random.Generator) -> VlmBatch:
-        return vlm.processor.batch([samples[i] for i in indices], cache, codes[indices])
-
-    return collate
 
 
 def _checked(sample: VlmSample, rows: dict[tuple[str, str], int], cache: ImageCache) -> VlmSample:

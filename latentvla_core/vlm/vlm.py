@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from latentvla_core.errors import SetupError
 from latentvla_core.training.artifacts import from_dict
+from latentvla_core.types import Array
 from latentvla_core.vlm import tokenizer as tokenizers
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.features import VlmFeatures
-from latentvla_core.vlm.model import load_network
+from latentvla_core.vlm.model import count_parameters, load_network
 from latentvla_core.vlm.processor import VlmProcessor, load_image_processor
 from latentvla_core.vlm.samples import VlmSample
 
@@ -33,17 +35,23 @@ class Vlm:
     config: VlmConfig
     network: Qwen2_5_VLForConditionalGeneration
     processor: VlmProcessor
+    code_frequencies: Array
+    """(12, 16) how often each code stood at each position in training: the baseline of `evaluation`."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Last metrics of its training."""
 
     @property
     def width(self) -> int:
         """D of the features."""
-        return int(self.network.config.text_config.hidden_size)
+        return int(self.network.lm_head.in_features)
 
     @property
     def device(self) -> torch.device:
         return self.network.device
+
+    def num_parameters(self) -> int:
+        """All weights, the tied table once."""
+        return count_parameters(self.network)
 
     def predict(self, samples: Sequence[VlmSample], batch_size: int = 64) -> VlmFeatures:
         """Greedy codes, logits and states of every sample, see `predict.predict`."""
@@ -57,9 +65,15 @@ class Vlm:
         (folder / NETWORK_FOLDER).mkdir(parents=True, exist_ok=True)
         self.network.save_pretrained(str(folder / NETWORK_FOLDER))
         self.processor.save(folder / NETWORK_FOLDER)
-        content = {"config_class": "VlmConfig", "config": asdict(self.config), "metrics": self.metrics}
+        content = {
+            "config_class": "VlmConfig",
+            "config": asdict(self.config),
+            "code_frequencies": self.code_frequencies.tolist(),
+            "metrics": self.metrics,
+            "extra": dict(extra or {}),
+        }
         unfinished = folder / f".{CONFIG_FILE}.{os.getpid()}"
-        unfinished.write_text(json.dumps({**content, "extra": dict(extra or {})}, indent=1))
+        unfinished.write_text(json.dumps(content, indent=1))
         os.replace(unfinished, folder / CONFIG_FILE)  # last, so that a folder with a config is complete
         return folder
 
@@ -77,4 +91,4 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Vlm:
     network = load_network(network_folder, torch.bfloat16 if half else torch.float32)
     network.to(device).eval()  # pyright: ignore[reportArgumentType]
     processor = VlmProcessor(config, tokenizers.load(network_folder), load_image_processor(network_folder))
-    return Vlm(config, network, processor, content["metrics"])
+    return Vlm(config, network, processor, np.array(content["code_frequencies"]), content["metrics"])
