@@ -5,27 +5,17 @@ Legend: N records, B batch, C cameras, R lidar cells per side. Pictures are uint
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
+from latentvla_core.data.cameras import PANORAMA_CAMERAS, image_size, load_image, load_panorama
+from latentvla_core.data.files import join
+from latentvla_core.data.lidar import read_pcd
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import Array, Box, Command, ObjectClass, SceneRecord
 
-PANORAMA_CAMERAS = ("CAM_L0", "CAM_F0", "CAM_R0")
-FULL_WIDTH_PX, FULL_HEIGHT_PX = 1920, 1080  # the pictures the panorama's crop is defined on (transfuser_features.py)
-PANORAMA_FULL_PX = (4096, 1024)  # 1088 + 1920 + 1088 columns, 28 rows cut above and below
-
-
-class HasPanorama(Protocol):
-    """Part of a config that `panorama_batch` needs."""
-
-    @property
-    def camera_width_px(self) -> int: ...
-    @property
-    def camera_height_px(self) -> int: ...
+SEPARATOR = "\n"  # cannot be part of a path in a log
 
 
 def ego_status(records: Sequence[SceneRecord]) -> Array:
@@ -56,7 +46,7 @@ class Pictures:
         size_wh: tuple[int, int],
         file: str | None = None,
     ) -> None:
-        self.cache = ImageCache(size_wh, file=file)
+        self.cache = ImageCache(size_wh, load=load_image, file=file)
         wanted = [picture_of(record, name) for record in records for name in cameras]
         self.rows = self.cache.indices(wanted).reshape(len(records), len(cameras))  # (N, C)
 
@@ -78,24 +68,29 @@ def picture_of(record: SceneRecord, camera: str) -> tuple[str, str]:
     return record.sensor_root, paths.get(camera, "")
 
 
-def panorama_decode_size(config: HasPanorama) -> tuple[int, int]:
-    """(width, height) at which each camera is decoded so that the crop is a plain slice."""
-    scale = config.camera_width_px / PANORAMA_FULL_PX[0]
-    return round(FULL_WIDTH_PX * scale), round(FULL_HEIGHT_PX * scale)
+class Panoramas:
+    """Left, front and right picture as NAVSIM's Transfuser sees them, side by side at 4:1."""
+
+    def __init__(self, records: Sequence[SceneRecord], size_wh: tuple[int, int], file: str | None = None) -> None:
+        self.cache = ImageCache(size_wh, load=_load_panorama, file=file)
+        self.rows = self.cache.indices([(r.sensor_root, _joined(r)) for r in records])  # (N,)
+
+    def take(self, indices: Array) -> Array:
+        """(B,) → (B, H, W, 3); a camera that is missing is black."""
+        rows = self.rows[indices]
+        out = np.zeros((len(rows), *self.cache.shape), np.uint8)
+        out[rows != MISSING] = self.cache.images[rows[rows != MISSING]]
+        return out
 
 
-def panorama(pictures: Array, config: HasPanorama) -> Array:
-    """(B, 3, h, w, 3) decoded left, front, right → (B, camera_height_px, camera_width_px, 3).
+def _joined(record: SceneRecord) -> str:
+    """The three paths as one key of the picture cache; "" when there is none at all."""
+    paths = [picture_of(record, name)[1] for name in PANORAMA_CAMERAS]
+    return SEPARATOR.join(paths) if any(paths) else ""
 
-    NAVSIM cuts 28 rows above and below and 416 columns on both sides of the side pictures (of 1920 x 1080); scaled.
-    """
-    height, width = pictures.shape[2:4]
-    top = (height - config.camera_height_px) // 2
-    side = (config.camera_width_px - width) // 2  # columns that each side picture contributes
-    left = (width - side) // 2
-    rows = pictures[:, :, top : top + config.camera_height_px]
-    sides = rows[..., left : left + side, :]
-    return np.concatenate([sides[:, 0], rows[:, 1], sides[:, 2]], axis=2)
+
+def _load_panorama(root: str, joined: str, size_wh: tuple[int, int]) -> Array:
+    return load_panorama(root, joined.split(SEPARATOR), size_wh[1])
 
 
 def lidar_histogram(
@@ -116,9 +111,7 @@ def lidar_of(record: SceneRecord, cells: int, range_m: float, max_hits: int) -> 
     """(1, cells, cells) histogram of a record's point cloud; zeros when it has none."""
     if not record.lidar_path:
         return np.zeros((1, cells, cells), np.float32)
-    from latentvla_core.data.lidar import read_pcd
-
-    points = read_pcd(os.path.join(record.sensor_root, record.lidar_path))
+    points = read_pcd(join(record.sensor_root, record.lidar_path))
     return lidar_histogram(points, cells, range_m, max_hits=max_hits)
 
 
@@ -154,15 +147,8 @@ class PictureSizes:
     def __call__(self, root: str, path: str) -> tuple[int, int]:
         folder = (root, path.rpartition("/")[0])
         if folder not in self._known:
-            self._known[folder] = self._read(os.path.join(root, path))
+            self._known[folder] = image_size(root, path)
         return self._known[folder]
-
-    @staticmethod
-    def _read(path: str) -> tuple[int, int]:
-        from PIL import Image
-
-        with Image.open(path) as picture:
-            return picture.size
 
 
 def agent_boxes(record: SceneRecord, count: int, range_m: float) -> tuple[Array, Array]:

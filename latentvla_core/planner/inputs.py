@@ -66,8 +66,8 @@ class TransfuserInputs:
 
     def __init__(self, config: Any, records: Sequence[SceneRecord], scratch: Path | None = None) -> None:
         self.config = config
-        size = features.panorama_decode_size(config)
-        self.pictures = features.Pictures(records, features.PANORAMA_CAMERAS, size, _file(scratch, "panorama"))
+        size = (config.camera_width_px, config.camera_height_px)
+        self.pictures = features.Panoramas(records, size, _file(scratch, "panorama"))
         self.status = torch.from_numpy(features.ego_status(records))
         self.lidar = LazyRows(lambda i: self._hits(records[i]))
 
@@ -76,8 +76,7 @@ class TransfuserInputs:
         return np.rint(hits * self.config.lidar_max_hits).astype(np.uint8)
 
     def batch(self, indices: Array) -> dict[str, Any]:
-        strip = features.panorama(self.pictures.take(indices), self.config)
-        batch = {"camera": torch.from_numpy(strip), "status": self.status[indices]}
+        batch = {"camera": torch.from_numpy(self.pictures.take(indices)), "status": self.status[indices]}
         if not self.config.latent:
             hits = torch.from_numpy(self.lidar.take(indices))
             batch["lidar"] = hits.float() / self.config.lidar_max_hits

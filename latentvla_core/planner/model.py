@@ -12,11 +12,12 @@ from torch import nn
 
 from latentvla_core.errors import SetupError
 from latentvla_core.planner.fusion import FusionConfig
-from latentvla_core.planner.inputs import TransfuserInputs
+from latentvla_core.planner.inputs import IpadInputs, TransfuserInputs
+from latentvla_core.planner.ipad import Ipad, IpadConfig
 from latentvla_core.planner.transfuser import Transfuser, TransfuserConfig
 
 HostName = Literal["transfuser", "ipad"]
-HostConfig = TransfuserConfig
+HostConfig = TransfuserConfig | IpadConfig
 
 
 class Host(NamedTuple):
@@ -29,6 +30,7 @@ class Host(NamedTuple):
 
 HOSTS: dict[str, Host] = {
     "transfuser": Host(Transfuser, TransfuserConfig, TransfuserInputs),
+    "ipad": Host(Ipad, IpadConfig, IpadInputs),
 }
 
 
@@ -39,6 +41,8 @@ class PlannerSpec:
     host: str
     """"transfuser" or "ipad"."""
     transfuser: TransfuserConfig | None = None
+    """Its configuration, if that is the host."""
+    ipad: IpadConfig | None = None
     """Its configuration, if that is the host."""
     fusion: FusionConfig | None = None
     """None: the host alone."""

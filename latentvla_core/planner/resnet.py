@@ -46,3 +46,20 @@ def normalize(pictures: Tensor) -> Tensor:
     shift = torch.tensor(MEAN, device=pictures.device)
     scale = torch.tensor(STD, device=pictures.device)
     return ((pictures.float() / 255.0 - shift) / scale).movedim(-1, -3)
+
+
+def grid_mask(pixels: Tensor, probability: float, ratio: float = 0.5) -> Tensor:
+    """(B, c, H, W) normalised pixels → the same, each picture with `probability` under a grid of holes (value 0).
+
+    GridMask: holes of `ratio` of the period, period and phase drawn per picture from torch's generator.
+    """
+    count, _, height, width = pixels.shape
+    period = torch.randint(max(2, height // 8), max(3, height // 2), (count, 1), device=pixels.device)
+    covered = []
+    for side in (height, width):
+        phase = torch.rand(count, 1, device=pixels.device) * period
+        at = (torch.arange(side, device=pixels.device) + phase) % period  # (B, side)
+        covered.append(at < ratio * period)
+    holes = covered[0][:, :, None] & covered[1][:, None, :]  # (B, H, W)
+    chosen = torch.rand(count, device=pixels.device) < probability
+    return pixels.masked_fill((holes & chosen[:, None, None])[:, None], 0.0)

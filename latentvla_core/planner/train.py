@@ -11,8 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
-from latentvla_core.planner.inputs import Maps, TransfuserTargets, VlmFeatures
+from latentvla_core.planner.inputs import Maps, TrajectoryTargets, TransfuserTargets, VlmFeatures
+from latentvla_core.planner.ipad_loss import ipad_loss
 from latentvla_core.planner.plan import make_batches
+from latentvla_core.planner.proposal_targets import Simulator
 from latentvla_core.planner.transfuser_loss import transfuser_loss
 from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
@@ -45,6 +47,8 @@ class PlannerTrainConfig:
     """Largest global gradient norm; the trajectory's weight of 10 makes norms above 1 normal."""
     precision: str = "fp32"
     """fp32 or bf16 (autocast)."""
+    simulation_processes: int = 0
+    """Processes that simulate iPad's proposals; 0 or 1: none besides the training itself."""
     seed: int = 0
     """Of sample order and dropout."""
     checkpoint_every: int = 0
@@ -64,14 +68,14 @@ class PlannerTrainConfig:
     def single_gpu(cls) -> PlannerTrainConfig:
         return cls(steps=32_000, fine_tune_steps=8_000, batch_size=64, learning_rate=1e-4,
                    fine_tune_learning_rate=1e-4, warmup_steps=500, precision="bf16", checkpoint_every=1_000,
-                   log_every=50)  # fmt: skip
+                   log_every=50, simulation_processes=16)  # fmt: skip
 
     @classmethod
     def paper(cls) -> PlannerTrainConfig:
         """20 epochs of navtrain at batch 64, as iPad; Transfuser's own recipe allows up to 100."""
         return cls(steps=32_280, fine_tune_steps=32_280, batch_size=64, learning_rate=1e-4,
                    fine_tune_learning_rate=1e-4, warmup_steps=500, precision="bf16", checkpoint_every=1_000,
-                   log_every=50)  # fmt: skip
+                   log_every=50, simulation_processes=16)  # fmt: skip
 
 
 def train_planner(
@@ -105,7 +109,7 @@ def train_planner(
     tune = planner.fusion is not None if fine_tune is None else fine_tune
     inputs = make_batches(planner, records, features, scratch)
     targets = make_targets(planner, records, maps)
-    loss = make_loss(planner, worlds)
+    loss = make_loss(planner, worlds, config.simulation_processes)
     return fit(
         planner,
         num_samples=len(records),
@@ -154,14 +158,23 @@ def param_groups(planner: nn.Module, config: PlannerTrainConfig, fine_tune: bool
 
 def make_targets(planner: nn.Module, records: Sequence[SceneRecord], maps: Maps | None) -> Any:
     """A function from (B,) indices to the host's target batch."""
+    if planner.name == "ipad":
+        return TrajectoryTargets(records).batch
     return TransfuserTargets(planner.config, records, maps).batch
 
 
-def make_loss(planner: nn.Module, worlds: Sequence[Any] | None) -> Any:
+def make_loss(planner: nn.Module, worlds: Sequence[Any] | None, processes: int = 0) -> Any:
     """(batch, step) → (loss, parts) of the host."""
+    if planner.name == "transfuser":
+        return lambda batch, step: transfuser_loss(planner.config, planner(batch), batch["targets"])
+    if worlds is None or not any(world is not None and world.valid for world in worlds):
+        raise SetupError("iPad learns to score its proposals in simulated scenes, and not one valid world is given; "
+                         "pass worlds=[pdms.world.build(scene, road_map), ...]")  # fmt: skip
+    simulator = Simulator(worlds, processes)
 
     def loss(batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float]]:
-        return transfuser_loss(planner.config, planner(batch), batch["targets"])
+        simulate = simulator if step % planner.config.score_every == 0 else None
+        return ipad_loss(planner.config, planner(batch), batch, simulate)
 
     return loss
 

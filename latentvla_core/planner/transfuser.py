@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentvla_core.planner.attention import Mlp, MultiHeadAttention
+from latentvla_core.planner.attention import Mlp, MultiHeadAttention, full_precision
 from latentvla_core.planner.fusion import Fusion, FusionConfig
 from latentvla_core.planner.raster import NUM_CLASSES
 from latentvla_core.planner.resnet import ResNetSize, normalize, resnet
@@ -80,6 +80,8 @@ class TransfuserConfig:
         sides = (self.camera_width_px, self.camera_height_px, self.lidar_cells)
         if any(side % STRIDE for side in sides):
             raise ValueError(f"picture and lidar sides are {sides}; the ResNets need multiples of {STRIDE}")
+        if self.camera_width_px != 4 * self.camera_height_px:
+            raise ValueError(f"panorama is {self.camera_width_px} x {self.camera_height_px}; its width is 4 heights")
         if len(self.stage_widths) != 4 or len(self.stage_depths) != 4:
             raise ValueError(f"stages {self.stage_widths} x {self.stage_depths}; a ResNet has four")
 
@@ -143,9 +145,10 @@ class Transfuser(nn.Module):
         status = self.status(batch["status"])[:, None]  # (B, 1, D)
         keys = torch.cat([tokens, status], dim=1) + self.key_embedding
         queries = self.query_embedding.expand(len(keys), -1, -1)
-        answers = self.decoder(queries, keys)  # (B, 1 + A, D)
-        boxes, logits = self._agents(answers[:, 1:])
-        out = {"poses": self._trajectory(answers[:, 0]), "boxes": boxes, "box_logits": logits}
+        answers = self.decoder(queries, keys).float()  # (B, 1 + A, D)
+        with full_precision(answers):  # metres
+            boxes, logits = self._agents(answers[:, 1:])
+            out = {"poses": self._trajectory(answers[:, 0]), "boxes": boxes, "box_logits": logits}
         return {**out, "semantic_logits": self.semantic_head(upsampled)} if self.training else out
 
     def _trajectory(self, answer: Tensor) -> Tensor:
