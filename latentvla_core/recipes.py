@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from latentvla_core.planner.train import PlannerTrainConfig
     from latentvla_core.planner.transfuser import TransfuserConfig
     from latentvla_core.vlm.config import VlmConfig
-    from latentvla_core.world.config import WorldConfig
+    from latentvla_core.world.write import WorldConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
     from latentvla_core.planner.train import PlannerTrainConfig
     from latentvla_core.planner.transfuser import TransfuserConfig
     from latentvla_core.vlm.config import VlmConfig
-    from latentvla_core.world.config import WorldConfig
+    from latentvla_core.world.write import WorldConfig
 
     return Recipe(
         name=name,

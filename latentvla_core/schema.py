@@ -177,3 +177,12 @@ def _type_name(column: Column) -> str:
     if column.shape is None:
         return column.dtype
     return f"{column.dtype}[{', '.join('n' if s == -1 else str(s) for s in column.shape)}]"
+
+
+def page(specs: Mapping[str, TableSpec]) -> str:
+    """docs/tables.md."""
+    head = (
+        "# Tables\n\nGenerated from `latentvla_core/tables.py`. Arrays are stored as flat lists; the type column gives"
+        " their shape.\n\n"
+    )
+    return head + "\n".join(markdown(spec) for spec in specs.values())

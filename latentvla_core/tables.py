@@ -2,11 +2,12 @@
 
 Storage (`store.py`), blocking checks (`pipelines/checks.py`) and `docs/tables.md` all derive from `TABLES`.
 A change of columns or meaning raises `TableSpec.version` and is named under *Data* in the changelog.
+`python -m latentvla_core.tables > docs/tables.md` writes the page.
 """
 
 from __future__ import annotations
 
-from latentvla_core.schema import Column, TableSpec, flag, integer, markdown, real, single, text, to_arrow, to_rows
+from latentvla_core.schema import Column, TableSpec, flag, integer, page, real, single, text, to_arrow, to_rows
 
 __all__ = ["NUM_TOKENS", "TABLES", "Column", "TableSpec", "to_arrow", "to_rows"]
 
@@ -395,14 +396,5 @@ TABLES: dict[str, TableSpec] = {
 }
 
 
-def page() -> str:
-    """docs/tables.md: `python -m latentvla_core.tables > docs/tables.md`."""
-    head = (
-        "# Tables\n\nGenerated from `latentvla_core/tables.py`. Arrays are stored as flat lists; the type column gives"
-        " their shape.\n\n"
-    )
-    return head + "\n".join(markdown(spec) for spec in TABLES.values())
-
-
 if __name__ == "__main__":
-    print(page(), end="")
+    print(page(TABLES), end="")

@@ -54,8 +54,9 @@ def work_left(settings: Settings, job: str) -> list[tuple[str, str]] | None:
     if settings.embedded and not sources.world_is_current(settings, engine.recipe):
         return None
     sources.prepare(settings, engine.recipe, print)
-    stale = stale_work(STAGES, engine.recipe, settings.partitions, engine.ledger, engine.sources_key)
-    return [(asset, part) for asset, part in stale if asset in JOBS[job][0]]
+    return stale_work(
+        STAGES, engine.recipe, settings.partitions, engine.ledger, engine.sources_key, selected=JOBS[job][0]
+    )
 
 
 def run_job(settings: Settings, job: str, *, force: bool = False) -> None:

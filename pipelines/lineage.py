@@ -136,16 +136,24 @@ def stale_work(
     partitions: tuple[str, ...],
     ledger: Ledger,
     sources_key: Callable[[str], str],
+    selected: Iterable[str] | None = None,
 ) -> list[tuple[str, str]]:
-    """(asset, partition) pairs that a run would have to do, in order; empty when everything is up to date."""
-    predicted: dict[tuple[str, str], str] = {}
+    """(asset, partition) pairs that a run of the selected assets would do, in order; empty when all are up to date.
+
+    Assets that are not selected count as they are: a run does not touch them.
+    """
+    chosen = set(stages) if selected is None else set(selected)
+    expected: dict[tuple[str, str], str] = {}
     stale = []
     for stage in stages.values():  # insertion order is topological
         for part in partitions if stage.partitioned else (UNPARTITIONED,):
-            made = fingerprint(stage, part, recipe, partitions, stages, lambda a, p: predicted[(a, p)], sources_key)
-            predicted[(stage.name, part)] = made
-            if ledger.made_by(stage.name, part) != made:
-                stale.append((stage.name, part))
+            there = ledger.made_by(stage.name, part)
+            expected[stage.name, part] = there
+            if stage.name in chosen:
+                made = fingerprint(stage, part, recipe, partitions, stages, lambda a, p: expected[a, p], sources_key)
+                expected[stage.name, part] = made
+                if there != made:
+                    stale.append((stage.name, part))
     return stale
 
 

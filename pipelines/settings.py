@@ -124,9 +124,15 @@ def _sources(env: Mapping[str, str], home: Path) -> tuple[Source, ...]:
 
 
 def world_sources(home: Path) -> tuple[Source, ...]:
-    """The embedded world's train, val and test."""
+    """The embedded world's train, val and test, by the split files the world writes."""
     world = home / "world"
-    return tree_sources(world, str(world / "maps"), "", "")
+
+    def source(split: str, folder: str) -> Source:
+        logs, sensors = world / "navsim_logs" / folder, world / "sensor_blobs" / folder
+        rule = str(world / "splits" / f"world_{split}.yaml")
+        return Source(split=split, logs=str(logs), sensors=str(sensors), maps=str(world / "maps"), filter=rule)
+
+    return (source(TRAIN, "trainval"), source(VAL, "trainval"), source(TEST, "test"))
 
 
 def tree_sources(root: Path, maps: str, train: str, test: str) -> tuple[Source, ...]:

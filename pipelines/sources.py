@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
 from latentvla_core.recipes import Recipe
 from pipelines.lineage import digest, shard_of, share_of
 from pipelines.settings import Settings, Source
 
+if TYPE_CHECKING:
+    from latentvla_core.data.filters import SceneFilter
+
+MARKER = "made_by.json"  # in the embedded world's folder: which configuration wrote it
 ENDS_B = 65_536  # a log is identified by its size and its first and last 64 KiB: cheap, and independent of mtime
 
 
@@ -37,7 +42,21 @@ def _logs_of(source: Source, shards: int) -> list[dict[str, Any]]:
     if not folder.is_dir():
         return []
     paths = sorted(folder.glob("*.pkl")) if source.format == "navsim" else _sequences(folder)
+    named = filter_of(source).log_names if source.filter else None
+    paths = [path for path in paths if named is None or path.stem in named]
     return [_row(source, path, shards) for path in paths if source.part[0] <= share_of(path.stem) < source.part[1]]
+
+
+def filter_of(source: Source) -> SceneFilter:
+    """The scene filter a source names: a devkit split name, a YAML, or fields."""
+    from latentvla_core.data.filters import SceneFilter, load_filter
+
+    if isinstance(source.filter, str):
+        return load_filter(source.filter)
+    try:
+        return SceneFilter(**dict(source.filter))
+    except TypeError as error:
+        raise SetupError(f"source {source.split}: filter: {error}; use the devkit's scene filter fields") from error
 
 
 def _sequences(folder: Path) -> list[Path]:
@@ -94,11 +113,12 @@ def prepare(settings: Settings, recipe: Recipe, say: Callable[[str], None]) -> N
 
 def world_is_current(settings: Settings, recipe: Recipe) -> bool:
     """True when the embedded world on disk is complete and is the one this recipe describes."""
-    note = settings.home / "world" / "world.json"
+    note = settings.home / "world" / MARKER
     return note.is_file() and json.loads(note.read_text())["made_by"] == digest(recipe.world)
 
 
 def _write_world(settings: Settings, recipe: Recipe, say: Callable[[str], None]) -> None:
+    from latentvla_core.training.sinks import ProgressSink
     from latentvla_core.world.write import write_world
 
     if world_is_current(settings, recipe):
@@ -107,7 +127,14 @@ def _write_world(settings: Settings, recipe: Recipe, say: Callable[[str], None])
     partial = settings.home / "world.partial"
     shutil.rmtree(partial, ignore_errors=True)
     say(f"writing the embedded world to {final}")
-    write_world(partial, recipe.world)
-    (partial / "world.json").write_text(json.dumps({"made_by": digest(recipe.world), "recipe": recipe.name}))
+    started = time.monotonic()
+    with ProgressSink("world (frames)") as sink:
+
+        def show(done: int, total: int) -> None:
+            rate = done / max(time.monotonic() - started, 1e-3)
+            sink.log(done, {"progress": done / total, "samples_per_s": rate})
+
+        write_world(partial, recipe.world, show)
+    (partial / MARKER).write_text(json.dumps({"made_by": digest(recipe.world), "recipe": recipe.name}))
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from latentvla_core.errors import DataError
+from latentvla_core.data.filters import SceneFilter
 from latentvla_core.types import Frame, Scene
+from pipelines import sources
 from pipelines.engine import Engine, Output
 from pipelines.lineage import Stage
 
@@ -53,19 +54,10 @@ def windows_of(engine: Engine, partition: str) -> Iterator[Scene]:
         yield from scenes_of_log(frames, scene_filter, split)
 
 
-def filter_of(engine: Engine, split: str) -> Any:
+def filter_of(engine: Engine, split: str) -> SceneFilter:
     """The split's own filter if the source names one, else the recipe's."""
-    from latentvla_core.data.filters import SceneFilter, load_filter
-
-    given = engine.settings.source(split).filter
-    if isinstance(given, str):
-        return load_filter(given) if given else engine.recipe.scene_filter
-    try:
-        return SceneFilter(**dict(given))
-    except TypeError as error:
-        raise DataError(
-            f"{error}; use the devkit's scene filter fields", file=f"source {split}", field="filter"
-        ) from error
+    source = engine.settings.source(split)
+    return sources.filter_of(source) if source.filter else engine.recipe.scene_filter
 
 
 def _frames_by_log(engine: Engine, partition: str) -> Iterator[tuple[str, list[Frame | None]]]:
