@@ -18,20 +18,29 @@ STATIC_COLLISION = 0.5
 TTC_LAST_STEP_V1, TTC_LAST_STEP_V2 = 40, 31
 
 
-def no_at_fault_collisions(states: Array, risky: Array, obstacles: Obstacles) -> Event:
+def no_at_fault_collisions(states: Array, risky: Array, obstacles: Obstacles, *, motion: Array | None = None) -> Event:
     """NC: 1, ½ (hit a static object) or 0 (hit an agent) per proposal.
 
     Args:
         states: (B, T, 11) simulated states.
         risky: (B, T) bool: ego in multiple lanes or off the drivable area; makes side contacts its fault.
+        motion: (B, T, 7) `ego_motion(states)`, to save making it again.
     """
-    first_step, fault = _contacts(ego_motion(states), np.ascontiguousarray(risky), obstacles)
+    motion = ego_motion(states) if motion is None else motion
+    first_step, fault = _contacts(motion, np.ascontiguousarray(risky), obstacles)
     found = np.where(fault, first_step, np.iinfo(np.int64).max)  # (B, A)
     cost = np.where(fault, np.where(obstacles.is_agent, 0.0, STATIC_COLLISION), 1.0)
     return _event(found, cost.min(axis=1, initial=1.0))
 
 
-def time_to_collision(states: Array, risky: Array, obstacles: Obstacles, *, last_step: int = TTC_LAST_STEP_V1) -> Event:
+def time_to_collision(
+    states: Array,
+    risky: Array,
+    obstacles: Obstacles,
+    *,
+    last_step: int = TTC_LAST_STEP_V1,
+    motion: Array | None = None,
+) -> Event:
     """TTC: 0 if the ego, moved on at its speed for 0, 0.3, 0.6 or 0.9 s, would run into something, else 1.
 
     Args:
@@ -39,8 +48,10 @@ def time_to_collision(states: Array, risky: Array, obstacles: Obstacles, *, last
         risky: (B, T) bool: ego in multiple lanes, off the drivable area, or its rear axle in an intersection; then
             everything that is not behind counts, otherwise only what is ahead.
         last_step: 40 in v1.1, 31 in v2.2; obstacles must reach `last_step` + 9.
+        motion: (B, T, 7) `ego_motion(states)`, to save making it again.
     """
-    first_step, violated = _hits(ego_motion(states), np.ascontiguousarray(risky), obstacles, last_step)
+    motion = ego_motion(states) if motion is None else motion
+    first_step, violated = _hits(motion, np.ascontiguousarray(risky), obstacles, last_step)
     found = np.where(violated, first_step, np.iinfo(np.int64).max)
     return _event(found, np.where(violated.any(axis=1), 0.0, 1.0))
 

@@ -74,12 +74,13 @@ def score_scene_v1(world: World, plans: Array, interval_s: float = 0.5) -> Scene
     if not keep.any():
         return _spread(out, {}, {})
     states = _drive(world, world.reference_v1, plans[keep], interval_s)
-    areas = road.ego_areas(states, road.index_roads(road_polygons(world)))
+    motion = ego_motion(states)
+    areas = road.ego_areas(states, road.index_roads(road_polygons(world)), motion=motion)
     traffic, who = obstacles_v1(world)
-    contact = no_at_fault_collisions(states, areas.risky, traffic)
+    contact = no_at_fault_collisions(states, areas.risky, traffic, motion=motion)
     risky = areas.risky | areas.rear_in_intersection
-    hit = time_to_collision(states, risky, traffic, last_step=TTC_LAST_STEP_V1)
-    direction, oncoming = road.driving_direction_compliance(states, areas.oncoming)
+    hit = time_to_collision(states, risky, traffic, last_step=TTC_LAST_STEP_V1, motion=motion)
+    direction, oncoming = road.driving_direction_compliance(states, areas.oncoming, motion=motion)
     driven = progress.raw_progress(states, world.centerline)
     product = contact.value * road.drivable_area_compliance(areas)
     best = np.maximum(driven * product, driven[0] * product[0])
@@ -137,12 +138,13 @@ class Raw:
 
 def measure_v2(world: World, states: Array, traffic: Obstacles) -> tuple[dict[str, Array], Raw]:
     """v2.2 sub-scores of states (B, 41, 11) that need no comparison between them."""
-    areas = road.ego_areas(states, road.index_roads(road_polygons(world)))
-    contact = no_at_fault_collisions(states, areas.risky, traffic)
-    hit = time_to_collision(states, areas.risky | areas.rear_in_intersection, traffic, last_step=TTC_LAST_STEP_V2)
-    crossing = areas.center_in_intersection
-    direction, oncoming = road.driving_direction_compliance(states, areas.oncoming, crossing)
-    center = ego_motion(states)[..., Motion.CENTER_X : Motion.COS]
+    motion = ego_motion(states)
+    areas = road.ego_areas(states, road.index_roads(road_polygons(world)), motion=motion)
+    contact = no_at_fault_collisions(states, areas.risky, traffic, motion=motion)
+    risky, crossing = areas.risky | areas.rear_in_intersection, areas.center_in_intersection
+    hit = time_to_collision(states, risky, traffic, last_step=TTC_LAST_STEP_V2, motion=motion)
+    direction, oncoming = road.driving_direction_compliance(states, areas.oncoming, crossing, motion=motion)
+    center = motion[..., Motion.CENTER_X : Motion.COS]
     off_center = progress.distances(center, world.centerline) > road.LANE_DISTANCE_M
     columns = {
         "no_at_fault_collisions": contact.value,

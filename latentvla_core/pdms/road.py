@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentvla_core.pdms import backend
-from latentvla_core.pdms.road_kernels import areas_numba, index_edges, lights_numba
-from latentvla_core.pdms.road_numpy import areas_numpy, lights_numpy
-from latentvla_core.pdms.state import Layer, Motion, RedLights, RoadPolygons, ego_motion, ego_points
+from latentvla_core.pdms.road_kernels import areas_numba, lights_numba, ring_edges, slab_edges
+from latentvla_core.pdms.road_numpy import areas_numpy, lights_numpy, ring_edges_numpy
+from latentvla_core.pdms.state import Motion, RedLights, RoadPolygons, ego_motion, ego_points
 from latentvla_core.types import Array
 
 ONCOMING_WINDOW = 11  # states: one second and its start
@@ -41,70 +41,53 @@ class Areas:
 
 @dataclass(frozen=True, slots=True)
 class RoadIndex:
-    """Road polygons with their edges sorted into horizontal slabs, so that a point meets only the edges beside it."""
+    """Road polygons prepared for many point tests."""
 
-    roads: RoadPolygons
-    ranges: Array
-    """(P, 4) x_min, y_min, x_max, y_max."""
     kinds: Array
     """(P,) int8: 0 drivable area, 1 lane off the route, 2 lane on the route, 3 intersection (also drivable)."""
+    ranges: Array
+    """(P, 4) x_min, y_min, x_max, y_max."""
     edges: Array
     """(E, 4) x1, y1, x2, y2, grouped by polygon."""
     edge_offsets: Array
     """(P + 1,)"""
-    slab_offsets: Array
-    """(P + 1,) first slab of each polygon."""
-    slab_starts: Array
-    """(slabs + 1,) first entry of each slab in `slab_edges`."""
-    slab_edges: Array
-    """(entries,) edge numbers."""
+    slabs: tuple[Array, Array, Array, Array] | None
+    """Edges sorted into horizontal slabs, so that a point meets only those beside it; None for NumPy. First slab of
+    each polygon (P + 1,), first edge of each slab (slabs + 1,), its extent in x (slabs, 2), edges (entries, 4)."""
 
 
 def index_roads(roads: RoadPolygons) -> RoadIndex:
-    """Prepare the polygons of one scene for many point tests."""
+    """Prepare the polygons of one scene."""
     vertices = np.ascontiguousarray(roads.ring_vertices, np.float64).reshape(-1, 2)
-    rings = np.asarray(roads.ring_offsets, np.int64)
-    owners = np.asarray(roads.polygon_ring_offsets, np.int64)
-    edges = np.concatenate([vertices, np.roll(vertices, -1, axis=0)], axis=1)
-    closing = rings[1:] - 1  # the last vertex of each ring leads back to its first
-    edges[closing, 2:] = vertices[rings[:-1]]
-    edge_offsets = rings[owners]
-    ranges = _ranges(vertices, edge_offsets)
-    slabs = index_edges(edges, edge_offsets, ranges)
-    return RoadIndex(roads, ranges, _kinds(roads), edges, edge_offsets, *slabs)
+    rings = np.ascontiguousarray(roads.ring_offsets, np.int64)
+    owners = np.ascontiguousarray(roads.polygon_ring_offsets, np.int64)
+    if backend.active() == "numba":
+        edges, offsets, ranges = ring_edges(vertices, rings, owners)
+        return RoadIndex(_kinds(roads), ranges, edges, offsets, slab_edges(edges, offsets, ranges))
+    edges, offsets, ranges = ring_edges_numpy(vertices, rings, owners)
+    return RoadIndex(_kinds(roads), ranges, edges, offsets, None)
 
 
-def _ranges(vertices: Array, offsets: Array) -> Array:
-    """(P, 4) bounding boxes of consecutive vertex groups."""
-    if len(offsets) < 2:
-        return np.zeros((0, 4))
-    low = np.minimum.reduceat(vertices, offsets[:-1], axis=0)
-    high = np.maximum.reduceat(vertices, offsets[:-1], axis=0)
-    return np.ascontiguousarray(np.concatenate([low, high], axis=1))
+_KIND_OF_LAYER = np.array([0, 1, 1, 3, 0], np.int8)  # by Layer
 
 
 def _kinds(roads: RoadPolygons) -> Array:
     """(P,) int8, see `RoadIndex.kinds`."""
-    lane = np.isin(roads.layers, [Layer.LANE, Layer.LANE_CONNECTOR])
-    kinds = np.where(lane, np.where(roads.on_route, 2, 1), 0)
-    return np.where(np.asarray(roads.layers) == Layer.INTERSECTION, 3, kinds).astype(np.int8)
+    kinds = _KIND_OF_LAYER[roads.layers]
+    return np.where((kinds == 1) & roads.on_route, np.int8(2), kinds)
 
 
-def ego_areas(states: Array, index: RoadIndex) -> Areas:
-    """Area flags of states (B, T, 11). A point on a polygon's boundary is outside (§7.1)."""
-    points = np.concatenate([ego_points(states), states[..., None, :2]], axis=-2)  # corners, centre, rear axle
-    if backend.active() == "numba":
-        flags = areas_numba(
-            np.ascontiguousarray(points),
-            index.ranges,
-            index.kinds,
-            index.edges,
-            index.slab_offsets,
-            index.slab_starts,
-            index.slab_edges,
-        )
+def ego_areas(states: Array, index: RoadIndex, *, motion: Array | None = None) -> Areas:
+    """Area flags of states (B, T, 11). A point on a polygon's boundary is outside (§7.1).
+
+    Args:
+        motion: (B, T, 7) `ego_motion(states)`, to save making it again.
+    """
+    motion = ego_motion(states) if motion is None else motion
+    if index.slabs is not None:
+        flags = areas_numba(motion, index.ranges, index.kinds, *index.slabs)
     else:
-        flags = areas_numpy(points, index.ranges, index.kinds, index.edges, index.edge_offsets)
+        flags = areas_numpy(motion, index.ranges, index.kinds, index.edges, index.edge_offsets)
     return Areas(*(flags[..., k] for k in range(5)))
 
 
@@ -113,15 +96,18 @@ def drivable_area_compliance(areas: Areas) -> Array:
     return np.where(areas.non_drivable.any(axis=-1), 0.0, 1.0)
 
 
-def driving_direction_compliance(states: Array, oncoming: Array, excused: Array | None = None) -> tuple[Array, Array]:
+def driving_direction_compliance(
+    states: Array, oncoming: Array, excused: Array | None = None, *, motion: Array | None = None
+) -> tuple[Array, Array]:
     """DDC (B,) and the most metres driven off the route's lanes within one second (B,).
 
     Args:
         states: (B, T, 11) simulated states.
         oncoming: (B, T) bool: centre in no lane of the route.
         excused: (B, T) bool steps that do not count: the centre in an intersection (v2.2); None in v1.1.
+        motion: (B, T, 7) `ego_motion(states)`, to save making it again.
     """
-    center = ego_motion(states)[..., Motion.CENTER_X : Motion.COS]
+    center = (ego_motion(states) if motion is None else motion)[..., Motion.CENTER_X : Motion.COS]
     moved = np.zeros(oncoming.shape)
     moved[..., 1:] = np.sqrt((np.diff(center, axis=-2) ** 2).sum(-1))
     moved[~oncoming if excused is None else ~oncoming | excused] = 0.0
@@ -149,8 +135,10 @@ def lane_keeping(off_center: Array, in_intersection: Array) -> Array:
         off_center: (B, T) bool: box centre more than `LANE_DISTANCE_M` from the centre line.
         in_intersection: (B, T) bool: step is skipped, the count neither grows nor restarts.
     """
-    count = np.zeros(len(off_center), np.int64)
     failed = np.zeros(len(off_center), bool)
+    if not (off_center.sum(axis=1) >= LANE_STEPS).any():  # nearly always
+        return np.ones(len(off_center))
+    count = np.zeros(len(off_center), np.int64)
     for t in range(off_center.shape[1]):
         counted = np.where(off_center[:, t], count + 1, 0)
         count = np.where(in_intersection[:, t], count, counted)

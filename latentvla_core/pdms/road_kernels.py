@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from latentvla_core.pdms.backend import kernel
+from latentvla_core.pdms.state import HALF_LENGTH_M, HALF_WIDTH_M
 
 SLAB_M = 1.0
 MAX_SLABS = 256
+SLACK_M = 1e-8
+CORNERS, CENTER, REAR = 0b1111, 0b10000, 0b100000  # bits of the six points of a step
 
 
 @kernel
@@ -15,130 +18,177 @@ def slab_of(y, low, high, count):
     """Number of the slab that height y falls into."""
     if high <= low:
         return 0
-    return min(max(int((y - low) / (high - low) * count), 0), count - 1)
+    return min(max(int((y - low) * (count / (high - low))), 0), count - 1)
 
 
 @kernel
-def index_edges(edges, offsets, ranges):
-    """Edges into slabs of equal height per polygon: slab_offsets (P + 1,), slab_starts, slab_edges (see RoadIndex)."""
+def ring_edges(vertices, rings, owners):
+    """Edges (E, 4) x1, y1, x2, y2 of all rings, their first per polygon (P + 1,), bounding boxes (P, 4)."""
+    edges, offsets = np.empty((vertices.shape[0], 4)), np.empty(owners.shape[0], np.int64)
+    ranges = np.empty((owners.shape[0] - 1, 4))
+    ranges[:, :2], ranges[:, 2:] = np.inf, -np.inf
+    for p in range(ranges.shape[0]):
+        for r in range(owners[p], owners[p + 1]):
+            for e in range(rings[r], rings[r + 1]):
+                f = e + 1 if e + 1 < rings[r + 1] else rings[r]  # the last vertex leads back to the first
+                edges[e, 0], edges[e, 1] = vertices[e, 0], vertices[e, 1]
+                edges[e, 2], edges[e, 3] = vertices[f, 0], vertices[f, 1]
+                ranges[p, 0], ranges[p, 2] = min(ranges[p, 0], edges[e, 0]), max(ranges[p, 2], edges[e, 0])
+                ranges[p, 1], ranges[p, 3] = min(ranges[p, 1], edges[e, 1]), max(ranges[p, 3], edges[e, 1])
+    for p in range(owners.shape[0]):
+        offsets[p] = rings[owners[p]]
+    return edges, offsets, ranges
+
+
+@kernel
+def slab_edges(edges, offsets, ranges):
+    """Edges by slabs of equal height: slab_offsets (P + 1,), starts (slabs + 1,), spans (slabs, 2), edges (n, 4)."""
     count = ranges.shape[0]
     slab_offsets = np.zeros(count + 1, np.int64)
     for p in range(count):
-        wanted = int((ranges[p, 3] - ranges[p, 1]) / SLAB_M) + 1
+        wanted = int(max(ranges[p, 3] - ranges[p, 1], 0.0) / SLAB_M) + 1
         slab_offsets[p + 1] = slab_offsets[p] + min(wanted, MAX_SLABS)
+    slabs_of_edges = np.empty((edges.shape[0], 2), np.int64)
     starts = np.zeros(slab_offsets[count] + 1, np.int64)
-    for fill in range(2):  # first count the entries of each slab, then write them
-        if fill == 1:
-            for s in range(len(starts) - 1):
-                starts[s + 1] += starts[s]
-            entries = np.empty(starts[-1], np.int64)
-            cursor = starts[:-1].copy()
-        for p in range(count):
-            low, high, first = ranges[p, 1], ranges[p, 3], slab_offsets[p]
-            slabs = slab_offsets[p + 1] - first
-            for e in range(offsets[p], offsets[p + 1]):
-                a = slab_of(min(edges[e, 1], edges[e, 3]), low, high, slabs)
-                b = slab_of(max(edges[e, 1], edges[e, 3]), low, high, slabs)
-                for s in range(first + a, first + b + 1):
-                    if fill == 0:
-                        starts[s + 1] += 1
-                    else:
-                        entries[cursor[s]] = e
-                        cursor[s] += 1
-    return slab_offsets, starts, entries
+    for p in range(count):
+        first, slabs = slab_offsets[p], slab_offsets[p + 1] - slab_offsets[p]
+        for e in range(offsets[p], offsets[p + 1]):
+            a = first + slab_of(min(edges[e, 1], edges[e, 3]), ranges[p, 1], ranges[p, 3], slabs)
+            b = first + slab_of(max(edges[e, 1], edges[e, 3]), ranges[p, 1], ranges[p, 3], slabs)
+            slabs_of_edges[e, 0], slabs_of_edges[e, 1] = a, b
+            for s in range(a, b + 1):
+                starts[s + 1] += 1
+    starts = np.cumsum(starts)
+    spans, sorted_edges = np.empty((slab_offsets[count], 2)), np.empty((starts[-1], 4))
+    spans[:, 0], spans[:, 1] = np.inf, -np.inf
+    cursor = starts.copy()
+    for p in range(count):
+        height = (ranges[p, 3] - ranges[p, 1]) / (slab_offsets[p + 1] - slab_offsets[p])
+        for e in range(offsets[p], offsets[p + 1]):
+            x1, y1, x2, y2 = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]
+            run = (x2 - x1) / (y2 - y1) if y1 != y2 else 0.0
+            for s in range(slabs_of_edges[e, 0], slabs_of_edges[e, 1] + 1):
+                k = cursor[s]
+                cursor[s] = k + 1
+                sorted_edges[k, 0], sorted_edges[k, 1], sorted_edges[k, 2], sorted_edges[k, 3] = x1, y1, x2, y2
+                start, end = x1, x2
+                if run != 0.0:  # only the part of the edge inside the slab
+                    low = ranges[p, 1] + (s - slab_offsets[p]) * height - SLACK_M
+                    high = low + height + 2 * SLACK_M
+                    start = x1 + run * (max(low, min(y1, y2)) - y1)
+                    end = x1 + run * (min(high, max(y1, y2)) - y1)
+                spans[s, 0] = min(spans[s, 0], min(start, end) - SLACK_M)
+                spans[s, 1] = max(spans[s, 1], max(start, end) + SLACK_M)
+    return slab_offsets, starts, spans, sorted_edges
 
 
 @kernel
-def _crosses(x, y, x1, y1, x2, y2):
+def crossing(x, y, x1, y1, x2, y2):
     """1 if the ray to the right of the point crosses the edge, 0 if not, 2 if the point lies on the edge."""
-    if y1 == y2:
-        return 2 if y == y1 and min(x1, x2) <= x <= max(x1, x2) else 0
-    if y < min(y1, y2) or y > max(y1, y2):
+    if (y1 > y) == (y2 > y):  # a vertex at the point's height counts as below
+        if y1 == y and y2 == y:
+            return 2 if min(x1, x2) <= x <= max(x1, x2) else 0
+        return 2 if (y1 == y and x1 == x) or (y2 == y and x2 == x) else 0
+    if x < x1 and x < x2:
+        return 1
+    if x > x1 and x > x2:
         return 0
     side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)
     if side == 0.0:
         return 2
-    if y == max(y1, y2):  # each vertex belongs to the edge that starts below it
-        return 0
     return 1 if (side > 0.0) == (y2 > y1) else 0
 
 
 @kernel
-def inside(x, y, box, edges, first_slab, slabs, starts, entries):
-    """Is the point strictly inside the polygon (even-odd over all rings)?"""
-    if x <= box[0] or x >= box[2] or y <= box[1] or y >= box[3]:
-        return False
-    s = first_slab + slab_of(y, box[1], box[3], slabs)
-    odd = False
-    for k in range(starts[s], starts[s + 1]):
-        e = entries[k]
-        hit = _crosses(x, y, edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3])
-        if hit == 2:
-            return False
-        if hit == 1:
-            odd = not odd
-    return odd
+def _place_points(motion, xs, ys):
+    """Front-left, rear-left, rear-right, front-right corner, centre and rear axle per step: motion (T, 7) → (T, 6)."""
+    for t in range(motion.shape[0]):
+        ahead_x, ahead_y = HALF_LENGTH_M * motion[t, 4], HALF_LENGTH_M * motion[t, 5]
+        left_x, left_y = -HALF_WIDTH_M * motion[t, 5], HALF_WIDTH_M * motion[t, 4]
+        x, y = motion[t, 2], motion[t, 3]
+        xs[t, 0], ys[t, 0] = x + ahead_x + left_x, y + ahead_y + left_y
+        xs[t, 1], ys[t, 1] = x - ahead_x + left_x, y - ahead_y + left_y
+        xs[t, 2], ys[t, 2] = x - ahead_x - left_x, y - ahead_y - left_y
+        xs[t, 3], ys[t, 3] = x + ahead_x - left_x, y + ahead_y - left_y
+        xs[t, 4], ys[t, 4] = x, y
+        xs[t, 5], ys[t, 5] = motion[t, 0], motion[t, 1]
+
+
+@kernel
+def _points_inside(xs, ys, done, box, first, slabs, starts, spans, edges, held):
+    """Bit c of held[t]: point c of step t is strictly inside one polygon (even-odd over its rings; edges are outside).
+
+    Points whose bit is set in done[t] are not looked at.
+    """
+    left, low, right, high = box
+    per_m = slabs / (high - low) if high > low else 0.0
+    for t in range(xs.shape[0]):
+        held[t] = 0
+        for c in range(6):
+            x, y = xs[t, c], ys[t, c]
+            if done[t] & (1 << c) or x <= left or x >= right or y <= low or y >= high:
+                continue
+            s = first + min(int((y - low) * per_m), slabs - 1)
+            if x < spans[s, 0] or x > spans[s, 1]:
+                continue
+            odd = 0
+            for e in range(starts[s], starts[s + 1]):
+                hit = crossing(x, y, edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3])
+                if hit == 2:
+                    odd = 0
+                    break
+                odd ^= hit
+            held[t] |= odd << c
+
+
+@kernel
+def _count(kind, held, covered, lanes, flags):
+    """Add what one polygon of a kind holds at one step: flags are whole, on the route, centre and rear crossing."""
+    corners = held & CORNERS
+    if kind == 1 or kind == 2:
+        flags[0] |= corners == CORNERS
+        flags[1] |= kind == 2 and held & CENTER != 0
+        return covered, lanes + (corners != 0)
+    if kind == 3:
+        flags[2] |= held & CENTER != 0
+        flags[3] |= held & REAR != 0
+    return covered | corners, lanes
+
+
+@kernel
+def areas_numba(motion, ranges, kinds, slab_offsets, starts, spans, edges):
+    """(B, T, 5) bool flags in the order of `road.Areas`, from `Motion` columns (B, T, 7)."""
+    count, length = motion.shape[0], motion.shape[1]
+    out = np.empty((count, length, 5), np.bool_)
+    xs, ys = np.empty((length, 6)), np.empty((length, 6))
+    held, covered, lanes = np.empty(length, np.int64), np.empty(length, np.int64), np.empty(length, np.int64)
+    none, flags = np.zeros(length, np.int64), np.empty((length, 4), np.bool_)
+    for i in range(count):
+        _place_points(motion[i], xs, ys)
+        low_x, high_x, low_y, high_y = xs.min(), xs.max(), ys.min(), ys.max()
+        covered[:], lanes[:], flags[:] = 0, 0, False
+        for p in range(ranges.shape[0]):
+            box = (ranges[p, 0], ranges[p, 1], ranges[p, 2], ranges[p, 3])
+            if low_x >= box[2] or high_x <= box[0] or low_y >= box[3] or high_y <= box[1]:
+                continue
+            done = covered if kinds[p] == 0 else none  # only its corners count, and only once
+            first = slab_offsets[p]
+            _points_inside(xs, ys, done, box, first, slab_offsets[p + 1] - first, starts, spans, edges, held)
+            for t in range(length):
+                if held[t] != 0:
+                    covered[t], lanes[t] = _count(kinds[p], held[t], covered[t], lanes[t], flags[t])
+        for t in range(length):
+            out[i, t, 0] = lanes[t] > 1 and not flags[t, 0]
+            out[i, t, 1] = covered[t] != CORNERS
+            out[i, t, 2] = not flags[t, 1]
+            out[i, t, 3], out[i, t, 4] = flags[t, 2], flags[t, 3]
+    return out
 
 
 @kernel
 def _bounds(points):
-    """x_min, y_min, x_max, y_max of points (..., 2) given as (n, 2)."""
+    """x_min, y_min, x_max, y_max of points (n, 2)."""
     return points[:, 0].min(), points[:, 1].min(), points[:, 0].max(), points[:, 1].max()
-
-
-@kernel
-def _step_flags(points, near, ranges, kinds, edges, slab_offsets, starts, entries, out):
-    """The five flags of one step: points (6, 2) are four corners, centre, rear axle; near: polygon numbers."""
-    covered = np.zeros(4, np.bool_)
-    lanes, whole, on_route, center_cross, rear_cross = 0, False, False, False, False
-    low_x, low_y, high_x, high_y = _bounds(points)
-    for p in near:
-        if low_x > ranges[p, 2] or high_x < ranges[p, 0] or low_y > ranges[p, 3] or high_y < ranges[p, 1]:
-            continue
-        kind, corners = kinds[p], 0
-        first, slabs = slab_offsets[p], slab_offsets[p + 1] - slab_offsets[p]
-        for c in range(4):
-            if (kind == 0 or kind == 3) and covered[c]:
-                continue
-            if inside(points[c, 0], points[c, 1], ranges[p], edges, first, slabs, starts, entries):
-                corners += 1
-                if kind == 0 or kind == 3:
-                    covered[c] = True
-        if kind == 1 or kind == 2:
-            lanes += corners > 0
-            whole = whole or corners == 4
-        if kind == 2 and not on_route:
-            on_route = inside(points[4, 0], points[4, 1], ranges[p], edges, first, slabs, starts, entries)
-        if kind == 3:
-            center_cross = center_cross or inside(
-                points[4, 0], points[4, 1], ranges[p], edges, first, slabs, starts, entries
-            )
-            rear_cross = rear_cross or inside(
-                points[5, 0], points[5, 1], ranges[p], edges, first, slabs, starts, entries
-            )
-    out[0] = lanes > 1 and not whole
-    out[1] = not covered.all()
-    out[2] = not on_route
-    out[3], out[4] = center_cross, rear_cross
-
-
-@kernel
-def areas_numba(points, ranges, kinds, edges, slab_offsets, starts, entries):
-    """(B, T, 5) bool flags in the order of `road.Areas`, from points (B, T, 6, 2)."""
-    count, length = points.shape[0], points.shape[1]
-    out = np.empty((count, length, 5), np.bool_)
-    near = np.empty(ranges.shape[0], np.int64)
-    for i in range(count):
-        low_x, low_y, high_x, high_y = _bounds(points[i].reshape(-1, 2))
-        found = 0
-        for p in range(ranges.shape[0]):
-            box = ranges[p]
-            if not (low_x > box[2] or high_x < box[0] or low_y > box[3] or high_y < box[1]):
-                near[found] = p
-                found += 1
-        for t in range(length):
-            _step_flags(points[i, t], near[:found], ranges, kinds, edges, slab_offsets, starts, entries, out[i, t])
-    return out
 
 
 @kernel
@@ -187,7 +237,7 @@ def box_meets_ring(corners, ring):
                 ring[e, 0], ring[e, 1], ring[f, 0], ring[f, 1],
             ):  # fmt: skip
                 return True
-        hit = _crosses(corners[0, 0], corners[0, 1], ring[e, 0], ring[e, 1], ring[f, 0], ring[f, 1])
+        hit = crossing(corners[0, 0], corners[0, 1], ring[e, 0], ring[e, 1], ring[f, 0], ring[f, 1])
         odd = odd != (hit == 1)
     return odd or _in_box(corners, ring[0, 0], ring[0, 1])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
+from latentvla_core.pdms.state import Motion, motion_points
 from latentvla_core.types import Array
 
 
@@ -21,9 +22,22 @@ def inside_numpy(points: Array, edges: Array) -> Array:
     return (crossed.sum(axis=1) % 2 == 1) & ~on_edge.any(axis=1)
 
 
-def areas_numpy(points: Array, ranges: Array, kinds: Array, edges: Array, edge_offsets: Array) -> Array:
-    """Twin of `areas_numba`: (B, T, 5) flags from points (B, T, 6, 2)."""
-    flat = points.reshape(-1, 6, 2)
+def ring_edges_numpy(vertices: Array, rings: Array, owners: Array) -> tuple[Array, Array, Array]:
+    """Twin of `ring_edges`: edges (E, 4), their first per polygon (P + 1,), bounding boxes (P, 4)."""
+    edges = np.concatenate([vertices, np.roll(vertices, -1, axis=0)], axis=1)
+    edges[rings[1:] - 1, 2:] = vertices[rings[:-1]]  # the last vertex of each ring leads back to its first
+    offsets = rings[owners]
+    if len(offsets) < 2:
+        return edges, offsets, np.zeros((0, 4))
+    low = np.minimum.reduceat(vertices, offsets[:-1], axis=0)
+    high = np.maximum.reduceat(vertices, offsets[:-1], axis=0)
+    return edges, offsets, np.concatenate([low, high], axis=1)
+
+
+def areas_numpy(motion: Array, ranges: Array, kinds: Array, edges: Array, edge_offsets: Array) -> Array:
+    """Twin of `areas_numba`: (B, T, 5) flags from `Motion` columns (B, T, 7)."""
+    points = np.concatenate([motion_points(motion), motion[..., None, : Motion.CENTER_X]], axis=-2)
+    flat = points.reshape(-1, 6, 2)  # corners, centre, rear axle
     steps = len(flat)
     covered, lanes, whole = np.zeros((steps, 4), bool), np.zeros(steps, np.int64), np.zeros(steps, bool)
     on_route, crossing = np.zeros(steps, bool), np.zeros((steps, 2), bool)

@@ -17,6 +17,7 @@ DT_S = 0.1
 NUM_STEPS = 40  # simulated steps; a trajectory has NUM_STEPS + 1 states (pdms.md §1)
 HALF_LENGTH_M = Vehicle.LENGTH_M / 2
 HALF_WIDTH_M = Vehicle.WIDTH_M / 2
+_IS_AGENT = np.array([True, True, True, False, False, False, False, True])  # by ObjectClass
 AGENT_CLASSES = (ObjectClass.VEHICLE, ObjectClass.PEDESTRIAN, ObjectClass.BICYCLE, ObjectClass.EGO)
 
 
@@ -67,16 +68,18 @@ class Obstacles:
     def of(corners: Array, valid: Array, classes: Array, speed_mps: Array, step_row: Array | None = None) -> Obstacles:
         """Obstacles from `World` columns: corners (N, A, 4, 2), valid (N, A), classes (A,), speed (A,)."""
         rows = np.arange(len(corners)) if step_row is None else step_row
+        first, second, third, fourth = (corners[:, :, k] for k in range(4))
         boxes = np.empty((*corners.shape[:2], 6))
-        np.mean(corners, axis=2, out=boxes[..., 0:2])
-        boxes[..., 2:4] = (corners[:, :, 0] - corners[:, :, 1]) / 2
-        boxes[..., 4:6] = (corners[:, :, 1] - corners[:, :, 2]) / 2
-        reach = np.hypot(boxes[..., 2], boxes[..., 3]) + np.hypot(boxes[..., 4], boxes[..., 5])
+        boxes[..., 0:2] = (first + second + third + fourth) / 4
+        boxes[..., 2:4] = (first - second) / 2
+        boxes[..., 4:6] = (second - third) / 2
+        sides = np.sqrt(boxes[..., 2::2] ** 2 + boxes[..., 3::2] ** 2)
+        reach = sides[..., 0] + sides[..., 1]
         return Obstacles(
             boxes,
             reach,
             np.ascontiguousarray(valid, np.bool_),
-            np.isin(classes, AGENT_CLASSES),
+            _IS_AGENT[classes],
             np.ascontiguousarray(speed_mps, np.float64),
             np.ascontiguousarray(rows, np.int64),
         )
@@ -110,16 +113,6 @@ class RedLights:
     """(T, R) bool: red at that step."""
 
 
-def ego_points(states: Array) -> Array:
-    """(..., 5, 2) box corners (front-left, rear-left, rear-right, front-right) and box centre of states (..., 11)."""
-    cos, sin = np.cos(states[..., State.YAW]), np.sin(states[..., State.YAW])
-    center = states[..., :2] + Vehicle.REAR_AXLE_TO_CENTER_M * np.stack([cos, sin], axis=-1)
-    ahead = HALF_LENGTH_M * np.stack([cos, sin], axis=-1)
-    left = HALF_WIDTH_M * np.stack([-sin, cos], axis=-1)
-    parts = [center + ahead + left, center - ahead + left, center - ahead - left, center + ahead - left, center]
-    return np.stack(parts, axis=-2)
-
-
 def ego_speed(states: Array) -> Array:
     """(...,) speed of states (..., 11), m/s."""
     return np.hypot(states[..., State.VX], states[..., State.VY])
@@ -147,6 +140,20 @@ def ego_motion(states: Array) -> Array:
     out[..., Motion.CENTER_X : Motion.COS] = states[..., :2] + Vehicle.REAR_AXLE_TO_CENTER_M * ahead
     out[..., Motion.SPEED] = ego_speed(states)
     return out
+
+
+def motion_points(motion: Array) -> Array:
+    """(..., 5, 2) front-left, rear-left, rear-right, front-right corner and centre of the box, of motion (..., 7)."""
+    center, direction = motion[..., Motion.CENTER_X : Motion.COS], motion[..., Motion.COS : Motion.SPEED]
+    ahead = HALF_LENGTH_M * direction
+    left = HALF_WIDTH_M * np.stack([-direction[..., 1], direction[..., 0]], axis=-1)
+    parts = [center + ahead + left, center - ahead + left, center - ahead - left, center + ahead - left, center]
+    return np.stack(parts, axis=-2)
+
+
+def ego_points(states: Array) -> Array:
+    """(..., 5, 2) the same of states (..., 11)."""
+    return motion_points(ego_motion(states))
 
 
 @dataclass(frozen=True, slots=True)
