@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 
 from latentvla_core.geometry import wrap
-from latentvla_core.pdms.observation import Detections
+from latentvla_core.pdms.observation import Detections, exterior_rings
 from latentvla_core.pdms.state import DT_S, NUM_STEPS, Obstacles, RedLights, ego_points
 from latentvla_core.types import Array, ObjectClass, Pose
 
@@ -48,18 +48,16 @@ class Forecast:
     ignored: tuple[str, ...]
     """Tokens of what overlaps the ego, in the devkit's names (red_light_<id>)."""
 
-    def obstacles(self) -> Obstacles:
-        """For scoring: step t meets the map of t // 2."""
+    def obstacles(self, origin_m: Array) -> Obstacles:
+        """For scoring, minus an origin (2,): step t meets the map of t // 2."""
         steps = np.arange((NUM_MAPS - 1) * STEPS_PER_MAP + 1) // STEPS_PER_MAP
         present = np.ones(self.corners.shape[:2], bool)
-        return Obstacles.of(self.corners, present, self.classes, self.speed_mps, steps)
+        return Obstacles.of(self.corners - origin_m, present, self.classes, self.speed_mps, steps)
 
-    def red_lights(self) -> RedLights:
-        """For scoring: red all the time."""
-        rings = [shapely.get_coordinates(shapely.get_exterior_ring(shape))[:-1] for shape in self.all_lights]
-        offsets = np.concatenate([[0], np.cumsum([len(ring) for ring in rings])]).astype(np.int64)
-        vertices = np.concatenate(rings) if rings else np.zeros((0, 2))
-        return RedLights(vertices, offsets, np.ones((NUM_STEPS + 1, len(rings)), bool))
+    def red_lights(self, origin_m: Array) -> RedLights:
+        """For scoring, minus an origin (2,): red all the time."""
+        vertices, offsets = exterior_rings(self.all_lights, origin_m)
+        return RedLights(vertices, offsets, np.ones((NUM_STEPS + 1, len(self.all_lights)), bool))
 
 
 def forecast(ego_state: Array, objects: Detections, red_lights: Mapping[str, Any]) -> Forecast:

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 
 from latentvla_core.geometry import box_corners, wrap
-from latentvla_core.pdms.forecast import NUM_MAPS, STEPS_PER_MAP, Forecast
+from latentvla_core.pdms.forecast import STEPS_PER_MAP, Forecast
 from latentvla_core.pdms.path import Path
 from latentvla_core.pdms.quads import nearest_quads
 from latentvla_core.pdms.route import center_pose
@@ -79,9 +79,9 @@ def unroll(paths: Sequence[Path], speed_limit_mps: float, ego_state: Array, expe
     targets = np.array(SPEED_FRACTIONS) * speed_limit_mps
     starts = [float(path.project(ego_state[:2])) for path in paths]
     reach = targets.max() * TRAJECTORY_STEPS * DT_S
-    corridors = tuple(corridor(path, s, reach, expected) for path, s in zip(paths, starts))
+    corridors = tuple(corridor(path, s, reach, expected) for path, s in zip(paths, starts, strict=True))
     runs = []
-    for lane, start in zip(corridors, starts):
+    for lane, start in zip(corridors, starts, strict=True):
         run = _start(lane.path, start, float(ego_state[State.VX]), targets, NUM_STEPS, expected, lane)
         _advance(run, 1, NUM_STEPS)
         runs.append(run)

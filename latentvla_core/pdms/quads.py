@@ -14,7 +14,8 @@ def nearest_quads(egos: Array, quads: Array, allowed: Array) -> tuple[Array, Arr
 
     allowed (B, A) bool: which ones count; without any the distance is inf and the index -1. Overlapping boxes are at 0.
     """
-    args = np.ascontiguousarray(egos), np.ascontiguousarray(quads), np.ascontiguousarray(allowed)
+    near = egos[0, 0]  # global coordinates are large: take them off before anything is multiplied
+    args = np.ascontiguousarray(egos - near), np.ascontiguousarray(quads - near), np.ascontiguousarray(allowed)
     return _nearest_numba(*args) if backend.active() == "numba" else _nearest_numpy(*args)
 
 

@@ -37,10 +37,17 @@ NUM_POLICIES = len(SPEED_FRACTIONS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerScene:
-    """What the planner knows, in local coordinates."""
+    """What the planner knows, in global coordinates.
+
+    Several choices of the planner hang on the last bits of global coordinates: policies whose progress is the same
+    but for rounding, and the end cap of a corridor that ends on two vertices 1e-9 m apart (where lanes meet). Local
+    coordinates would be more exact, and choose differently.
+    """
 
     ego_state: Array
     """(11,)"""
+    origin_m: Array
+    """(2,) what is taken off for the geometry that needs no such care."""
     objects: Detections
     """Of the current frame."""
     centerline: Array
@@ -50,6 +57,7 @@ class PlannerScene:
     red_lights: Mapping[str, Any]
     """Connectors of the corrected route that are red now: id → shapely polygon."""
     roads: RoadPolygons
+    """Drivable map, minus origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +108,14 @@ def plan_reference(scene: PlannerScene) -> Reference:
 
 def _scores(scene: PlannerScene, states: Array, expected: Forecast) -> tuple[Array, Array]:
     """(15,) PDMS v1.1 and (15,) EPDMS v2.2 (without two-frame comfort, history comfort 1) of driven states."""
+    driven = progress.raw_progress(states, scene.centerline)
+    states = states - np.concatenate([scene.origin_m, np.zeros(states.shape[-1] - 2)])
+    centerline = scene.centerline - [*scene.origin_m, 0.0]
     areas = road.ego_areas(states, road.index_roads(scene.roads))
-    traffic = expected.obstacles()
+    traffic = expected.obstacles(scene.origin_m)
     contact = no_at_fault_collisions(states, areas.risky, traffic).value
     risky = areas.risky | areas.rear_in_intersection
     inside = road.drivable_area_compliance(areas)
-    driven = progress.raw_progress(states, scene.centerline)
     shared = {"no_at_fault_collisions": contact, "drivable_area_compliance": inside}
     v1 = shared | {
         "ego_progress": progress.ego_progress_v1(driven, contact * inside, _best(driven * contact * inside)),
@@ -114,10 +124,10 @@ def _scores(scene: PlannerScene, states: Array, expected: Forecast) -> tuple[Arr
     }
     crossing = areas.center_in_intersection
     middle = ego_motion(states)[..., Motion.CENTER_X : Motion.COS]
-    off_center = progress.distances(middle, scene.centerline) > road.LANE_DISTANCE_M
+    off_center = progress.distances(middle, centerline) > road.LANE_DISTANCE_M
     v2 = shared | {
         "driving_direction_compliance": road.driving_direction_compliance(states, areas.oncoming, crossing)[0],
-        "traffic_light_compliance": road.traffic_light_compliance(states, expected.red_lights()),
+        "traffic_light_compliance": road.traffic_light_compliance(states, expected.red_lights(scene.origin_m)),
         "time_to_collision_within_bound": time_to_collision(states, risky, traffic, last_step=TTC_LAST_STEP_V2).value,
         "lane_keeping": road.lane_keeping(off_center, crossing),
         "history_comfort": np.ones(len(states)),

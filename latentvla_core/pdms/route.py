@@ -58,7 +58,7 @@ def _join_start(pose: Array, route: list[str], index: MapIndex) -> list[str]:
 def _fill_gaps(blocks: list[str], index: MapIndex) -> list[str]:
     """§13.1, 2: insert the blocks between two that are not linked, where a search finds them."""
     out = blocks[:1]
-    for here, after in zip(blocks, blocks[1:]):
+    for here, after in zip(blocks[:-1], blocks[1:], strict=True):
         if here not in index.blocks_before(after):
             path = search_blocks(here, {after}, DEPTH_FORWARD, index.blocks_after)
             out += path[1:-1]  # empty for a path of two blocks or none

@@ -141,31 +141,39 @@ def _build(scene: Scene, index: MapIndex) -> World:
     lanes = index.lanes_of_blocks(blocks)
     road = _road(pose, lanes, index, origin)
     start = starting_lane(pose, lanes, road.pop("touching"), index)
-    line = centerline(start, blocks, lanes, index) - [*origin, 0.0]
-    ego = history.ego_state(current) - [*origin, *np.zeros(history.NUM_STATES - 2)]
+    line = centerline(start, blocks, lanes, index)
+    ego = history.ego_state(current)
     found = {**_identity(scene, origin), **objects, **_lights(scene, logged, index, origin), **road}
     reference = plan_reference(
         PlannerScene(
             ego_state=ego,
-            objects=observation.detections(current).moved(-origin),
+            origin_m=origin,
+            objects=observation.detections(current),
             centerline=line,
             speed_limit_mps=start.speed_limit_mps,
-            red_lights=_red_now(scene, lanes, index, origin),
+            red_lights=_red_now(scene, lanes, index),
             roads=RoadPolygons(*(road[name] for name in ROAD_COLUMNS)),
         )
     )
     return World(
         **found,
-        ego_state=ego,
-        centerline=line,
+        ego_state=_less(ego, origin),
+        centerline=_less(line, origin),
         route_lane_ids=lanes,
-        reference_v1=reference.poses_v1,
-        reference_v2=reference.poses_v2,
+        reference_v1=_less(reference.poses_v1, origin),
+        reference_v2=_less(reference.poses_v2, origin),
         **_driver(scene, origin),
         has_v1=len(scene.future) >= FUTURE_V1,
         valid=True,
         reason="",
     )
+
+
+def _less(states: Array, origin: Array) -> Array:
+    """Poses or states (..., 2+) minus origin (2,), which is exact."""
+    out = np.array(states, np.float64)
+    out[..., :2] -= origin
+    return out
 
 
 def _check(scene: Scene) -> None:
@@ -210,7 +218,7 @@ def _objects(scene: Scene, origin: Array) -> dict[str, Any]:
         "object_corners": corners,
         "object_valid": valid,
         "object_valid_v2": valid_v2,
-        "object_overlaps_ego": overlaps(scene.current.ego_pose - [*origin, 0.0], corners[0]),
+        "object_overlaps_ego": overlaps(_less(scene.current.ego_pose, origin), corners[0]),
     }
 
 
@@ -238,10 +246,10 @@ def _lights(scene: Scene, logged: Sequence[str], index: MapIndex, origin: Array)
     return {"light_ids": ids, "light_vertices": vertices, "light_offsets": offsets, "light_active": active}
 
 
-def _red_now(scene: Scene, lanes: Sequence[str], index: MapIndex, origin: Array) -> dict[str, Any]:
-    """Connectors of the corrected route that are red now, for the planner: id → polygon in local coordinates."""
+def _red_now(scene: Scene, lanes: Sequence[str], index: MapIndex) -> dict[str, Any]:
+    """Connectors of the corrected route that are red now, for the planner: id → polygon, global."""
     ids, shapes, _ = observation.red_lights([scene.current], lanes, index, 1)
-    return dict(zip(ids, shapely.transform(shapes, lambda xy: xy - origin), strict=True))
+    return dict(zip(ids, shapes, strict=True))
 
 
 def _road(pose: Array, lanes: Sequence[str], index: MapIndex, origin: Array) -> dict[str, Any]:
@@ -268,7 +276,7 @@ def _driver(scene: Scene, origin: Array) -> dict[str, Any]:
     human = history.human_poses(scene.current, scene.future)
     original = len(scene.token) != SYNTHETIC_TOKEN_LENGTH
     return {
-        "history_states": past - [*origin, *np.zeros(history.NUM_STATES - 2)],
+        "history_states": _less(past, origin),
         "human_poses": human if original else np.full_like(human, np.nan),
         "human_valid": bool(original and np.isfinite(human).all()),
     }
@@ -280,7 +288,7 @@ def _unusable(scene: Scene, reason: str) -> World:
     none, nowhere, steps = np.zeros(0), np.full((STEPS_V1, 3), np.nan), history.NUM_STATES
     return World(
         **_identity(scene, origin),
-        ego_state=history.ego_state(scene.current) - [*origin, *np.zeros(steps - 2)],
+        ego_state=_less(history.ego_state(scene.current), origin),
         object_tokens=(),
         object_classes=none.astype(np.int8),
         object_speed_mps=none,
