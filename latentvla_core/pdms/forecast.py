@@ -18,6 +18,7 @@ from latentvla_core.pdms.state import DT_S, NUM_STEPS, Obstacles, RedLights, ego
 from latentvla_core.types import Array, ObjectClass, Pose
 
 RADIUS_M = 100.0
+TREE_NODE_CAPACITY = 10
 STEPS_PER_MAP = 2
 NUM_MAPS = 26  # 5 s
 LIMITS = (  # classes and how many of the nearest are kept
@@ -30,34 +31,49 @@ LIMITS = (  # classes and how many of the nearest are kept
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Boxes over 5 s and the red lights of now, without what overlaps the ego: the planner ignores that."""
+    """Boxes over 5 s and the red lights of now. The planner passes over what overlaps the ego now (`*_ignored`)."""
 
-    tokens: tuple[str, ...]
-    classes: Array
-    """(A,) int8 `ObjectClass`."""
+    objects: Detections
+    """(A) static objects, vehicles, pedestrians, bicycles; each group by distance from the ego."""
     speed_mps: Array
     """(A,)"""
-    heading_rad: Array
-    """(A,)"""
     corners: Array
-    """(N, A, 4, 2) at 0, 0.2, … 5 s."""
+    """(N, A, 4, 2) at 0, 0.2, … 5 s, global."""
+    ignored: Array
+    """(A,) bool: the box touches the ego's."""
+    light_ids: tuple[str, ...]
+    """(R) red connectors of the route."""
     lights: Array
-    """(R,) shapely polygons of red connectors that the planner stops at."""
-    all_lights: Array
-    """(R',) red connectors, those that the ego stands in included: the scorer's."""
-    ignored: tuple[str, ...]
-    """Tokens of what overlaps the ego, in the devkit's names (red_light_<id>)."""
+    """(R,) their shapely polygons, global."""
+    light_ignored: Array
+    """(R,) bool: the ego's box lies within."""
+
+    @property
+    def ignored_tokens(self) -> tuple[str, ...]:
+        """What is passed over, in the devkit's names."""
+        lights = [f"red_light_{id_}" for id_ in np.array(self.light_ids, object)[self.light_ignored]]
+        return tuple(np.array(self.objects.tokens, object)[self.ignored]) + tuple(lights)
 
     def obstacles(self, origin_m: Array) -> Obstacles:
         """For scoring, minus an origin (2,): step t meets the map of t // 2."""
         steps = np.arange((NUM_MAPS - 1) * STEPS_PER_MAP + 1) // STEPS_PER_MAP
-        present = np.ones(self.corners.shape[:2], bool)
-        return Obstacles.of(self.corners - origin_m, present, self.classes, self.speed_mps, steps)
+        who = np.flatnonzero(~self.ignored)
+        boxes = self.corners[:, who] - origin_m
+        present = np.ones(boxes.shape[:2], bool)
+        return Obstacles.of(boxes, present, self.objects.classes[who], self.speed_mps[who], steps)
 
     def red_lights(self, origin_m: Array) -> RedLights:
-        """For scoring, minus an origin (2,): red all the time."""
-        vertices, offsets = exterior_rings(self.all_lights, origin_m)
-        return RedLights(vertices, offsets, np.ones((NUM_STEPS + 1, len(self.all_lights)), bool))
+        """For scoring, minus an origin (2,): red all the time, also where the ego stands in one."""
+        vertices, offsets = exterior_rings(self.lights, origin_m)
+        return RedLights(vertices, offsets, np.ones((NUM_STEPS + 1, len(self.lights)), bool))
+
+    def query_order(self, index: int, area: Any) -> Array:
+        """Objects (0 … A - 1) and lights (A …) of map `index` that meet an area, in the order the devkit's tree gives.
+
+        Only where two of them are equally far does the order matter: both overlap the ego.
+        """
+        shapes = np.concatenate([shapely.polygons(self.corners[index]), self.lights])
+        return shapely.STRtree(shapes, node_capacity=TREE_NODE_CAPACITY).query(area, predicate="intersects")
 
 
 def forecast(ego_state: Array, objects: Detections, red_lights: Mapping[str, Any]) -> Forecast:
@@ -65,20 +81,16 @@ def forecast(ego_state: Array, objects: Detections, red_lights: Mapping[str, Any
     ego_box = ego_points(ego_state)
     near = objects.take(_nearest(ego_box[4], objects))
     ego = shapely.Polygon(ego_box[:4])
-    hit = shapely.intersects(shapely.polygons(near.corners), ego) if len(near.tokens) else np.zeros(0, bool)
-    kept = near.take(np.flatnonzero(~hit))
-    inside = {id_ for id_, shape in red_lights.items() if shapely.within(ego, shape)}
-    ignored = [token for token, is_hit in zip(near.tokens, hit, strict=True) if is_hit]
-    speed = np.hypot(kept.velocities_mps[:, 0], kept.velocities_mps[:, 1])
+    lights = np.array(list(red_lights.values()), object)
+    speed = np.hypot(near.velocities_mps[:, 0], near.velocities_mps[:, 1])
     return Forecast(
-        tokens=kept.tokens,
-        classes=kept.classes,
+        objects=near,
         speed_mps=speed,
-        heading_rad=kept.poses[:, Pose.YAW],
-        corners=_move(kept, speed),
-        lights=np.array([shape for id_, shape in red_lights.items() if id_ not in inside], object),
-        all_lights=np.array(list(red_lights.values()), object),
-        ignored=tuple(ignored + [f"red_light_{id_}" for id_ in red_lights if id_ in inside]),
+        corners=_move(near, speed),
+        ignored=shapely.intersects(shapely.polygons(near.corners), ego),
+        light_ids=tuple(red_lights),
+        lights=lights,
+        light_ignored=shapely.within(ego, lights).astype(bool),
     )
 
 

@@ -16,7 +16,7 @@ import shapely
 from latentvla_core.geometry import box_corners, wrap
 from latentvla_core.pdms.forecast import STEPS_PER_MAP, Forecast
 from latentvla_core.pdms.path import Path
-from latentvla_core.pdms.quads import nearest_quads
+from latentvla_core.pdms.quads import quad_distances
 from latentvla_core.pdms.route import center_pose
 from latentvla_core.pdms.state import DT_S, HALF_LENGTH_M, HALF_WIDTH_M, NUM_STEPS, State
 from latentvla_core.types import Array, Pose, Vehicle
@@ -50,9 +50,11 @@ class Corridor:
     progress_m: Array
     """(N, A) arc length of the polygon's centroid; NaN outside the corridor."""
     lights: Array
-    """(R,) shapely polygons of the red lights in the corridor."""
+    """(R',) which red lights meet the corridor."""
     light_progress_m: Array
-    """(R,)"""
+    """(R',)"""
+    area: Any
+    """shapely polygon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,12 @@ def corridor(path: Path, start_m: float, reach_m: float, expected: Forecast) -> 
     line = path.piece(start_m, start_m + reach_m)
     area = shapely.buffer(line, HALF_WIDTH_M, quad_segs=16, cap_style="square")
     shapely.prepare(area)
-    inside = _in_area(expected.corners, area)
+    inside = _in_area(expected.corners, area) & ~expected.ignored
     along = np.full(inside.shape, np.nan)
     along[inside] = path.project(expected.corners[inside].mean(axis=-2))
-    lights = expected.lights[shapely.intersects(area, expected.lights)]
-    centroids = shapely.get_coordinates(shapely.centroid(lights))
-    return Corridor(path, inside, along, lights, path.project(centroids))
+    lights = np.flatnonzero(shapely.intersects(area, expected.lights) & ~expected.light_ignored)
+    centroids = shapely.get_coordinates(shapely.centroid(expected.lights[lights]))
+    return Corridor(path, inside, along, lights, path.project(centroids), area)
 
 
 def _in_area(corners: Array, area: Any) -> Array:
@@ -173,34 +175,41 @@ def leads(run: Unrolled, k: int) -> Array:
     The devkit keeps one array for all proposals of a path: where one does not write speed (nothing or a red light
     ahead) or rear length (something ahead), it inherits what a proposal before it has written.
     """
-    lane = run.corridors[0]
-    own = run.progress_m[:, k - 1]
-    boxes = box_corners(center_pose(run.poses[:, k - 1]), Vehicle.LENGTH_M, Vehicle.WIDTH_M)  # (B, 4, 2)
-    index = k // STEPS_PER_MAP
-    members = np.flatnonzero(lane.inside[index])
-    quads = run.forecast.corners[index, members]
-    ahead = lane.progress_m[index, members] > own[:, None]  # (B, A')
-    distance, nearest = nearest_quads(boxes, quads, ahead)
-    light = _nearest_light(lane, own, boxes)
+    lane, expected = run.corridors[0], run.forecast
+    who, distance = _ahead(run, k)
+    own, num_objects = run.progress_m[:, k - 1], len(expected.speed_mps)
     out = np.zeros((len(own), 3))
     shared = np.zeros(3)
-    for p in range(len(own)):
-        if not ahead[p].any() and not np.isfinite(light[p]):
+    for p, best in enumerate(distance.min(axis=1, initial=np.inf)):
+        if np.isinf(best):
             shared[Lead.PROGRESS], shared[Lead.REAR] = lane.path.length_m, HALF_LENGTH_M
         else:
-            shared[Lead.PROGRESS] = own[p] + min(distance[p], light[p])
-            if distance[p] <= light[p]:
-                who = members[nearest[p]]
-                turned = wrap(run.forecast.heading_rad[who] - run.poses[p, k - 1, Pose.YAW])
-                shared[Lead.SPEED] = run.forecast.speed_mps[who] * np.cos(turned)
+            shared[Lead.PROGRESS] = own[p] + best
+            lead = _first(who[distance[p] == best], lane, expected, k // STEPS_PER_MAP)
+            if lead < num_objects:
+                turned = wrap(expected.objects.poses[lead, Pose.YAW] - run.poses[p, k - 1, Pose.YAW])
+                shared[Lead.SPEED] = expected.speed_mps[lead] * np.cos(turned)
         out[p] = shared
     return out
 
 
-def _nearest_light(lane: Corridor, own_m: Array, boxes: Array) -> Array:
-    """(B,) distance of boxes (B, 4, 2) to the nearest red light ahead; inf = none."""
+def _ahead(run: Unrolled, k: int) -> tuple[Array, Array]:
+    """What is in the corridor at step k: numbers (C,), lights after the objects, and distances (B, C), inf if not ahead."""
+    lane, expected, index = run.corridors[0], run.forecast, k // STEPS_PER_MAP
+    own = run.progress_m[:, k - 1, None]
+    boxes = box_corners(center_pose(run.poses[:, k - 1]), Vehicle.LENGTH_M, Vehicle.WIDTH_M)  # (B, 4, 2)
+    members = np.flatnonzero(lane.inside[index])
+    objects = quad_distances(boxes, expected.corners[index, members], lane.progress_m[index, members] > own)
     if not len(lane.lights):
-        return np.full(len(boxes), np.inf)
-    ego = shapely.polygons(boxes)[:, None]
-    distance = shapely.distance(ego, lane.lights)  # (B, R)
-    return np.where(lane.light_progress_m > own_m[:, None], distance, np.inf).min(axis=1)
+        return members, objects
+    lights = shapely.distance(shapely.polygons(boxes)[:, None], expected.lights[lane.lights])
+    lights = np.where(lane.light_progress_m > own, lights, np.inf)
+    return np.append(members, lane.lights + len(expected.speed_mps)), np.concatenate([objects, lights], axis=1)
+
+
+def _first(candidates: Array, lane: Corridor, expected: Forecast, index: int) -> int:
+    """Of equally distant objects (they overlap the ego) the one the devkit's spatial tree returns first."""
+    if len(candidates) > 1:
+        order = expected.query_order(index, lane.area).tolist()
+        candidates = np.array(sorted(candidates, key=lambda c: order.index(c) if c in order else len(order)))
+    return int(candidates[0])

@@ -9,25 +9,22 @@ from latentvla_core.pdms.backend import kernel
 from latentvla_core.types import Array
 
 
-def nearest_quads(egos: Array, quads: Array, allowed: Array) -> tuple[Array, Array]:
-    """Distance (B,) from egos (B, 4, 2) to the nearest of quads (A, 4, 2) and its index (B,), first one on ties.
+def quad_distances(egos: Array, quads: Array, allowed: Array) -> Array:
+    """(B, A) distances from convex quadrilaterals egos (B, 4, 2) to quads (A, 4, 2); 0 where they touch or overlap.
 
-    allowed (B, A) bool: which ones count; without any the distance is inf and the index -1. Overlapping boxes are at 0.
+    allowed (B, A) bool: the pairs that count; inf elsewhere.
     """
     near = egos[0, 0]  # global coordinates are large: take them off before anything is multiplied
     args = np.ascontiguousarray(egos - near), np.ascontiguousarray(quads - near), np.ascontiguousarray(allowed)
-    return _nearest_numba(*args) if backend.active() == "numba" else _nearest_numpy(*args)
+    return _distances_numba(*args) if backend.active() == "numba" else _distances_numpy(*args)
 
 
-def _nearest_numpy(egos: Array, quads: Array, allowed: Array) -> tuple[Array, Array]:
+def _distances_numpy(egos: Array, quads: Array, allowed: Array) -> Array:
     distance = np.full(allowed.shape, np.inf)
     b, a = np.nonzero(allowed)
     if len(b):
         distance[b, a] = quad_distance(egos[b], quads[a])
-    none = ~allowed.any(axis=1)
-    nearest = distance.argmin(axis=1) if quads.shape[0] else np.zeros(len(egos), np.int64)
-    best = distance.min(axis=1, initial=np.inf)
-    return best, np.where(none, -1, nearest)
+    return distance
 
 
 def quad_distance(first: Array, second: Array) -> Array:
@@ -58,16 +55,13 @@ def _separated(quads: Array, others: Array) -> Array:
 
 
 @kernel
-def _nearest_numba(egos, quads, allowed):
-    best = np.full(egos.shape[0], np.inf)
-    who = np.full(egos.shape[0], -1, np.int64)
+def _distances_numba(egos, quads, allowed):
+    out = np.full(allowed.shape, np.inf)
     for b in range(egos.shape[0]):
         for a in range(quads.shape[0]):
             if allowed[b, a]:
-                distance = _pair(egos[b], quads[a])
-                if distance < best[b]:
-                    best[b], who[b] = distance, a
-    return best, who
+                out[b, a] = _pair(egos[b], quads[a])
+    return out
 
 
 @kernel

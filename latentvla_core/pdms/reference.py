@@ -102,7 +102,7 @@ def plan_reference(scene: PlannerScene) -> Reference:
         scores_v2=scores_v2,
         proposals=proposals,
         states=states,
-        ignored=expected.ignored,
+        ignored=expected.ignored_tokens,
     )
 
 
