@@ -6,6 +6,7 @@ DINOv2 is read from a local folder and never downloaded; it is no part of the mo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -85,15 +86,14 @@ def build_features(config: FeatureConfig) -> Features:
 
 
 def _load_backbone(config: FeatureConfig) -> nn.Module:
+    if not (Path(config.backbone) / "config.json").is_file():
+        raise SetupError(
+            f"DINOv2 backbone {config.backbone!r} is no folder with a config.json; set features.backbone to a local "
+            "folder saved by transformers (nothing is downloaded)"
+        )
     from transformers import AutoModel
 
-    try:
-        model = AutoModel.from_pretrained(config.backbone or "unset", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise SetupError(
-            f"DINOv2 backbone {config.backbone!r}: {str(error).splitlines()[0]}; set features.backbone to a local "
-            "folder saved by transformers (nothing is downloaded)"
-        ) from error
+    model = AutoModel.from_pretrained(config.backbone, local_files_only=True)
     found = (model.config.hidden_size, model.config.patch_size)
     if found != (config.dim, config.patch_px):
         raise SetupError(f"{config.backbone}: width and patch {found}, config says {(config.dim, config.patch_px)}")

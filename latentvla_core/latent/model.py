@@ -73,7 +73,7 @@ class EnvironmentStage(nn.Module):
         self.scales = Scales(config.gap_frames)
         self.condition = ConditionEncoder(width, waypoint_dim=WAYPOINT_DIM, state_dim=STATE_DIM)
         self.inverse = InverseModel(config.dynamics, groups=[(count, code.dim)], **sizes)
-        self.quantizer = build_quantizer(code)
+        self.quantizer = build_quantizer(code, count)
         self.decoder = ForwardModel(config.dynamics, codes=count, code_dim=code.dim, conditioned=True, **sizes)
 
     def embed_condition(self, waypoints: Tensor, states: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class EgoStage(nn.Module):
         sizes: dict[str, Any] = {"feature_dim": features.dim, "grid_hw": features.grid_hw}
         used = groups if config.env_source == "reencode" else groups[:1]
         self.inverse = InverseModel(config.dynamics, groups=used, **sizes)
-        self.quantizer = build_quantizer(code)
+        self.quantizer = build_quantizer(code, counts[0])
         same = code.dim == environment.dim
         self.match = nn.Identity() if same else nn.Linear(environment.dim, code.dim)
         self.decoder = ForwardModel(config.dynamics, codes=sum(counts), code_dim=code.dim, conditioned=False, **sizes)

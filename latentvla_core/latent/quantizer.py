@@ -1,7 +1,7 @@
 """Vector quantisers behind one interface: EMA (default), FSQ (cannot collapse), gradient (UniVLA's).
 
 All start from data and bring dead codes back from *current* encoder outputs (latentvla.md §2.2 trap 2, §2.8).
-Shapes: z (..., d) encoder outputs, codes (...) int64 in 0 … K-1, values (..., d).
+Shapes: z (B, N, d) encoder outputs at N positions, codes (B, N) int64 in 0 … K-1, values (B, N, d).
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ class QuantizerConfig:
     """EMA: part of the old statistics kept per step; lower for small batches."""
     dead_fraction: float = 0.03
     """A code used less than this part of the uniform share is dead."""
-    revive_every: int = 100
+    revive_every: int = 25
     """Steps between revivals of dead codes; 0 = never."""
+    standardise: bool = True
+    """Give z zero mean and unit deviation per position and channel before quantising, by running statistics. Without
+    it the shared codebook is spent on telling the positions apart, and small changes of z fall into one code."""
     levels: tuple[int, ...] = (4, 4)
     """FSQ: grid points per dimension; their product must be the codebook size, their number replaces code_dim."""
 
@@ -53,11 +56,39 @@ class Quantized(NamedTuple):
     """What a quantiser makes of z."""
 
     values: Tensor
-    """(..., d) codes' vectors; the gradient passes straight through to z."""
+    """(B, N, d) codes' vectors; the gradient passes straight through to z."""
     codes: Tensor
-    """(...) int64."""
+    """(B, N) int64."""
     loss: Tensor
     """Scalar: commitment, and the codebook's own loss where it is learned by gradient."""
+    z: Tensor
+    """(B, N, d) what was quantised: the standardised encoder outputs."""
+
+
+class Standardise(nn.Module):
+    """Zero mean, unit deviation per position and channel: by the batch while training, by running values otherwise."""
+
+    mean: Tensor
+    variance: Tensor
+    started: Tensor
+
+    def __init__(self, positions: int, dim: int, momentum: float = 0.05) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(positions, dim))
+        self.register_buffer("variance", torch.ones(positions, dim))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, z: Tensor, *, training: bool) -> Tensor:
+        """(B, N, d) → same."""
+        mean, variance = self.mean, self.variance
+        if training and len(z) > 1:
+            mean, variance = z.mean(0), z.var(0)
+            share = self.momentum if bool(self.started) else 1.0
+            self.mean.lerp_(mean.detach(), share)
+            self.variance.lerp_(variance.detach(), share)
+            self.started.fill_(True)
+        return (z - mean) * torch.rsqrt(variance + 1e-6)
 
 
 class Quantizer(nn.Module):
@@ -68,9 +99,10 @@ class Quantizer(nn.Module):
     counts: Tensor
     steps: Tensor
 
-    def __init__(self, config: QuantizerConfig) -> None:
+    def __init__(self, config: QuantizerConfig, positions: int) -> None:
         super().__init__()
         self.config = config
+        self.standardise = Standardise(positions, config.dim) if config.standardise else None
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self.register_buffer("counts", torch.zeros(config.codebook_size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -80,25 +112,32 @@ class Quantizer(nn.Module):
         return self.codebook[codes]
 
     def nearest(self, z: Tensor) -> Tensor:
-        """(...) codes. Plain differences, not a matmul: equal under autocast and in any batch."""
-        return (z.float()[..., None, :] - self.codebook).square().sum(-1).argmin(-1)
+        """(B, N) codes of encoder outputs, by running statistics: equal alone and in any batch."""
+        return self._choose(self._prepare(z, training=False))
 
     def forward(self, z: Tensor) -> Quantized:
-        z = z.float()
+        z = self._prepare(z, training=self.training)
         if self.training and not bool(self.started):
-            self._start(z.detach().flatten(0, -2))
-        codes = self.nearest(z)
-        code_vectors = self.lookup(codes)
-        loss = self.config.commitment * (z - code_vectors.detach()).square().mean() + self._codebook_loss(z, codes)
-        return Quantized(z + (code_vectors - z).detach(), codes, loss)
+            self._start(z.detach().flatten(0, 1))
+        codes = self._choose(z)
+        vectors = self.lookup(codes)
+        loss = self.config.commitment * (z - vectors.detach()).square().mean() + self._codebook_loss(z, codes)
+        return Quantized(z + (vectors - z).detach(), codes, loss, z)
 
-    def learn(self, z: Tensor, codes: Tensor) -> int:
+    def learn(self, made: Quantized) -> int:
         """Update usage (and the codebook) from one batch; revive dead codes when due. Returns how many were revived."""
-        z, codes = z.detach().float().flatten(0, -2), codes.flatten()
+        z, codes = made.z.detach().flatten(0, 1), made.codes.flatten()
         self._follow(z, codes)
         self.steps += 1
         due = self.config.revive_every > 0 and int(self.steps) % self.config.revive_every == 0
         return self._revive(z) if due else 0
+
+    def _prepare(self, z: Tensor, *, training: bool) -> Tensor:
+        return z.float() if self.standardise is None else self.standardise(z.float(), training=training)
+
+    def _choose(self, z: Tensor) -> Tensor:
+        """Plain differences, not a matrix product, which autocast would round."""
+        return (z[..., None, :] - self.codebook).square().sum(-1).argmin(-1)
 
     @torch.no_grad()
     def _start(self, z: Tensor) -> None:
@@ -129,8 +168,8 @@ class EmaQuantizer(Quantizer):
 
     sums: Tensor
 
-    def __init__(self, config: QuantizerConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: QuantizerConfig, positions: int) -> None:
+        super().__init__(config, positions)
         size = (config.codebook_size, config.code_dim)
         self.register_buffer("codebook", torch.randn(size) * config.code_dim**-0.5)
         self.register_buffer("sums", torch.zeros(size))
@@ -159,8 +198,8 @@ class GradientQuantizer(Quantizer):
     (`training.loop.NO_DECAY` does).
     """
 
-    def __init__(self, config: QuantizerConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: QuantizerConfig, positions: int) -> None:
+        super().__init__(config, positions)
         size, bound = (config.codebook_size, config.code_dim), 1 / config.codebook_size
         self.codebook = nn.Parameter(torch.empty(size).uniform_(-bound, bound))
 
@@ -188,8 +227,8 @@ class FiniteScalarQuantizer(Quantizer):
     radix: Tensor
     levels: Tensor
 
-    def __init__(self, config: QuantizerConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: QuantizerConfig, positions: int) -> None:
+        super().__init__(config, positions)
         levels = torch.tensor(config.levels)
         radix = torch.tensor([math.prod(config.levels[:i]) for i in range(len(config.levels))])
         self.register_buffer("levels", levels, persistent=False)
@@ -198,26 +237,25 @@ class FiniteScalarQuantizer(Quantizer):
         self.register_buffer("codebook", 2 * digits / (levels - 1) - 1, persistent=False)  # each axis in -1 … 1
 
     def forward(self, z: Tensor) -> Quantized:
-        squashed = torch.tanh(z.float())
+        squashed = torch.tanh(self._prepare(z, training=self.training))
         codes = self._digits(squashed)
-        values = self.lookup(codes)
-        return Quantized(squashed + (values - squashed).detach(), codes, squashed.new_zeros(()))
+        return Quantized(squashed + (self.lookup(codes) - squashed).detach(), codes, z.new_zeros(()), squashed)
 
-    def nearest(self, z: Tensor) -> Tensor:
-        return self._digits(torch.tanh(z.float()))
+    def learn(self, made: Quantized) -> int:
+        return 0
+
+    def _choose(self, z: Tensor) -> Tensor:
+        return self._digits(torch.tanh(z))
 
     def _digits(self, squashed: Tensor) -> Tensor:
         digits = ((squashed + 1) / 2 * (self.levels - 1)).round().long()
         return (digits * self.radix).sum(-1)
 
-    def learn(self, z: Tensor, codes: Tensor) -> int:
-        return 0
 
-
-def build_quantizer(config: QuantizerConfig) -> Quantizer:
-    """The quantiser of a config's kind."""
+def build_quantizer(config: QuantizerConfig, positions: int) -> Quantizer:
+    """The quantiser of a config's kind, for `positions` codes per transition."""
     kinds = {"ema": EmaQuantizer, "gradient": GradientQuantizer, "fsq": FiniteScalarQuantizer}
-    return kinds[config.kind](config)
+    return kinds[config.kind](config, positions)
 
 
 def histogram(codes: Tensor, codebook_size: int) -> Tensor:

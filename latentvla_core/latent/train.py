@@ -106,7 +106,7 @@ def environment_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tupl
     values = drop_codes(quantized.values, model.config.code_dropout)
     predicted = stage.decoder(x[:, 0], values, condition)
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
-    revived = stage.quantizer.learn(z[:, -1], quantized.codes)
+    revived = stage.quantizer.learn(quantized)
     numbers = _numbers(x, reconstruction, quantized.loss, revived)
     return reconstruction + quantized.loss, numbers
 
@@ -120,7 +120,7 @@ def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor
     environment, loss = _given_environment(model, x, batch, z_environment)
     predicted = stage.decode(x[:, 0], ego.values, drop_codes(environment, config.environment_dropout))
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
-    revived = stage.quantizer.learn(z_ego, ego.codes)
+    revived = stage.quantizer.learn(ego)
     loss = loss + reconstruction + ego.loss
     numbers = _numbers(x, reconstruction, ego.loss, revived)
     if config.action_weight > 0:

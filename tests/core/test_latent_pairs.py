@@ -1,0 +1,108 @@
+"""From scenes to frame pairs: each transition once, in the right frame, with reasons for what is left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from latent_little_world import SIZE_WH, little_records
+
+from latentvla_core import geometry
+from latentvla_core.data.cameras import load_image
+from latentvla_core.errors import DataError
+from latentvla_core.latent.pairs import collect_pairs, ego_states, mirrored
+from latentvla_core.training.images import ImageCache
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return little_records(tmp_path_factory.mktemp("little"), logs=2, frames=20, stride=1)
+
+
+def test_overlapping_scenes_give_each_transition_and_each_picture_once(records):
+    decoded = []
+
+    def counting(root, path, size_wh):
+        decoded.append(path)
+        return load_image(root, path, size_wh)
+
+    pairs = collect_pairs(records, 2, ImageCache(SIZE_WH, load=counting))
+    assert len(pairs) == 2 * (20 - 2)
+    assert len(np.unique(pairs.rows, axis=0)) == len(pairs)
+    assert len(decoded) == len(set(decoded)) == 2 * 20
+    assert pairs.pictures(np.array([0, 5])).shape == (2, 2, 32, 64, 3)
+    assert pairs.dropped == {}
+
+
+def test_waypoints_are_in_the_frame_of_the_first_picture(records):
+    record = records[0]
+    pairs = collect_pairs([record], 2, ImageCache(SIZE_WH))
+    poses = np.concatenate([record.history_poses, record.future_poses])
+    assert len(pairs) == 12
+    for i in range(12):
+        expected = geometry.to_local(poses[i], poses[[i + 1, i + 2]])
+        np.testing.assert_allclose(pairs.waypoints[i], expected, atol=1e-5)
+    np.testing.assert_array_equal(pairs.motion, pairs.waypoints[:, 1])
+
+
+def test_states_are_speed_acceleration_and_yaw_rate():
+    time = np.arange(6) * 0.5
+    straight = np.stack([3 * time + time**2, 0 * time, 0 * time], axis=-1)  # v = 3 + 2t, a = 2
+    states = ego_states(straight)
+    np.testing.assert_allclose(states[2:, 1], 2.0)
+    np.testing.assert_allclose(states[1:, 0], 3 + 2 * (time[1:] - 0.25))
+    turning = np.stack([0 * time, 0 * time, np.pi - 0.1 + 0.2 * time], axis=-1)  # passes ±pi
+    np.testing.assert_allclose(ego_states(turning)[:, 2], 0.2)
+    assert ego_states(straight[:1]).shape == (1, 3)
+
+
+def test_backing_up_has_negative_speed():
+    poses = np.array([[0.0, 0, np.pi / 2], [0, -1, np.pi / 2], [0, -2, np.pi / 2]])
+    np.testing.assert_allclose(ego_states(poses)[:, 0], -2.0)
+
+
+def test_missing_pictures_drop_their_transitions_and_say_so(records, tmp_path):
+    paths = list(records[0].front_paths)
+    paths[4] = ""
+    (tmp_path / "gone").mkdir()
+    broken = replace(records[0], front_paths=tuple(paths))
+    pairs = collect_pairs([broken], 2, ImageCache(SIZE_WH))
+    assert pairs.dropped == {"a frame has no front picture": 2}
+    assert len(pairs) == 10
+    paths[6] = "log-0/nowhere.jpg"
+    pairs = collect_pairs([replace(broken, front_paths=tuple(paths))], 2, ImageCache(SIZE_WH))
+    # 4 → 6 is already counted as having no picture at 4; 6 → 8 cannot be read
+    assert pairs.dropped == {"a frame has no front picture": 2, "a picture cannot be read": 1}
+
+
+def test_a_pose_that_is_no_number_drops_its_transitions(records):
+    future = records[0].future_poses.copy()
+    future[3] = np.nan
+    pairs = collect_pairs([replace(records[0], future_poses=future)], 2, ImageCache(SIZE_WH))
+    assert pairs.dropped["a pose is not finite"] > 0
+    assert np.isfinite(pairs.waypoints).all()
+    assert np.isfinite(pairs.states).all()
+
+
+def test_nothing_usable_is_an_error_with_the_counts(records):
+    empty = replace(records[0], front_paths=("",) * 14)
+    with pytest.raises(DataError, match="no front picture: 12"):
+        collect_pairs([empty], 2, ImageCache(SIZE_WH))
+    short = replace(records[0], front_paths=records[0].front_paths[:2])
+    with pytest.raises(DataError, match="no scene is long enough"):
+        collect_pairs([short], 2, ImageCache(SIZE_WH))
+
+
+def test_mirroring_twice_is_nothing_and_turns_left_into_right(records):
+    pairs = collect_pairs(records[:1], 2, ImageCache(SIZE_WH))
+    index = np.arange(4)
+    pictures, waypoints, states = pairs.pictures(index), pairs.waypoints[index], pairs.states[index]
+    flip = np.array([True, False, True, False])
+    m = mirrored(pictures, waypoints, states, flip)
+    np.testing.assert_array_equal(m[0][0], pictures[0][:, :, ::-1])
+    np.testing.assert_array_equal(m[0][1], pictures[1])
+    np.testing.assert_allclose(m[1][0], waypoints[0] * [1, -1, -1])
+    np.testing.assert_allclose(m[2][2], states[2] * [1, 1, -1])
+    for again, original in zip(mirrored(*m, flip), (pictures, waypoints, states), strict=True):
+        np.testing.assert_array_equal(again, original)
