@@ -102,7 +102,7 @@ class VlmConfig:
     batch_size: int = 32
     accumulate: int = 1
     """Batches per optimiser step: the effective batch is batch_size · accumulate."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 0.01
     warmup_fraction: float = 0.03
     clip_norm: float = 1.0

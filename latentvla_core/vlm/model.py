@@ -119,7 +119,8 @@ def count_parameters(network: nn.Module, *, trainable: bool = False) -> int:
 def init_action_rows(table: Any, ids: tuple[int, ...], used_rows: int, seed: int) -> None:
     """New rows = mean of the used ones + noise of 0.02 row norms: padding rows have arbitrary norm.
 
-    `table` is the (V, D) embedding weight. It is tied to the head, so this also sets how likely the new tokens are before training (latentvla.md §3.1).
+    `table` is the (V, D) embedding weight. It is tied to the head, so this also sets how likely the new tokens are
+    before training (latentvla.md §3.1).
     """
     used = table[:used_rows].float()
     generator = torch.Generator().manual_seed(seed)
