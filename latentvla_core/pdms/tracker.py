@@ -100,17 +100,21 @@ def velocity_matrix() -> Array:
     """(40, 40) matrix from projected displacements to the speed profile v_0 … v_39."""
     integrate = np.tril(np.full((NUM_STEPS, NUM_STEPS), DT_S), -1)  # v_k = v_0 + dt Σ_{j<k} a_j
     integrate = np.concatenate([np.ones((NUM_STEPS, 1)), integrate[:, : NUM_STEPS - 1]], axis=1)
-    matrix = integrate @ velocity_fit()
+    matrix = np.ascontiguousarray(integrate @ velocity_fit())
     matrix.setflags(write=False)
     return matrix
 
 
 def velocity_profile(reference: Array) -> Array:
     """(..., 40) speeds along reference poses (..., 41, 3); v_0 is estimated from them, not the ego's."""
+    return (_displacements(reference)[..., None, :] * velocity_matrix()).sum(-1)  # not BLAS: see drive_numba
+
+
+def _displacements(reference: Array) -> Array:
+    """(..., 40) steps between reference poses (..., 41, 3), projected on the heading of their first pose, metres."""
     steps = np.diff(reference[..., :2], axis=-2)
     yaw = reference[..., :-1, Pose.YAW]
-    along = np.cos(yaw) * steps[..., 0] + np.sin(yaw) * steps[..., 1]
-    return along @ velocity_matrix().T
+    return np.cos(yaw) * steps[..., 0] + np.sin(yaw) * steps[..., 1]
 
 
 def curvature_profile(reference: Array, velocity_mps: Array) -> Array:
@@ -146,9 +150,9 @@ def simulate(reference: Array, ego_state: Array) -> Array:
     lead = reference.shape[:-2]
     flat = np.ascontiguousarray(np.asarray(reference, np.float64).reshape(-1, NUM_STEPS + 1, 3))
     start = np.ascontiguousarray(np.broadcast_to(ego_state, (*lead, 11)).reshape(-1, 11), np.float64)
-    velocity = np.ascontiguousarray(velocity_profile(flat))
     if backend.active() == "numba":
-        out = drive_numba(flat, velocity, start)
+        out = drive_numba(flat, _displacements(flat), velocity_matrix(), start)
     else:
+        velocity = velocity_profile(flat)
         out = drive_numpy(flat, velocity, curvature_profile(flat, velocity), start)
     return out.reshape(*lead, NUM_STEPS + 1, 11)

@@ -99,19 +99,28 @@ def _bicycle(old, accel, rate, new):
 
 
 @kernel
-def drive_numba(reference, velocity, start):
-    """(B, 41, 11) states from reference poses (B, 41, 3), speed profiles (B, 40) and first states (B, 11)."""
+def drive_numba(reference, along, matrix, start):
+    """(B, 41, 11) states from reference poses (B, 41, 3), their projected displacements (B, 40), first states (B, 11).
+
+    matrix (40, 40) turns displacements into the speed profile; the product is made here, row by row, because BLAS
+    rounds differently for batches of different size and a score must not depend on its batch.
+    """
     count = reference.shape[0]
+    velocity = np.empty(STEPS)
     out = np.empty((count, STEPS + 1, 11))
     curvature, scratch = np.empty(STEPS), np.empty(STEPS)
     for i in range(count):
-        _curvature(reference[i, :, 2], velocity[i], curvature, scratch)
+        for k in range(STEPS):
+            velocity[k] = 0.0
+            for j in range(STEPS):
+                velocity[k] += matrix[k, j] * along[i, j]
+        _curvature(reference[i, :, 2], velocity, curvature, scratch)
         out[i, 0] = start[i]
         for t in range(STEPS):
             old = out[i, t]
             last = min(t + HORIZON, STEPS - 1)
             accel, rate = _commands(
-                reference[i, t], velocity[i, last], curvature, t, last, old[0], old[1], old[2], old[3], old[7]
+                reference[i, t], velocity[last], curvature, t, last, old[0], old[1], old[2], old[3], old[7]
             )
             _bicycle(old, accel, rate, out[i, t + 1])
     return out
