@@ -32,6 +32,8 @@ from latentvla_core.world.network import (
 )
 
 SHOULDER_M = 0.8
+CENTRE_GAP_M = 0.5
+"""Painted median: from the line between the directions to the first lane."""
 WALKWAY_M = 2.6
 CROSSWALK_M = 3.2
 TURN_SPEED_MPS = 6.7
@@ -133,15 +135,16 @@ class Assembler:
         group_id, lane_ids = next(self._ids), []
         for i in range(lanes):
             last = i == lanes - 1
-            outline = ribbon(path, -i * LANE_WIDTH_M, -(i + 1) * LANE_WIDTH_M)
-            center = offset_path(path, -(i + 0.5) * LANE_WIDTH_M)
+            left = CENTRE_GAP_M + i * LANE_WIDTH_M
+            outline = ribbon(path, -left, -(left + LANE_WIDTH_M))
+            center = offset_path(path, -(left + LANE_WIDTH_M / 2))
             speed = SPEED_LIMITS_MPS[2 if main else 1]
             shoulder = SHOULDER_M + parking_m if last else 0.0
             lane_ids.append(self._add_lane(center, group_id, i, outline, speed, shoulder))
             if not last:
-                line = offset_path(path, -(i + 1) * LANE_WIDTH_M)
+                line = offset_path(path, -(left + LANE_WIDTH_M))
                 self.boundaries.append(Boundary(next(self._ids), line, "lane"))
-        width = lanes * LANE_WIDTH_M + SHOULDER_M + parking_m
+        width = CENTRE_GAP_M + lanes * LANE_WIDTH_M + SHOULDER_M + parking_m
         outline = ribbon(path, 0.0, -width)
         self.blocks[group_id] = Block(group_id, tuple(lane_ids), outline, junction_id=junction_id, parking_m=parking_m)
         return group_id
@@ -178,7 +181,7 @@ class Assembler:
             return
         first = rng.uniform(12.0, s[-1] - 30.0)
         at = first + np.arange(0.0, 15.0, 3.0)
-        line = offset_path(path, -(lanes * LANE_WIDTH_M + SHOULDER_M - 0.45))
+        line = offset_path(path, -(CENTRE_GAP_M + lanes * LANE_WIDTH_M + SHOULDER_M - 0.45))
         yaw = np.interp(at, s, path_shape(path)[1])
         self.cones.append(np.stack([np.interp(at, s, line[:, 0]), np.interp(at, s, line[:, 1]), yaw], axis=1))
 
@@ -291,8 +294,10 @@ def _unit(v: Array) -> Array:
 
 def _widths(road: Road) -> tuple[float, float]:
     """Paved widths right of the dividing line for a → b and for b → a."""
-    ab = road.lanes_ab * LANE_WIDTH_M + SHOULDER_M + road.parking[0]
-    return ab, road.lanes_ba * LANE_WIDTH_M + SHOULDER_M + road.parking[1]
+    margin = CENTRE_GAP_M + SHOULDER_M
+    return road.lanes_ab * LANE_WIDTH_M + margin + road.parking[
+        0
+    ], road.lanes_ba * LANE_WIDTH_M + margin + road.parking[1]
 
 
 def _set_cuts(arms: list[Arm], control: str) -> None:
@@ -300,7 +305,7 @@ def _set_cuts(arms: list[Arm], control: str) -> None:
     fixed = {"merge": 17.0, "crossing": 4.0}.get(control)
     for arm in arms:
         others = [max(a.out_width_m, a.in_width_m) for a in arms if abs(arm.direction @ a.direction) < 0.8]
-        arm.cut_m = fixed if fixed else max(others, default=5.0) + 6.5 + CROSSWALK_M
+        arm.cut_m = fixed if fixed else max(others, default=5.0) + 7.5 + CROSSWALK_M
 
 
 def _between(path_m: Array, cut_start_m: float, cut_end_m: float) -> Array:

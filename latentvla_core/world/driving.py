@@ -17,7 +17,7 @@ LOOK_AHEAD_M = 70.0
 class Style:
     """How somebody drives. IDM parameters: Treiber et al., 2000."""
 
-    speed_factor: float = 0.95
+    speed_factor: float = 0.97
     """Desired speed as a share of the limit."""
     headway_s: float = 1.5
     accel_mps2: float = 1.4
@@ -30,9 +30,9 @@ class Style:
 
 
 STYLES = {
-    "calm": Style(speed_factor=0.88, headway_s=1.9, accel_mps2=1.1, decel_mps2=1.4, lateral_mps2=1.6, jerk_mps3=2.0),
+    "calm": Style(speed_factor=0.91, headway_s=1.9, accel_mps2=1.1, decel_mps2=1.4, lateral_mps2=1.6, jerk_mps3=2.0),
     "normal": Style(),
-    "brisk": Style(speed_factor=1.02, headway_s=1.3, accel_mps2=1.8, decel_mps2=2.1, lateral_mps2=2.5, jerk_mps3=3.0),
+    "brisk": Style(speed_factor=1.03, headway_s=1.3, accel_mps2=1.8, decel_mps2=2.1, lateral_mps2=2.5, jerk_mps3=3.0),
 }
 CYCLIST = Style(accel_mps2=0.8, decel_mps2=1.5, headway_s=1.2, lateral_mps2=1.5, max_speed_mps=4.8)
 

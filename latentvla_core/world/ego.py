@@ -19,6 +19,8 @@ OFFSET_GAIN = 0.05
 HEADING_GAIN = 0.40
 """Curvature per radian of heading error, 1/m; about 0.9 of critical damping."""
 PREVIEW_S = 0.35
+TURN_IN_M2 = 3.1
+"""In a bend the rear axle keeps to the inside by this times the curvature, so that the front does not swing wide."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +145,7 @@ class HumanDriver:
         ahead_lane, ahead_s = on_chain(driver, network, here + PREVIEW_S * state.speed_mps)
         bend = np.interp(ahead_s, ahead_lane.s_m, ahead_lane.curvature_per_m)
         turned = float(wrap(state.pose[2] - yaw))
-        curvature = bend - OFFSET_GAIN * (lateral - self.offset_m) - HEADING_GAIN * turned
+        inside = TURN_IN_M2 * float(np.interp(s, lane.s_m, lane.curvature_per_m))
+        curvature = bend - OFFSET_GAIN * (lateral - self.offset_m - inside) - HEADING_GAIN * turned
         wheel = np.arctan(Vehicle.WHEEL_BASE_M * curvature)
         return float(np.clip(wheel, -STEERING_LIMIT_RAD, STEERING_LIMIT_RAD))

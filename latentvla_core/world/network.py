@@ -184,7 +184,7 @@ class RoadNetwork:
 
         lanes = self.lanes
         shapes = {
-            i: shapely.LineString(c.path_m).buffer(1.25, cap_style="flat") for i, c in lanes.items() if c.is_connector
+            i: shapely.LineString(c.path_m).buffer(1.65, cap_style="flat") for i, c in lanes.items() if c.is_connector
         }
         found: dict[str, frozenset[str]] = {}
         for junction in self.junctions.values():

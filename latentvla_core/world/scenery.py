@@ -6,12 +6,15 @@ import numpy as np
 import shapely
 
 from latentvla_core.types import Array
-from latentvla_core.world.network import Junction, RoadNetwork, offset_path, resample
+from latentvla_core.world.assemble import CENTRE_GAP_M
+from latentvla_core.world.network import LANE_WIDTH_M, Junction, RoadNetwork, offset_path, resample
 from latentvla_core.world.state import Prop, Scenery, Signal, Stripe, Surface
 
 WALL_COLOURS = ((168, 120, 96), (196, 184, 160), (140, 144, 150), (182, 150, 120), (120, 104, 98), (205, 202, 196))
 LEAF_COLOURS = ((58, 96, 48), (74, 112, 52), (92, 110, 50), (48, 84, 54))
 CORNER_WALKWAY_M = 2.85
+YELLOW_M = (0.36, -0.36)
+"""The two lines of the painted median."""
 
 
 def make_scenery(network: RoadNetwork, props: tuple[Prop, ...], rng: np.random.Generator) -> Scenery:
@@ -46,7 +49,7 @@ def _stripes(network: RoadNetwork) -> tuple[Stripe, ...]:
     stripes: list[Stripe] = []
     for boundary in network.boundaries:
         if boundary.kind == "centre":
-            stripes += [Stripe(offset_path(boundary.path_m, side), 0.12, "solid", "yellow") for side in (0.13, -0.13)]
+            stripes += [Stripe(offset_path(boundary.path_m, side), 0.12, "solid", "yellow") for side in YELLOW_M]
         elif boundary.kind == "lane":
             stripes.append(Stripe(boundary.path_m, 0.14, "dashed"))
         else:
@@ -68,9 +71,9 @@ def _stripes(network: RoadNetwork) -> tuple[Stripe, ...]:
 def _through_lines(network: RoadNetwork, junction: Junction) -> list[Stripe]:
     """The double yellow line goes on where lanes merge."""
     ends = [network.lanes[network.blocks[b].lane_ids[0]] for b in junction.group_of_block]
-    left = [offset_path(lane.path_m, 1.8)[-1] for lane in ends]
+    left = [offset_path(lane.path_m, LANE_WIDTH_M / 2 + CENTRE_GAP_M)[-1] for lane in ends]
     line = resample(np.array(left), 2.0)
-    return [Stripe(offset_path(line, side), 0.12, "solid", "yellow") for side in (0.13, -0.13)]
+    return [Stripe(offset_path(line, side), 0.12, "solid", "yellow") for side in YELLOW_M]
 
 
 def _signals(network: RoadNetwork, junction: Junction) -> list[Signal]:

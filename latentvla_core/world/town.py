@@ -50,7 +50,8 @@ def _strip(network: RoadNetwork, block: Block, rng: np.random.Generator) -> list
     line = offset_path(lane.path_m, -(LANE_WIDTH_M / 2 + SHOULDER_M + block.parking_m / 2 - 0.25))
     s = arc_length(line)
     at = np.arange(14.0, s[-1] - 16.0, 6.6)
-    at = at[rng.random(len(at)) < 0.6] + 0.0
+    bend = np.abs(np.interp(at, lane.s_m, lane.curvature_per_m))
+    at = at[(rng.random(len(at)) < 0.6) & (bend < 0.008)]
     yaw = np.interp(at, s, lane.yaw_rad)
     return list(np.stack([np.interp(at, s, line[:, 0]), np.interp(at, s, line[:, 1]), yaw], axis=1))
 

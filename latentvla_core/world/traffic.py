@@ -238,8 +238,9 @@ class Traffic:
             driver.lateral_goal_m = -1.0 - 0.6 * (lane.shoulder_m > 0)
             return
         driver.lateral_goal_m = 0.0
-        for lane, start in ahead(driver, self.network, 30.0)[:2]:
-            for other in self.by_lane.get(lane.id, ()):
-                apart = start + other.s_m
-                if other.cls == ObjectClass.BICYCLE and -6.0 < apart < 28.0 and lane.shoulder_m > 0:
+        for step, start in ahead(driver, self.network, 30.0):
+            if step.turn != "straight":  # a turn needs the whole lane
+                return
+            for other in self.by_lane.get(step.id, ()) if step.shoulder_m > 0 else ():
+                if other.cls == ObjectClass.BICYCLE and -6.0 < start + other.s_m < 28.0:
                     driver.lateral_goal_m = 0.55
