@@ -14,7 +14,9 @@ import numpy as np
 import shapely
 
 from latentvla_core.geometry import box_corners, wrap
+from latentvla_core.pdms import backend
 from latentvla_core.pdms.forecast import STEPS_PER_MAP, Forecast
+from latentvla_core.pdms.idm_kernels import advance_numba
 from latentvla_core.pdms.path import Path
 from latentvla_core.pdms.quads import quad_distances
 from latentvla_core.pdms.route import center_pose
@@ -147,6 +149,32 @@ def _start(
 
 def _advance(run: Unrolled, first: int, last: int) -> None:
     """Fill steps first … last of the proposals of one path, in place."""
+    if backend.active() == "numba" and not len(run.corridors[0].lights):
+        first = _advance_compiled(run, first, last)
+    _advance_numpy(run, first, last)
+
+
+def _advance_compiled(run: Unrolled, first: int, last: int) -> int:
+    """`_advance_numpy` compiled. Returns the step to go on from: behind the last, or where a tie needs the tree."""
+    lane, expected = run.corridors[0], run.forecast
+    rows, who = np.nonzero(lane.inside)
+    stopped = advance_numba(
+        lane.path.poses,
+        lane.path.progress_m,
+        first,
+        last,
+        who,
+        np.searchsorted(rows, np.arange(len(lane.inside) + 1)),
+        lane.progress_m[rows, who],
+        expected.corners,
+        np.column_stack([expected.objects.poses[:, Pose.YAW], expected.speed_mps]),
+        run.targets_mps,
+        (run.progress_m, run.speed_mps, run.lead, run.poses),
+    )
+    return stopped or last + 1
+
+
+def _advance_numpy(run: Unrolled, first: int, last: int) -> None:
     path = run.corridors[0].path
     for k in range(first, last + 1):
         # The lead is looked up at even steps; step 1 copies the zeros of step 0 and brakes (pdms.md §17, quirk 19).

@@ -60,12 +60,12 @@ def _distances_numba(egos, quads, allowed):
     for b in range(egos.shape[0]):
         for a in range(quads.shape[0]):
             if allowed[b, a]:
-                out[b, a] = _pair(egos[b], quads[a])
+                out[b, a] = pair_distance(egos[b], quads[a])
     return out
 
 
 @kernel
-def _pair(first, second):
+def pair_distance(first, second):
     """Distance of two convex quadrilaterals (4, 2)."""
     if not (_outside(first, second) or _outside(second, first)):
         return 0.0
