@@ -31,6 +31,13 @@ CLASS_OF_NAME = {
     "ego": ObjectClass.EGO,
 }
 _CODE_OF_NAME = {name: int(c) for name, c in CLASS_OF_NAME.items()}
+Calibrations = dict[tuple[bytes, ...], tuple[Array, ...]]
+_CALIBRATION = (
+    ("sensor2lidar_rotation", (3, 3)),
+    ("sensor2lidar_translation", (3,)),
+    ("cam_intrinsic", (3, 3)),
+    ("distortion", (5,)),
+)
 _REMEDY = "check the path, or download the log again"
 
 
@@ -78,14 +85,15 @@ def parse_log(raw: Sequence[Any], *, file: str) -> tuple[list[Frame | None], lis
     """Frame dicts → slots and faults, see `read_log_slots`."""
     slots: list[Frame | None] = []
     faults: list[DataError] = []
+    memo: Calibrations = {}
     for index, entry in enumerate(raw):
         found = len(faults)
-        frame = _frame(entry, index, file, faults)
+        frame = _frame(entry, index, file, faults, memo)
         slots.append(frame if len(faults) == found else None)
     return slots, faults
 
 
-def _frame(raw: Any, index: int, file: str, faults: list[DataError]) -> Frame | None:
+def _frame(raw: Any, index: int, file: str, faults: list[DataError], memo: Calibrations) -> Frame | None:
     if not isinstance(raw, dict):
         faults.append(DataError(f"is a {type(raw).__name__}; a frame is a dict", file=file, frame=f"#{index}"))
         return None
@@ -110,7 +118,7 @@ def _frame(raw: Any, index: int, file: str, faults: list[DataError]) -> Frame | 
         roadblock_ids=f.texts("roadblock_ids"),
         traffic_lights=traffic_lights(f),
         objects=objects_of(f.inner(f.mapping("anns"), "anns"), "gt_") if raw.get("anns") is not None else None,
-        cameras=_cameras(f),
+        cameras=_cameras(f, memo),
         lidar_path=f.text("lidar_path", empty=True) if "lidar_path" in raw else "",
     )
 
@@ -193,12 +201,12 @@ def _classes(names: tuple[str, ...], f: Fields, prefix: str) -> Array:
     return np.array(codes, np.int8)
 
 
-def _cameras(f: Fields) -> dict[str, Camera]:
+def _cameras(f: Fields, memo: Calibrations) -> dict[str, Camera]:
     cams = f.mapping("cams")
     if unknown := [name for name in cams if name not in CAMERA_NAMES]:
         f.fault("cams", f"{unknown[0]!r} is not a camera{near_miss(str(unknown[0]), CAMERA_NAMES)}")
     return {
-        name: camera_of(f.inner(cams[name], f"cams.{name}"))
+        name: camera_of(f.inner(cams[name], f"cams.{name}"), memo)
         for name in CAMERA_NAMES
         if _filled(cams.get(name), f, name)
     }
@@ -212,11 +220,17 @@ def _filled(entry: Any, f: Fields, name: str) -> bool:
     return bool(entry)
 
 
-def camera_of(f: Fields) -> Camera:
-    return Camera(
-        path=f.text("data_path", empty=True),
-        rotation=f.array("sensor2lidar_rotation", (3, 3)),
-        translation_m=f.array("sensor2lidar_translation", (3,)),
-        intrinsics_px=f.array("cam_intrinsic", (3, 3)),
-        distortion=f.array("distortion", (5,)),
+def camera_of(f: Fields, memo: Calibrations) -> Camera:
+    """One camera. A calibration that comes again is the same arrays again: a log repeats it in every frame."""
+    key = tuple(
+        value.tobytes()
+        for name, shape in _CALIBRATION
+        if isinstance(value := f.raw.get(name), np.ndarray) and value.dtype == np.float64 and value.shape == shape
     )
+    if len(key) < len(_CALIBRATION) or key not in memo:
+        found = len(f.faults)
+        arrays = tuple(f.array(name, shape) for name, shape in _CALIBRATION)
+        if len(f.faults) > found or len(key) < len(_CALIBRATION):
+            return Camera(f.text("data_path", empty=True), *arrays)
+        memo[key] = arrays
+    return Camera(f.text("data_path", empty=True), *memo[key])

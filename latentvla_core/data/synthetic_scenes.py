@@ -167,7 +167,9 @@ def _cameras(f: Fields) -> dict[str, Camera]:
     """Cameras with an entry, by the upper-case names that logs use."""
     entries = f.mapping("camera_dict")
     found = {name: entries.get(name.lower()) for name in CAMERA_NAMES}
-    return {name: camera_of(f.inner(entry, f"camera_dict.{name.lower()}")) for name, entry in found.items() if entry}
+    return {
+        name: camera_of(f.inner(entry, f"camera_dict.{name.lower()}"), {}) for name, entry in found.items() if entry
+    }
 
 
 def _steps(raw: Mapping[str, Any], key: str, read: Any, f: Fields) -> Any:

@@ -131,7 +131,7 @@ class _Array(np.ndarray):
 
 
 def _checked_size(shape: Any) -> int:
-    if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
+    if type(shape) is not tuple or not set(map(type, shape)) <= {int} or min(shape, default=0) < 0:
         raise _Forbidden(f"array with shape {shape!r}")
     return math.prod(shape)
 
