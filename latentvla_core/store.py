@@ -69,7 +69,7 @@ class Lake:
 
         spec = TABLES[name]
         table = self.delta(name, version)
-        if table is None:
+        if table is None or any(isinstance(v, list | tuple | set) and not v for v in (where or {}).values()):
             return _select(spec.arrow_schema().empty_table(), columns)
         expression = None
         for column, value in (where or {}).items():

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from latentvla_core.errors import SetupError
+from latentvla_core.planner.baselines import EgoStatusConfig, EgoStatusMlp
 from latentvla_core.planner.fusion import FusionConfig
 from latentvla_core.planner.inputs import IpadInputs, TransfuserInputs
 from latentvla_core.planner.ipad import Ipad, IpadConfig
@@ -44,6 +45,8 @@ class PlannerSpec:
     """Its configuration, if that is the host."""
     ipad: IpadConfig | None = None
     """Its configuration, if that is the host."""
+    ego_status: EgoStatusConfig | None = None
+    """The blind baseline instead of a host (`host` is then "ego_status")."""
     fusion: FusionConfig | None = None
     """None: the host alone."""
     feature_dim: int = 0
@@ -109,6 +112,8 @@ def copy_weights(source: nn.Module, target: nn.Module, fresh: tuple[str, ...] = 
 
 def spec_of(planner: nn.Module) -> PlannerSpec:
     """The spec that builds this planner again."""
+    if isinstance(planner, EgoStatusMlp):
+        return PlannerSpec(host="ego_status", ego_status=planner.config)
     host = planner.name
     fusion = planner.fusion
     configs: Mapping[str, Any] = {host: planner.config}
@@ -132,6 +137,10 @@ def load(folder: Path | str) -> Any:
     from latentvla_core.training.artifacts import load_config, load_weights
 
     spec = load_config(folder, PlannerSpec)
+    if spec.ego_status is not None:
+        blind = EgoStatusMlp(spec.ego_status)
+        load_weights(folder, blind)
+        return blind.eval()
     config = getattr(spec, spec.host, None)
     planner = build_planner(
         spec.host, config, fused=spec.fusion is not None, fusion=spec.fusion, feature_dim=spec.feature_dim

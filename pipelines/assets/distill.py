@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from latentvla_core.errors import SetupError
 from pipelines.assets.latent_actions import training_records
 from pipelines.assets.vlm import feature_output, features_of, labels_of
 from pipelines.engine import CHECKPOINTS, Engine, Model, Output
@@ -13,32 +14,33 @@ from pipelines.settings import TRAIN, VAL
 
 def student(engine: Engine, folder: Path) -> Model:
     """Decision transformer distilled from the VLM: KL over the 16 action logits, plus labels and features."""
-    from latentvla_core import distill
+    from latentvla_core.distill.evaluation import evaluate
+    from latentvla_core.distill.train import train_student
 
     records = training_records(engine)
     teacher = features_of(engine, records, "vlm_features")
+    if teacher is None:
+        raise SetupError(f"table vlm_features has no rows for split {TRAIN}; materialise vlm_features first")
     with engine.progress("student") as sink:
-        model = distill.train_student(
+        model = train_student(
             records, labels_of(engine, records), teacher, engine.recipe.student,
             sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
         )  # fmt: skip
     model.save(folder)
     held_out = engine.records(VAL) or records
-    metrics = distill.evaluate(
-        model, held_out, labels_of(engine, held_out), features_of(engine, held_out, "vlm_features")
-    )
+    metrics = evaluate(model, held_out, labels_of(engine, held_out), features_of(engine, held_out, "vlm_features"))
     return Model(model.num_parameters(), metrics)
 
 
 def student_features(engine: Engine, partition: str) -> Output:
     """What the student predicts: the same columns as `vlm_features`, at a fraction of the cost."""
-    from latentvla_core import distill
+    from latentvla_core.distill.predict import load_student
 
     split, _, shard = partition.rpartition("-")
     records = engine.records(split, int(shard))
     if not records:
         return Output([])
-    model = distill.load_student(engine.model_dir("student"), device=engine.device)
+    model = load_student(engine.model_dir("student"), device=engine.device)
     return feature_output(engine, records, model.predict(records, batch_size=engine.recipe.feature_batch), "student")
 
 

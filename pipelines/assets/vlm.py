@@ -49,7 +49,7 @@ def labels_of(engine: Engine, records: list[SceneRecord]) -> np.ndarray:
     splits = sorted({record.split for record in records})
     rows = engine.lake.rows("latent_actions", {"split": splits, "valid": True}, ["scene_token", "ego_codes"])
     codes = {row["scene_token"]: row["ego_codes"] for row in rows}
-    return np.stack([codes.get(record.scene_token, NO_LABEL) for record in records])
+    return np.array([codes.get(record.scene_token, NO_LABEL) for record in records], np.int8).reshape(-1, 12)
 
 
 def vlm(engine: Engine, folder: Path) -> Model:
@@ -68,7 +68,7 @@ def vlm(engine: Engine, folder: Path) -> Model:
         )
     model.save(folder)
     held_out = engine.records(VAL) or records
-    return Model(model.num_parameters(), evaluate(model, samples_of(engine, held_out)))
+    return Model(sum(p.numel() for p in model.network.parameters()), evaluate(model, samples_of(engine, held_out)))
 
 
 def vlm_features(engine: Engine, partition: str) -> Output:

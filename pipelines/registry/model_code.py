@@ -27,7 +27,7 @@ class LatentVLAModel(mlflow.pyfunc.PythonModel):
             family = json.loads((folder / "summary.json").read_text())["family"]
             self.features = (family, _load(family, folder))
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:
+    def predict(self, context, model_input, params=None):  # MLflow reads type hints as a schema
         """(N,) scenes → (N, 8, 3) float32 poses of a planner, or (N, 12) int8 codes."""
         from latentvla_core.data.records import record_from_row
 
@@ -61,9 +61,9 @@ def _load(family: str, folder: Path) -> Any:
         from latentvla_core.vlm.vlm import load
 
         return load(folder)
-    from latentvla_core import distill
+    from latentvla_core.distill.predict import load_student
 
-    return distill.load_student(folder)
+    return load_student(folder)
 
 
 def features_of(family: str, model: Any, records: list[Any]) -> Any:

@@ -5,11 +5,14 @@ Models are registered as code plus weights (`model_code.py` and the model's own 
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -57,7 +60,8 @@ def connect(settings: Settings) -> Any:
 @lru_cache(maxsize=1)
 def quiet_mlflow() -> None:
     """MLflow and alembic log a hundred lines of migrations at first use; warnings stay."""
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -74,7 +78,12 @@ def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any],
     example = pd.DataFrame({"scene": [scene_json(example_record(engine))]})
     artifacts = {"model": str(folder), **summary["parts"]}
     tags = lineage_tags(engine, stage, folder.name, inputs)
-    with _run(engine.settings, stage.name, tags):
+    # MLflow talks on stderr about every step of a registration; what matters is raised as an error.
+    with (
+        _run(engine.settings, stage.name, tags),
+        redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(action="ignore"),
+    ):
         mlflow.log_metrics(summary["metrics"])
         mlflow.log_params({"recipe": engine.recipe.name, "parameters": summary["parameters"], "kind": kind})
         _log_inputs(engine, stage, inputs)

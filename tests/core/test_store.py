@@ -43,6 +43,12 @@ def test_a_table_that_was_never_written_reads_as_empty(tmp_path: Path):
     assert lake.read("scenes", {"split": "train"}, ["scene_token"]).num_rows == 0
 
 
+def test_any_of_no_values_is_no_row(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    lake.replace("latent_actions", [label("a")], PLACE)
+    assert lake.read("latent_actions", {"split": []}).num_rows == 0
+
+
 def test_an_old_version_can_be_read_again(tmp_path: Path):
     lake = Lake(str(tmp_path))
     first = lake.replace("latent_actions", [label("a")], PLACE)
