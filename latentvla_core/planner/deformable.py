@@ -29,22 +29,6 @@ def sample(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     return mixed.unflatten(0, (batch, heads)).flatten(1, 2).transpose(1, 2)
 
 
-def sample_loop(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """`sample` by the definition, one point at a time: the oracle of its test."""
-    batch, heads, width, rows, columns = values.shape
-    queries, points = locations.shape[1], locations.shape[3]
-    out = torch.zeros(batch, queries, heads, width, dtype=values.dtype)
-    for b, q, h, s in torch.cartesian_prod(*(torch.arange(n) for n in (batch, queries, heads, points))).tolist():
-        x = float(locations[b, q, h, s, 0]) * columns - 0.5  # centre of the first cell is at half a cell
-        y = float(locations[b, q, h, s, 1]) * rows - 0.5
-        left, top = int(x // 1), int(y // 1)
-        for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
-            if 0 <= row < rows and 0 <= column < columns:
-                near = (1 - abs(x - column)) * (1 - abs(y - row))
-                out[b, q, h] += weights[b, q, h, s] * near * values[b, h, :, row, column]
-    return out.flatten(2)
-
-
 class DeformableAttention(nn.Module):
     """Queries read a map around given anchors, at learned offsets and with learned weights."""
 

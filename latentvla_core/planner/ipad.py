@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from latentvla_core.planner.attention import Mlp, full_precision
 from latentvla_core.planner.deformable import PictureCrossAttention, QuerySelfAttention, project
 from latentvla_core.planner.fusion import Fusion, FusionConfig, Memory
-from latentvla_core.planner.resnet import ResNetSize, grid_mask, normalize, resnet
+from latentvla_core.planner.resnet import ResNetSize, check_widths, grid_mask, normalize, resnet
 from latentvla_core.types import PLAN_STEPS, Vehicle
 
 HALF_LENGTH_M = Vehicle.LENGTH_M / 2 + 0.25
@@ -32,9 +32,9 @@ class IpadConfig:
 
     cameras: tuple[str, ...] = ("CAM_F0", "CAM_L0", "CAM_R0")
     """Cameras it looks at; one that a scene lacks is masked."""
-    camera_width_px: int = 128
+    camera_width_px: int = 96
     """Width that each picture is resized to."""
-    camera_height_px: int = 64
+    camera_height_px: int = 48
     """Height that each picture is resized to; padded at the bottom to a multiple of the stride."""
     stem_width: int = 8
     """Channels of the ResNet's stem."""
@@ -46,7 +46,7 @@ class IpadConfig:
     """Folder of pretrained ResNet weights (transformers format); "" = from scratch."""
     grid_mask_probability: float = 0.0
     """GridMask augmentation of training pictures (iPad: 0.7)."""
-    proposals: int = 12
+    proposals: int = 8
     """N."""
     iterations: int = 2
     """K, all with the same weights."""
@@ -64,6 +64,8 @@ class IpadConfig:
     """Points per head and anchor of the picture attention."""
     collision_steps: int = 8
     """Steps at which the boxes of colliding agents are predicted (iPad: 40)."""
+    pose_scale_m: float = 10.0
+    """The pose head's unit for x and y. iPad's is 1 m; a small head that trains for few steps needs a coarser one."""
     discount: float = 0.1
     """Weight of an iteration's proposal loss over that of the next."""
     score_weight: float = 1.0
@@ -80,6 +82,7 @@ class IpadConfig:
     """Optimiser steps between simulations of the proposals; the other steps train the proposals only."""
 
     def __post_init__(self) -> None:
+        check_widths((self.stem_width, *self.stage_widths, self.width))
         if len(self.stage_widths) != len(self.stage_depths):
             raise ValueError(f"stages {self.stage_widths} x {self.stage_depths}; give one depth per width")
         if self.iterations < 1 or self.proposals < 1 or self.score_every < 1:
@@ -99,7 +102,7 @@ class IpadConfig:
 
     @classmethod
     def debug(cls) -> IpadConfig:
-        return cls(camera_width_px=64, camera_height_px=32, stem_width=4, stage_widths=(4, 8, 8), proposals=3,
+        return cls(camera_width_px=64, camera_height_px=32, stage_widths=(8, 8, 8), proposals=3,
                    width=16, hidden_width=16, heads=2, self_points=2, collision_steps=4)  # fmt: skip
 
     @classmethod
@@ -114,7 +117,7 @@ class IpadConfig:
     def paper(cls) -> IpadConfig:
         return cls(cameras=("CAM_B0", "CAM_F0", "CAM_L0", "CAM_R0"), camera_width_px=768, camera_height_px=432,
                    stem_width=64, stage_widths=(64, 128, 256, 512), stage_depths=(3, 4, 6, 3),
-                   grid_mask_probability=0.7, proposals=64, iterations=4, width=256, hidden_width=1024, heads=8,
+                   grid_mask_probability=0.7, pose_scale_m=1.0, proposals=64, iterations=4, width=256, hidden_width=1024, heads=8,
                    self_points=4, height_anchors=4, picture_points=1, collision_steps=40)  # fmt: skip
 
 
@@ -149,11 +152,16 @@ class Ipad(nn.Module):
         proposals = []
         for _ in range(self.config.iterations):
             with full_precision(queries):  # metres
-                poses = self.pose_head(queries.float()).unflatten(1, (-1, PLAN_STEPS))  # (B, N, T, 3)
+                poses = self._poses(queries.float()).unflatten(1, (-1, PLAN_STEPS))  # (B, N, T, 3)
                 anchors = Anchors.of(poses.detach(), projection, batch["has_image"], self.config.height_anchors)
             proposals.append(poses)
             queries = self.layer(queries, features, anchors, self.fusion, memory)
         return self._answers(queries.unflatten(1, (-1, PLAN_STEPS)), torch.stack(proposals))
+
+    def _poses(self, queries: Tensor) -> Tensor:
+        """(B, Q, D) → (B, Q, 3) metres, metres, radians."""
+        scale = self.config.pose_scale_m
+        return self.pose_head(queries) * queries.new_tensor([scale, scale, 1.0])
 
     def _answers(self, queries: Tensor, proposals: Tensor) -> dict[str, Tensor]:
         """(B, N, T, D) final queries, (K, B, N, T, 3) proposals → the outputs of `forward`."""

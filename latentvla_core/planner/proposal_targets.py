@@ -107,7 +107,7 @@ def _collisions(world: World, scored: SceneScore, steps: int) -> Array:
     for n, agent in zip(*np.nonzero(chosen >= 0), strict=True):
         column = chosen[n, agent]
         there = world.object_valid[at, column]
-        corners = rotate(world.object_corners[at, column] - ego[[State.X, State.Y]], -ego[State.HEADING])  # (S, 4, 2)
+        corners = rotate(world.object_corners[at, column] - ego[[State.X, State.Y]], -ego[State.YAW])  # (S, 4, 2)
         out[n, agent, there, :8] = corners[there].reshape(-1, 8)
         out[n, agent, there, 8] = 1.0
     return out.swapaxes(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,13 @@ class ResNetSize(NamedTuple):
     stem_width: int
     widths: tuple[int, ...]
     depths: tuple[int, ...]
+
+
+def check_widths(widths: Sequence[int]) -> None:
+    """Convolutions need channels in eights: with 4, torch 2.13's CPU backward (oneDNN) corrupted memory [measured]."""
+    odd = [width for width in widths if width % 8]
+    if odd:
+        raise ValueError(f"a convolution has {odd[0]} channels; use multiples of 8 (torch on CPU crashes with fewer)")
 
 
 def resnet(size: ResNetSize, *, channels: int, weights: str = "") -> Any:

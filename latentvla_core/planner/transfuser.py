@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from latentvla_core.planner.attention import Mlp, MultiHeadAttention, full_precision
 from latentvla_core.planner.fusion import Fusion, FusionConfig
 from latentvla_core.planner.raster import NUM_CLASSES
-from latentvla_core.planner.resnet import ResNetSize, normalize, resnet
+from latentvla_core.planner.resnet import ResNetSize, check_widths, normalize, resnet
 from latentvla_core.types import PLAN_STEPS
 
 STRIDE = 32
@@ -37,8 +37,9 @@ class TransfuserConfig:
     """The histogram and the boxes reach ± this."""
     lidar_max_hits: int = 5
     """Hits per cell that count as 1."""
-    latent: bool = False
-    """True: a learned tensor takes the place of the lidar (camera-only, NAVSIM's LTF)."""
+    latent: bool = True
+    """True: a learned tensor takes the place of the lidar (camera-only, NAVSIM's LTF). The embedded world writes no
+    lidar unless asked to, hence True at small scale."""
     stem_width: int = 8
     """Channels of the ResNets' stems."""
     stage_widths: tuple[int, ...] = (8, 16, 32, 64)
@@ -67,6 +68,8 @@ class TransfuserConfig:
     """Channels of the upsampled BEV features that the semantic map is read from."""
     semantic_px: int = 64
     """Width of the semantic map; it covers the front half, so its height is half of that."""
+    pose_scale_m: float = 10.0
+    """The trajectory head's unit. NAVSIM's is 1 m; a small head that trains for few steps needs a coarser one."""
     trajectory_weight: float = 10.0
     """Weight of the trajectory's L1."""
     agent_class_weight: float = 10.0
@@ -82,6 +85,7 @@ class TransfuserConfig:
             raise ValueError(f"picture and lidar sides are {sides}; the ResNets need multiples of {STRIDE}")
         if self.camera_width_px != 4 * self.camera_height_px:
             raise ValueError(f"panorama is {self.camera_width_px} x {self.camera_height_px}; its width is 4 heights")
+        check_widths((self.stem_width, *self.stage_widths, self.bev_channels))
         if len(self.stage_widths) != 4 or len(self.stage_depths) != 4:
             raise ValueError(f"stages {self.stage_widths} x {self.stage_depths}; a ResNet has four")
 
@@ -93,7 +97,7 @@ class TransfuserConfig:
     @classmethod
     def debug(cls) -> TransfuserConfig:
         return cls(camera_width_px=128, camera_height_px=32, lidar_cells=64, width=16, ffn_width=16, decoder_heads=2,
-                   stem_width=4, stage_widths=(4, 4, 8, 8), agents=2, bev_channels=4, semantic_px=16)  # fmt: skip
+                   stage_widths=(8, 8, 8, 8), agents=2, bev_channels=8, semantic_px=16)  # fmt: skip
 
     @classmethod
     def mini(cls) -> TransfuserConfig:
@@ -105,7 +109,7 @@ class TransfuserConfig:
 
     @classmethod
     def paper(cls) -> TransfuserConfig:
-        return cls(camera_width_px=1024, camera_height_px=256, lidar_cells=256, stem_width=64,
+        return cls(camera_width_px=1024, camera_height_px=256, lidar_cells=256, latent=False, pose_scale_m=1.0, stem_width=64,
                    stage_widths=(64, 128, 256, 512), stage_depths=(3, 4, 6, 3), gpt_layers=2, gpt_heads=4, width=256,
                    ffn_width=1024, decoder_layers=3, decoder_heads=8, agents=30, bev_channels=64,
                    semantic_px=256)  # fmt: skip
@@ -132,12 +136,13 @@ class Transfuser(nn.Module):
         self.trajectory_head = Mlp(config.width, config.ffn_width, PLAN_STEPS * 3)
         self.agent_head = Mlp(config.width, config.ffn_width, 5)
         self.agent_label = nn.Linear(config.width, 1)
+        self.pyramid = TopDown(config.stage_widths[-1], config.bev_channels)
         self.semantic_head = SemanticHead(config)
         self.fusion = None if fusion is None else Fusion(fusion, feature_dim, config.width)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Batch of `inputs.TransfuserInputs` → poses (B, 8, 3), boxes (B, A, 5), box logits (B, A), semantic logits."""
-        bev, upsampled = self.backbone(batch["camera"], None if self.config.latent else batch["lidar"])
+        bev = self.backbone(batch["camera"], None if self.config.latent else batch["lidar"])
         tokens = self.to_token(bev).flatten(2).transpose(1, 2)  # (B, g², D)
         if self.fusion is not None:
             position = self.key_embedding[: tokens.shape[1]]
@@ -149,11 +154,11 @@ class Transfuser(nn.Module):
         with full_precision(answers):  # metres
             boxes, logits = self._agents(answers[:, 1:])
             out = {"poses": self._trajectory(answers[:, 0]), "boxes": boxes, "box_logits": logits}
-        return {**out, "semantic_logits": self.semantic_head(upsampled)} if self.training else out
+        return {**out, "semantic_logits": self.semantic_head(self.pyramid(bev))} if self.training else out
 
     def _trajectory(self, answer: Tensor) -> Tensor:
         raw = self.trajectory_head(answer).unflatten(-1, (PLAN_STEPS, 3))
-        return torch.cat([raw[..., :2], math.pi * torch.tanh(raw[..., 2:])], dim=-1)
+        return torch.cat([raw[..., :2] * self.config.pose_scale_m, math.pi * torch.tanh(raw[..., 2:])], dim=-1)
 
     def _agents(self, answers: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.agent_head(answers)
@@ -181,18 +186,16 @@ class Backbone(nn.Module):
         )
         shape = (1, 1, config.lidar_cells, config.lidar_cells)
         self.latent_lidar = nn.Parameter(torch.randn(shape)) if config.latent else None
-        self.pyramid = TopDown(config.stage_widths[-1], config.bev_channels)
 
-    def forward(self, camera: Tensor, lidar: Tensor | None) -> tuple[Tensor, Tensor]:
-        """uint8 (B, H, W, 3), (B, 1, R, R) → BEV (B, C, g, g) and its upsampled form (B, bev_channels, R/4, R/4)."""
+    def forward(self, camera: Tensor, lidar: Tensor | None) -> Tensor:
+        """uint8 (B, H, W, 3), (B, 1, R, R) → BEV features (B, C, g, g)"""
         image = self.image.embedder(normalize(camera))
-        if self.latent_lidar is not None:
-            lidar = self.latent_lidar.expand(len(camera), -1, -1, -1)
-        bev = self.lidar.embedder(lidar)
+        # The learned tensor is the same for every sample: its stem and first stage are computed once.
+        bev = self.lidar.embedder(lidar if self.latent_lidar is None else self.latent_lidar)
         stages = zip(self.image.encoder.stages, self.lidar.encoder.stages, self.exchanges, strict=True)
         for image_stage, lidar_stage, exchange in stages:
-            image, bev = exchange(image_stage(image), lidar_stage(bev))
-        return bev, self.pyramid(bev)
+            image, bev = exchange(image_stage(image), lidar_stage(bev).expand(len(camera), -1, -1, -1))
+        return bev
 
 
 class Exchange(nn.Module):

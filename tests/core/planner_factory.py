@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from latentvla_core.geometry import box_corners
+from latentvla_core.pdms.state import Layer, State
+from latentvla_core.pdms.world import World
 from latentvla_core.types import Command, ObjectClass, SceneRecord
 
 CAMERAS = ("CAM_F0", "CAM_L0", "CAM_R0")
@@ -98,3 +101,31 @@ def make_features(records: list[SceneRecord], seed: int = 0) -> SimpleNamespace:
         valid=np.ones(count, bool),
         scene_tokens=tuple(r.scene_token for r in records),
     )
+
+
+def straight_world(record: SceneRecord, parked_at_m: float | None = None) -> World:
+    """A lane 10 m wide along x on the route, 200 m long, with a reference that drives 8 m/s; maybe a car parked in it."""
+    half_width_m = 5.0
+    ring = np.array([[-50, -half_width_m], [150, -half_width_m], [150, half_width_m], [-50, half_width_m]])
+    ring = np.concatenate([ring, ring[:1]])
+    count = 0 if parked_at_m is None else 1
+    corners = np.full((51, count, 4, 2), np.nan)
+    if parked_at_m is not None:
+        corners[:, 0] = box_corners(np.array([parked_at_m, 0.0, 0.0]), 4.5, 2.0)
+    reference = np.zeros((51, 3))
+    reference[:, 0] = 8.0 * 0.1 * np.arange(51)
+    ego = np.zeros(11)
+    ego[State.VX] = record.ego_velocity_mps[0]
+    return World(
+        scene_token=record.scene_token, log_name=record.log_name, map_location="", timestamp_us=record.timestamp_us,
+        previous_token="", is_synthetic=False, origin_m=np.zeros(2), ego_state=ego,
+        object_tokens=("parked",) * count, object_classes=np.zeros(count, np.int8), object_speed_mps=np.zeros(count),
+        object_corners=corners, object_valid=np.ones((51, count), bool), object_valid_v2=np.ones((41, count), bool),
+        object_overlaps_ego=np.zeros(count, bool), light_ids=(), light_vertices=np.zeros((0, 2)),
+        light_offsets=np.zeros(1, np.int64), light_active=np.zeros((41, 0), bool), polygon_ids=("block", "lane"),
+        polygon_layers=np.array([Layer.ROADBLOCK, Layer.LANE], np.int8), polygon_on_route=np.array([False, True]),
+        ring_vertices=np.concatenate([ring, ring]).astype(float), ring_offsets=np.array([0, 5, 10]),
+        polygon_ring_offsets=np.array([0, 1, 2]), centerline=np.array([[-50.0, 0, 0], [50.0, 0, 0], [150.0, 0, 0]]),
+        route_lane_ids=("lane",), reference_v1=reference, reference_v2=reference, history_states=np.zeros((4, 11)),
+        human_poses=record.future_poses, human_valid=True, has_v1=True, valid=True, reason="",
+    )  # fmt: skip
