@@ -200,7 +200,7 @@ class _Examination:
         self.counts[what] = self.counts.get(what, 0) + len(paths) - len(missing)
         if missing:
             remedy = f"download the sensor blobs of this split to {self.sensor_root}; scoring needs none"
-            place = f"{missing[0]} ({len(missing)} of {len(paths)} of {log_name_of(log)})"
+            place = f"{log_name_of(log)}: {_by_folder(missing)} of {len(paths)}, e.g. {missing[0]}"
             self.findings.add(
                 Level.WARN, "sensors", f"{what} are missing", remedy=remedy, place=place, count=len(missing)
             )
@@ -231,3 +231,9 @@ class _Examination:
             message = "logs of the filter are not on disk"
             remedy = "download them; is this the data split the filter is for?"
             self.findings.add(Level.FAIL, "logs", message, remedy=remedy, place=absent[0], count=len(absent))
+
+
+def _by_folder(paths: Sequence[str]) -> str:
+    """`27 CAM_B0, 3 CAM_F0`: how many paths per camera folder."""
+    folders = Counter(path.rsplit("/", 2)[-2] if path.count("/") else "" for path in paths)
+    return ", ".join(f"{number} {folder}" for folder, number in sorted(folders.items()))

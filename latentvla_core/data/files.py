@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -34,8 +37,6 @@ def _filesystem(scheme: str, _settings: tuple[str, ...]) -> Any:
 
 def filesystem(path: str) -> Any:
     """The fsspec file system of a remote path; one per endpoint and key, as the environment gives them."""
-    import os
-
     settings = tuple(os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_REGION"))
     return _filesystem(path.split("://", 1)[0], settings)
 
@@ -55,6 +56,23 @@ def _attempt(read: Callable[[], bytes], name: str, remedy: str) -> bytes:
         raise DataError(f"the file does not exist; {remedy}", file=name) from error
     except OSError as error:
         raise DataError(f"cannot be read ({error}); {remedy}", file=name) from error
+
+
+def local_file(path: str | Path, *, remedy: str) -> Path:
+    """The path itself, or a copy of a remote file for readers that need a real one (SQLite); copied once per version.
+
+    Copies lie in the temporary folder of the machine, named by address and content, so that processes can share them.
+    """
+    if not is_remote(path):
+        return Path(path)
+    data = read_bytes(path, remedy=remedy)
+    name = hashlib.sha256(str(path).encode() + hashlib.sha256(data).digest()).hexdigest()[:24]
+    copy = Path(tempfile.gettempdir()) / f"latentvla-{name}-{str(path).rsplit('/', 1)[-1]}"
+    if not (copy.exists() and copy.stat().st_size == len(data)):
+        part = copy.with_suffix(f".{os.getpid()}.part")
+        part.write_bytes(data)
+        part.replace(copy)  # atomic: another process sees the whole file or none
+    return copy
 
 
 def exists(path: str | Path) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import shapely
 
 from latentvla_core.data.fields import near_miss
+from latentvla_core.data.files import exists, join, local_file, read_bytes
 from latentvla_core.data.gpkg import GeoPackage, Layer
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.types import Array, GroupConnectors, LaneConnectors, Lanes, Polygons, RoadMap
@@ -28,23 +29,23 @@ _INDEX_REMEDY = "set NUPLAN_MAPS_ROOT to the folder that holds it, or download t
 
 def read_index(maps_root: str | Path) -> dict[str, str]:
     """{location: version} of `nuplan-maps-v1.0.json`."""
-    path = Path(maps_root) / INDEX_FILE
+    path = join(maps_root, INDEX_FILE)
+    if not exists(path):
+        raise SetupError(f"{path}: the map index does not exist; {_INDEX_REMEDY}")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_bytes(path, remedy=_INDEX_REMEDY))
         return {str(location): str(entry["version"]) for location, entry in raw.items()}
-    except FileNotFoundError as error:
-        raise SetupError(f"{path}: the map index does not exist; {_INDEX_REMEDY}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"not a nuPlan map index ({error}); {_INDEX_REMEDY}", file=str(path)) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"not a nuPlan map index ({error}); {_INDEX_REMEDY}", file=path) from error
 
 
-def map_path(maps_root: str | Path, location: str) -> Path:
+def map_path(maps_root: str | Path, location: str) -> str:
     """The GeoPackage of a location. Raises SetupError when the index does not list it."""
     index = read_index(maps_root)
     if location not in index:
         listed = ", ".join(index) or "nothing"
         raise SetupError(f"{INDEX_FILE} does not list {location!r} (it lists {listed}){near_miss(location, index)}")
-    return Path(maps_root) / location / index[location] / "map.gpkg"
+    return join(maps_root, f"{location}/{index[location]}/map.gpkg")
 
 
 def load_map(maps_root: str | Path, location: str) -> RoadMap:
@@ -52,7 +53,7 @@ def load_map(maps_root: str | Path, location: str) -> RoadMap:
 
     Raises DataError naming map, layer and remedy. Layers that scoring does not need may be missing.
     """
-    package = GeoPackage(map_path(maps_root, location))
+    package = GeoPackage(local_file(map_path(maps_root, location), remedy=_INDEX_REMEDY))
     crs = package.meta().get("projectedCoordSystem", "")
     if not crs:
         raise DataError("layer 'meta' has no row projectedCoordSystem; add it", file=str(package.path), field="meta")

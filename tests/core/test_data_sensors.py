@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from navsim_files import shared
+import shapely
+from navsim_files import log_frames, shared, write_gpkg, write_pickle
 from PIL import Image
 
 from latentvla_core.data.cameras import decode_image, image_size, load_image, load_panorama
+from latentvla_core.data.layout import DataRoot
 from latentvla_core.data.lidar import FIELDS, read_pcd, write_pcd
+from latentvla_core.data.maps import MapStore
+from latentvla_core.data.navsim import read_log
 from latentvla_core.errors import DataError
 
 
@@ -107,10 +113,29 @@ def test_pictures_and_folders_of_an_object_store(monkeypatch: pytest.MonkeyPatch
         assert list_dir("s3://blobs/mini/log/CAM_F0") == ["s3://blobs/mini/log/CAM_F0/a.jpg"]
         assert list_dir("s3://blobs/nothing") == []
         assert exists("s3://blobs/mini/log/CAM_F0/a.jpg")
+        _check_a_tree_in_the_store(client, tmp_path)
         with pytest.raises(DataError, match="does not exist"):
             load_image("s3://blobs/mini", "log/CAM_F0/b.jpg")
     finally:
         server.stop()
+
+
+def _check_a_tree_in_the_store(client: Any, tmp_path: Path) -> None:
+    """Logs and maps below an s3:// root read like those in a folder."""
+    write_pickle(tmp_path / "log.pkl", log_frames(3))
+    client.upload_file(str(tmp_path / "log.pkl"), "blobs", "root/navsim_logs/mini/2021.05.pkl")
+    index = {"us-ma-boston": {"version": "9.12.1817", "layers": {}}}
+    client.put_object(Bucket="blobs", Key="root/maps/nuplan-maps-v1.0.json", Body=json.dumps(index).encode())
+    square = shapely.box(331_000, 4_690_000, 331_050, 4_690_050)
+    gpkg = write_gpkg(tmp_path / "map.gpkg", {"lane_groups_polygons": [(101, square, ())]})
+    client.upload_file(str(gpkg), "blobs", "root/maps/us-ma-boston/9.12.1817/map.gpkg")
+    data = DataRoot.find("s3://blobs/root")
+    assert data.splits() == ["mini"]
+    (log,) = data.logs("mini")
+    assert [frame.frame_idx for frame in read_log(log)] == [0, 1, 2]
+    assert data.maps_root() == "s3://blobs/root/maps"
+    road = MapStore(data.maps_root()).get("us-ma-boston")
+    assert road.lane_groups.shapes[0].equals(square)
 
 
 def test_point_clouds_survive_writing_and_reading(tmp_path: Path) -> None:
