@@ -64,12 +64,27 @@ class Detections:
         return box_corners(self.poses, self.sizes_m[:, 0], self.sizes_m[:, 1])
 
 
+@dataclass(frozen=True, slots=True)
+class KeyFrame:
+    """What the scorer needs of one key frame: objects and lights, global."""
+
+    detections: Detections
+    lights: tuple[tuple[str, bool], ...]
+    """(lane connector id, is red)."""
+
+
+def key_frame(frame: Frame) -> KeyFrame:
+    return KeyFrame(detections(frame), frame.traffic_lights)
+
+
 def detections(frame: Frame) -> Detections:
-    """The objects of a frame in global coordinates, as the devkit turns ego-frame boxes back (navsim_format.md §5.3)."""
+    """Objects of a frame in global coordinates, as the devkit turns ego-frame boxes back (navsim_format.md §5.3)."""
     objects = frame.objects
     if objects is None:
         text = "has no annotations; a scene can only be scored where every frame from now on has objects"
         raise DataError(text, frame=frame.token, field="anns")
+    if not np.isfinite(objects.boxes).all():
+        raise DataError("boxes have values that are not finite", frame=frame.token, field="gt_boxes")
     yaw = frame.ego_pose[Pose.YAW]
     xy = rotate(objects.boxes[:, :2], yaw) + frame.ego_pose[:2]
     poses = np.column_stack([xy, wrap(wrap(objects.boxes[:, Box.YAW] + yaw))])
@@ -162,13 +177,15 @@ def merge(long: Tracks, short: Tracks) -> tuple[Tracks, Array]:
     return merged, np.concatenate([valid_v2, short.valid[:, extra]], axis=1)
 
 
-def red_lights(frames: Sequence[Frame], route_lanes: Sequence[str], index: MapIndex, steps: int) -> tuple:
+def red_lights(
+    frames: Sequence[KeyFrame], route_lanes: Sequence[str], index: MapIndex, steps: int
+) -> tuple[tuple[str, ...], Array, Array]:
     """Red lane connectors of the route: ids (R), shapely polygons (R,), active (steps, R) bool (pdms.md §6.2).
 
     Each light keeps the state of key frame t // 5; frames after the last one keep its state.
     """
     lanes = set(route_lanes)
-    red = [{id_ for id_, is_red in frame.traffic_lights if is_red and id_ in lanes} for frame in frames]
+    red = [{id_ for id_, is_red in frame.lights if is_red and id_ in lanes} for frame in frames]
     ids = tuple(dict.fromkeys(id_ for frame in red for id_ in sorted(frame)))
     shapes = np.array([index.lane(id_).polygon for id_ in ids], object)
     by_frame = np.array([[id_ in frame for id_ in ids] for frame in red], bool).reshape(len(red), len(ids))

@@ -17,8 +17,9 @@ import shapely
 from latentvla_core.errors import DataError
 from latentvla_core.geometry import box_corners
 from latentvla_core.pdms import history, observation
-from latentvla_core.pdms.drivable import drivable_map, rings_of
-from latentvla_core.pdms.map_index import MapIndex
+from latentvla_core.pdms.drivable import DrivableMap, drivable_map, rings_of
+from latentvla_core.pdms.map_index import Lane, MapIndex
+from latentvla_core.pdms.observation import KeyFrame
 from latentvla_core.pdms.reference import PlannerScene, plan_reference
 from latentvla_core.pdms.route import center_pose, centerline, correct_route, logged_route, starting_lane
 from latentvla_core.pdms.state import RoadPolygons
@@ -118,52 +119,87 @@ class World:
         return World(**{field.name: row[field.name] for field in fields(World)})
 
 
-def build(scene: Scene, road_map: RoadMap | MapIndex) -> World:
+def build(scene: Scene, road_map: RoadMap | MapIndex, *, extended: Sequence[KeyFrame] = ()) -> World:
     """Everything scoring needs to know about a scene. A scene that cannot be scored gives a world that says why.
 
     Args:
         scene: frames with annotations; at least 8 (v2.2) or 10 (v1.1) after the current one.
         road_map: the map of the scene's location; pass the same object for all its scenes, its index is kept.
+        extended: key frames after the last frame of the scene, 0.5 s apart, for v2's synthetic scenes, whose future
+            is a list of detections (pdms.md §6.1).
     """
     try:
-        return _build(scene, MapIndex.of(road_map))
+        return _build(scene, MapIndex.of(road_map), extended)
     except DataError as error:
         return _unusable(scene, str(error))
 
 
-def _build(scene: Scene, index: MapIndex) -> World:
-    current, pose = scene.current, scene.current.ego_pose
-    _check(scene)
-    origin = np.round(pose[:2])
-    objects = _objects(scene, origin)
-    logged = logged_route(current.roadblock_ids, index)
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The road under a scene, global."""
+
+    logged: tuple[str, ...]
+    """Blocks of the logged route."""
+    blocks: tuple[str, ...]
+    """Blocks of the corrected route."""
+    lanes: tuple[str, ...]
+    """Its lanes and connectors."""
+    area: DrivableMap
+    start: Lane
+    """The starting lane."""
+    centerline: Array
+    """(C, 3)"""
+
+
+def find_ground(scene: Scene, index: MapIndex) -> Ground:
+    """Route, drivable map and centre line of a scene. Raises DataError where one of them cannot be found."""
+    pose = scene.current.ego_pose
+    logged = logged_route(scene.current.roadblock_ids, index)
     blocks = correct_route(pose, logged, index)
     lanes = index.lanes_of_blocks(blocks)
-    road = _road(pose, lanes, index, origin)
-    start = starting_lane(pose, lanes, road.pop("touching"), index)
-    line = centerline(start, blocks, lanes, index)
-    ego = history.ego_state(current)
-    found = {**_identity(scene, origin), **objects, **_lights(scene, logged, index, origin), **road}
-    reference = plan_reference(
-        PlannerScene(
-            ego_state=ego,
-            origin_m=origin,
-            objects=observation.detections(current),
-            centerline=line,
-            speed_limit_mps=start.speed_limit_mps,
-            red_lights=_red_now(scene, lanes, index),
-            roads=RoadPolygons(*(road[name] for name in ROAD_COLUMNS)),
-        )
+    area = drivable_map(center_pose(pose)[:2], index)
+    if not area.ids:
+        where = np.round(pose[:2], 1).tolist()
+        text = f"map {index.road_map.location!r} has no roads within 100 m of the ego at {where}"
+        raise DataError(f"{text}; check that log and map belong together")
+    start = starting_lane(pose, lanes, area.touching(pose[:2]), index)
+    return Ground(logged, blocks, lanes, area, start, centerline(start, blocks, lanes, index))
+
+
+def planner_scene(scene: Scene, ground: Ground, index: MapIndex) -> PlannerScene:
+    """What the reference planner knows of a scene."""
+    ids, shapes, _ = observation.red_lights([observation.key_frame(scene.current)], ground.lanes, index, 1)
+    origin = np.round(scene.current.ego_pose[:2])
+    road = _road(ground, origin)
+    return PlannerScene(
+        ego_state=history.ego_state(scene.current),
+        origin_m=origin,
+        objects=observation.detections(scene.current),
+        centerline=ground.centerline,
+        speed_limit_mps=ground.start.speed_limit_mps,
+        red_lights=dict(zip(ids, shapes, strict=True)),
+        roads=RoadPolygons(*(road[name] for name in ROAD_COLUMNS)),
     )
+
+
+def _build(scene: Scene, index: MapIndex, extended: Sequence[KeyFrame]) -> World:
+    _check(scene, len(extended))
+    origin = np.round(scene.current.ego_pose[:2])
+    ground = find_ground(scene, index)
+    frames = [*map(observation.key_frame, (scene.current, *scene.future)), *extended][: FUTURE_V1 + 1]
+    reference = plan_reference(planner_scene(scene, ground, index))
     return World(
-        **found,
-        ego_state=_less(ego, origin),
-        centerline=_less(line, origin),
-        route_lane_ids=lanes,
+        **_identity(scene, origin),
+        **_objects(scene, frames, origin),
+        **_lights(frames, ground, index, origin),
+        **_road(ground, origin),
+        **_driver(scene, origin),
+        ego_state=_less(history.ego_state(scene.current), origin),
+        centerline=_less(ground.centerline, origin),
+        route_lane_ids=ground.lanes,
         reference_v1=_less(reference.poses_v1, origin),
         reference_v2=_less(reference.poses_v2, origin),
-        **_driver(scene, origin),
-        has_v1=len(scene.future) >= FUTURE_V1,
+        has_v1=len(frames) > FUTURE_V1,
         valid=True,
         reason="",
     )
@@ -176,9 +212,9 @@ def _less(states: Array, origin: Array) -> Array:
     return out
 
 
-def _check(scene: Scene) -> None:
-    if len(scene.future) < FUTURE_V2:
-        text = f"has {len(scene.future)} frames after it; scoring needs {FUTURE_V2} (v2.2) or {FUTURE_V1} (v1.1)"
+def _check(scene: Scene, num_extended: int) -> None:
+    if len(scene.future) + num_extended < FUTURE_V2:
+        text = f"has {len(scene.future) + num_extended} frames after it; scoring needs {FUTURE_V2} (v2.2) or {FUTURE_V1} (v1.1)"
         raise DataError(text, frame=scene.token)
     state = history.ego_state(scene.current)
     if not np.isfinite(state).all():
@@ -205,10 +241,10 @@ def _previous_token(scene: Scene) -> str:
     return before.token if 0 < scene.current.timestamp_us - before.timestamp_us <= MAX_PAIR_INTERVAL_US else ""
 
 
-def _objects(scene: Scene, origin: Array) -> dict[str, Any]:
-    frames = [observation.detections(frame).moved(-origin) for frame in (scene.current, *scene.future[:FUTURE_V1])]
-    short = observation.tracks(frames[: FUTURE_V2 + 1])
-    long = observation.tracks(frames) if len(frames) > FUTURE_V1 else short
+def _objects(scene: Scene, frames: Sequence[KeyFrame], origin: Array) -> dict[str, Any]:
+    seen = [frame.detections.moved(-origin) for frame in frames]
+    short = observation.tracks(seen[: FUTURE_V2 + 1])
+    long = observation.tracks(seen) if len(frames) > FUTURE_V1 else short
     merged, valid_v2 = observation.merge(long, short)
     corners, valid = _padded(merged, STEPS_V1)
     return {
@@ -239,35 +275,24 @@ def overlaps(rear_axle: Array, corners: Array) -> Array:
     return hit
 
 
-def _lights(scene: Scene, logged: Sequence[str], index: MapIndex, origin: Array) -> dict[str, Any]:
-    frames = (scene.current, *scene.future[:FUTURE_V2])
-    ids, shapes, active = observation.red_lights(frames, index.lanes_of_blocks(logged), index, STEPS_V2)
+def _lights(frames: Sequence[KeyFrame], ground: Ground, index: MapIndex, origin: Array) -> dict[str, Any]:
+    """Red lights of the logged route: v2.2 scores those, not the ones of the corrected route (pdms.md §6.2)."""
+    ids, shapes, active = observation.red_lights(
+        frames[: FUTURE_V2 + 1], index.lanes_of_blocks(ground.logged), index, STEPS_V2
+    )
     vertices, offsets = observation.exterior_rings(shapes, origin)
     return {"light_ids": ids, "light_vertices": vertices, "light_offsets": offsets, "light_active": active}
 
 
-def _red_now(scene: Scene, lanes: Sequence[str], index: MapIndex) -> dict[str, Any]:
-    """Connectors of the corrected route that are red now, for the planner: id → polygon, global."""
-    ids, shapes, _ = observation.red_lights([scene.current], lanes, index, 1)
-    return dict(zip(ids, shapes, strict=True))
-
-
-def _road(pose: Array, lanes: Sequence[str], index: MapIndex, origin: Array) -> dict[str, Any]:
-    area = drivable_map(center_pose(pose)[:2], index)
-    if not area.ids:
-        text = (
-            f"map {index.road_map.location!r} has no roads within 100 m of the ego at {np.round(pose[:2], 1).tolist()}"
-        )
-        raise DataError(f"{text}; check that log and map belong together")
-    vertices, ring_offsets, polygon_ring_offsets = rings_of(area.shapes, origin)
+def _road(ground: Ground, origin: Array) -> dict[str, Any]:
+    vertices, ring_offsets, polygon_ring_offsets = rings_of(ground.area.shapes, origin)
     return {
-        "polygon_ids": area.ids,
-        "polygon_layers": area.layers,
-        "polygon_on_route": area.on_route(set(lanes)),
+        "polygon_ids": ground.area.ids,
+        "polygon_layers": ground.area.layers,
+        "polygon_on_route": ground.area.on_route(set(ground.lanes)),
         "ring_vertices": vertices,
         "ring_offsets": ring_offsets,
         "polygon_ring_offsets": polygon_ring_offsets,
-        "touching": area.touching(pose[:2]),
     }
 
 
