@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -66,7 +65,7 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
     from pipelines.definitions import build
     from pipelines.jobs import JOBS, all_partitions
 
-    dagster_home(settings)
+    settings.prepare_dagster_home()
     resolved = build(settings).resolve_job_def(job)
     with dg.DagsterInstance.get() as instance:
         result = resolved.execute_in_process(
@@ -81,16 +80,6 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
         )
     if not result.success:
         _explain(result)
-
-
-def dagster_home(settings: Settings) -> Path:
-    """DAGSTER_HOME, made ready: our dagster.yaml is put there if it has none."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(settings.home / "dagster"))).absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    ours = Path(__file__).resolve().parent.parent / "dagster_home" / "dagster.yaml"
-    if not (home / "dagster.yaml").exists():
-        (home / "dagster.yaml").write_text(ours.read_text() if ours.exists() else "telemetry: {enabled: false}\n")
-    return home
 
 
 def _explain(result: Any) -> None:

@@ -86,6 +86,17 @@ class Settings:
     def models(self) -> Path:
         return self.home / "models"
 
+    def prepare_dagster_home(self) -> Path:
+        """Set DAGSTER_HOME if it is not (the checkout's dagster_home/, so that demo and UI share it) and make it ready."""
+        ours = Path(__file__).resolve().parent.parent / "dagster_home"
+        default = ours if (ours / "dagster.yaml").is_file() else self.home / "dagster"
+        home = Path(os.environ.setdefault("DAGSTER_HOME", str(default))).absolute()
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            text = (ours / "dagster.yaml").read_text() if ours.is_dir() else "telemetry: {enabled: false}\n"
+            (home / "dagster.yaml").write_text(text)
+        return home
+
     @staticmethod
     def from_env(env: Mapping[str, str] | None = None) -> Settings:
         """Settings of this process. Raises SetupError that names the variable and the remedy."""

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from pipelines.registry.register import connect
 from pipelines.settings import Settings
@@ -20,7 +19,7 @@ def main() -> None:
     settings = Settings.from_env()
     connect(settings).search_registered_models(max_results=1)  # creates the database before two processes want to
     env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": settings.mlflow_uri}
-    env["DAGSTER_HOME"] = str(Path(env.get("DAGSTER_HOME", "dagster_home")).absolute())
+    env["DAGSTER_HOME"] = str(settings.prepare_dagster_home())
     commands = {
         f"Dagster  http://localhost:{DAGSTER_PORT}": ["dagster", "dev", "-m", "pipelines.definitions", "-p", DAGSTER_PORT],
         f"MLflow   http://localhost:{MLFLOW_PORT}": ["mlflow", "server", "--backend-store-uri", settings.mlflow_uri, "--port", MLFLOW_PORT],

@@ -1,0 +1,22 @@
+"""Shared by all tests: quiet, offline, one thread, and never in the user's own folders."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+for variable in ("LATENTVLA_LAKE", "LATENTVLA_SOURCES", "LATENTVLA_RECIPE", "LATENTVLA_SHARDS", "OPENSCENE_DATA_ROOT",
+                 "NUPLAN_MAPS_ROOT", "MLFLOW_TRACKING_URI"):  # fmt: skip
+    os.environ.pop(variable, None)
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A test that forgets to say where it works still works in its own folder."""
+    monkeypatch.setenv("LATENTVLA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    (tmp_path / "dagster").mkdir()

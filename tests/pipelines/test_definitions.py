@@ -1,0 +1,95 @@
+"""The graph as Dagster sees it. A changed snapshot is a changed graph: look at the difference, then write it again with
+`python tests/pipelines/test_definitions.py`."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from pipelines.definitions import build
+from pipelines.settings import Settings
+
+SNAPSHOT = Path(__file__).resolve().parents[1] / "golden" / "asset_graph.json"
+
+
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_env({"LATENTVLA_HOME": str(tmp_path)})
+
+
+def graph_of(definitions: dg.Definitions) -> dict[str, dict[str, object]]:
+    graph = definitions.resolve_asset_graph()
+    nodes = {}
+    for key in sorted(graph.get_all_asset_keys(), key=str):
+        node = graph.get(key)
+        nodes[key.to_user_string()] = {
+            "group": node.group_name,
+            "deps": sorted(parent.to_user_string() for parent in node.parent_keys),
+            "kinds": sorted(node.kinds),
+            "partitioned": node.is_partitioned,
+            "pools": sorted(node.pools or []),
+            "code_version": node.code_version,
+            "checks": sorted(check.name for check in node.check_keys),
+        }
+    return nodes
+
+
+def test_the_graph_is_the_one_we_agreed_on(tmp_path: Path):
+    assert graph_of(build(settings(tmp_path))) == json.loads(SNAPSHOT.read_text())
+
+
+def test_jobs_schedule_and_sensor_are_there_and_off(tmp_path: Path):
+    repository = build(settings(tmp_path)).get_repository_def()
+    assert {"whole_line", "labels", "baseline_scores"} <= set(repository.job_names)
+    assert repository.get_schedule_def("nightly_retraining").default_status == dg.DefaultScheduleStatus.STOPPED
+    assert repository.get_sensor_def("new_logs").default_status == dg.DefaultSensorStatus.STOPPED
+
+
+def test_every_check_blocks(tmp_path: Path):
+    graph = build(settings(tmp_path)).resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        assert graph.get(key).check_keys, f"{key} has no check"
+    assert all(graph.get_check_spec(key).blocking for key in graph.asset_check_keys)
+
+
+def test_one_night_asks_for_every_partition(tmp_path: Path):
+    schedule = build(settings(tmp_path)).get_repository_def().get_schedule_def("nightly_retraining")
+    tick = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 2, 2, 0, tzinfo=UTC)))
+    (request,) = tick.run_requests or []
+    assert request.run_key == "nightly-2026-01-02"
+    assert request.tags["dagster/asset_partition_range_start"] == "train-00"
+    assert request.tags["dagster/asset_partition_range_end"] == "test-01"
+
+
+def test_the_sensor_asks_once_per_new_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "tree" / "navsim_logs"
+    (folder / "trainval").mkdir(parents=True)
+    (folder / "test").mkdir()
+    rules = tmp_path / "all.yaml"
+    rules.write_text("num_history_frames: 4\nnum_future_frames: 10\n")
+    env = {"OPENSCENE_DATA_ROOT": str(tmp_path / "tree"), "LATENTVLA_HOME": str(tmp_path)}
+    env |= {"LATENTVLA_TRAIN_SPLIT": str(rules), "LATENTVLA_TEST_SPLIT": str(rules)}
+    sensor = build(Settings.from_env(env)).get_repository_def().get_sensor_def("new_logs")
+
+    def tick(cursor: str | None) -> tuple[int, str | None]:
+        with dg.build_sensor_context(cursor=cursor) as context:
+            result = sensor.evaluate_tick(context)
+            return len(result.run_requests or []), result.cursor or cursor
+
+    assert tick(None) == (0, None)
+    (folder / "trainval" / "a.pkl").write_bytes(b"one")
+    asked, cursor = tick(None)
+    assert asked == 1
+    assert tick(cursor) == (0, cursor)
+    (folder / "test" / "b.pkl").write_bytes(b"two")
+    asked, later = tick(cursor)
+    assert asked == 1
+    assert later != cursor
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        SNAPSHOT.write_text(json.dumps(graph_of(build(settings(Path(folder)))), indent=1, sort_keys=True) + "\n")
