@@ -85,8 +85,9 @@ def build_meta(config: VlmConfig) -> Qwen2_5_VLForConditionalGeneration:
     """The network of any size without memory or files, to count and plan."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
+    tokenizer = None if config.text.vocab_rows else _tiny_tokenizer()
     with torch.device("meta"):
-        return Qwen2_5_VLForConditionalGeneration(qwen_config(config))
+        return Qwen2_5_VLForConditionalGeneration(qwen_config(config, tokenizer))
 
 
 def build(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
@@ -132,12 +133,17 @@ def init_action_rows(table: Any, ids: tuple[int, ...], used_rows: int, seed: int
 def _tiny(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    tokenizer = tokenizers.build_tiny()
-    tokens.add_to(tokenizer)
+    tokenizer = _tiny_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = Qwen2_5_VLForConditionalGeneration(qwen_config(config, tokenizer))
     return network, VlmProcessor(config, tokenizer)
+
+
+def _tiny_tokenizer() -> Any:
+    tokenizer = tokenizers.build_tiny()
+    tokens.add_to(tokenizer)
+    return tokenizer
 
 
 def _pretrained(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:

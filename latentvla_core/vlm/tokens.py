@@ -54,7 +54,7 @@ def add_to(tokenizer: Any) -> int:
 
 def ids(tokenizer: Any) -> tuple[int, ...]:
     """Token id of each code, from the tokenizer."""
-    found = tuple(int(i) for i in tokenizer.convert_tokens_to_ids(all_tokens()))
-    if len(set(found)) != CODEBOOK_SIZE:
+    found = tokenizer.convert_tokens_to_ids(all_tokens())
+    if None in found or len(set(found)) != CODEBOOK_SIZE:  # unknown strings become None or all the same id
         raise SetupError("the tokenizer does not know the action tokens; call vlm.tokens.add_to(tokenizer) first")
-    return found
+    return tuple(int(i) for i in found)

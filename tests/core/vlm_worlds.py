@@ -18,7 +18,9 @@ CAMERAS = ("CAM_F0", "CAM_L0", "CAM_R0")
 HISTORY, FUTURE = 4, 8
 
 
-def record(token: str, root: Path | str, *, speed_mps: float, yaw_rate_radps: float = 0.0, command: int = 1) -> SceneRecord:
+def record(
+    token: str, root: Path | str, *, speed_mps: float, yaw_rate_radps: float = 0.0, command: int = 1
+) -> SceneRecord:
     """A car that drives a circle arc; pictures are `<token>/<camera>.jpg`, whether they exist or not."""
     times = 0.5 * np.arange(-HISTORY + 1, FUTURE + 1)
     poses = np.stack([speed_mps * times, 0.5 * speed_mps * yaw_rate_radps * times**2, yaw_rate_radps * times], 1)
@@ -36,13 +38,17 @@ def record(token: str, root: Path | str, *, speed_mps: float, yaw_rate_radps: fl
     )  # fmt: skip
 
 
-def scenes(count: int, root: Path, *, seed: int = 0, size_wh: tuple[int, int] = (112, 56)) -> tuple[list[SceneRecord], Array]:
+def scenes(
+    count: int, root: Path, *, seed: int = 0, size_wh: tuple[int, int] = (112, 56)
+) -> tuple[list[SceneRecord], Array]:
     """`count` records with pictures on disk, and their (N, 12) codes."""
     rng = np.random.default_rng(seed)
     made, codes = [], np.zeros((count, 12), np.int8)
     for i in range(count):
         speed, yaw_rate, block = float(rng.uniform(0, 15.9)), float(rng.uniform(-0.3, 0.3)), int(rng.integers(3))
-        made.append(record(f"s{seed}_{i}", root, speed_mps=speed, yaw_rate_radps=yaw_rate, command=int(rng.integers(4))))
+        made.append(
+            record(f"s{seed}_{i}", root, speed_mps=speed, yaw_rate_radps=yaw_rate, command=int(rng.integers(4)))
+        )
         _draw(root, made[-1], block, size_wh, rng)
         turn = int(np.clip((yaw_rate + 0.3) / 0.6 * 8, 0, 7))
         codes[i] = [c for k in range(3) for c in (int(speed), turn + k, int(speed) // 2, 5 * block + k)]
