@@ -106,16 +106,18 @@ def test_what_the_teacher_would_not_know_does_not_change_the_loss():
     states = torch.randn(1, 12, 4)
     wild_states = states.clone()
     wild_states[:, 5:] += 1
+    output = StudentOutput(read, torch.zeros(1, 12, 16), torch.ones(1, 2, 4), torch.ones(1, 12, 4))
+    visual, labels = torch.ones(1, 2, 4), torch.full((1, 12), -1)
     losses = [
         distillation_loss(
-            StudentOutput(read, torch.zeros(1, 12, 16), torch.ones(1, 2, 4), torch.ones(1, 12, 4)),
+            output,
             teacher_codes=codes,
             teacher_logits=known,
-            teacher_visual=torch.ones(1, 2, 4),
+            teacher_visual=visual,
             teacher_action=action,
-            labels=torch.full((1, 12), -1),
+            labels=labels,
             config=CONFIG,
-        )  # fmt: skip
+        )
         for known, action in ((logits, states), (wild, wild_states))
     ]
     assert torch.equal(losses[0][0], losses[1][0])
