@@ -144,10 +144,16 @@ def wished_speed(driver: Driver, network: RoadNetwork, time_s: float) -> float:
     style, wish = driver.style, driver.style.max_speed_mps
     braking = 0.75 * style.decel_mps2
     for lane, start in ahead(driver, network, 45.0):
+        straight = (lane.speed_limit_mps * style.speed_factor) ** 2
+        slowest = min(style.lateral_mps2 / lane.peak_curvature_per_m, straight)
+        if slowest + 2 * braking * max(start, 0.0) >= wish**2:
+            continue
+        if style.lateral_mps2 > straight * lane.peak_curvature_per_m:  # no bend that matters
+            wish = min(wish, (straight + 2 * braking * max(start, 0.0)) ** 0.5)
+            continue
         first, last = np.searchsorted(lane.s_m, (-1.0 - start, 45.0 - start))
-        bend = np.sqrt(style.lateral_mps2 / np.maximum(np.abs(lane.curvature_per_m[first:last]), 1e-4))
-        bend = np.minimum(bend, lane.speed_limit_mps * style.speed_factor)
-        allowed = bend**2 + 2 * braking * np.maximum(lane.s_m[first:last] + start, 0.0)
+        bend = style.lateral_mps2 / np.maximum(np.abs(lane.curvature_per_m[first:last]), 1e-4)
+        allowed = np.minimum(bend, straight) + 2 * braking * np.maximum(lane.s_m[first:last] + start, 0.0)
         wish = min(wish, float(allowed.min(initial=wish**2)) ** 0.5)
     for begin, end, limit in driver.slow_until:
         if begin <= time_s < end:

@@ -6,7 +6,7 @@ A *block* is a lane group or a lane group connector of nuPlan (navsim_format.md 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -48,14 +48,15 @@ class LanePath:
     to_lane: str = ""
     rank: int = 0
     """Right of way inside its junction: a lower rank goes first."""
+    length_m: float = field(init=False)
+    is_connector: bool = field(init=False)
+    peak_curvature_per_m: float = field(init=False)
 
-    @property
-    def length_m(self) -> float:
-        return float(self.s_m[-1])
-
-    @property
-    def is_connector(self) -> bool:
-        return bool(self.junction_id)
+    def __post_init__(self) -> None:
+        """Scalars that every step asks for many times."""
+        object.__setattr__(self, "length_m", float(self.s_m[-1]))
+        object.__setattr__(self, "is_connector", bool(self.junction_id))
+        object.__setattr__(self, "peak_curvature_per_m", max(float(np.abs(self.curvature_per_m).max()), 1e-4))
 
     def pose_at(self, s_m: float) -> tuple[float, float, float]:
         """(x, y, yaw) at arc length s; beyond the ends it goes on straight."""

@@ -66,6 +66,7 @@ def _drive(
     simulation = Simulation(scenario, rng, parked_actors(network, rng))
     for _ in range(round(warm_up_s / STEP_S)):
         simulation.step(look=False)
+    simulation.seen = simulation.snapshot()
     route = simulation.route_ahead()
     moments = [_moment(simulation)]
     for _ in range(frames - 1):

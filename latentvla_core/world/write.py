@@ -17,7 +17,15 @@ from latentvla_core.types import CAMERA_NAMES, FRAME_INTERVAL_S, MAP_LOCATIONS
 from latentvla_core.world.calibration import camera_rig
 from latentvla_core.world.driving import STYLES
 from latentvla_core.world.layout import LayoutConfig
-from latentvla_core.world.log_writer import LogHeader, Moment, log_frames, picture_path, sweep_path, write_log
+from latentvla_core.world.log_writer import (
+    LogHeader,
+    Moment,
+    frame_token,
+    log_frames,
+    picture_path,
+    sweep_path,
+    write_log,
+)
 from latentvla_core.world.map_writer import write_map, write_map_index
 from latentvla_core.world.scenario import KINDS, TrafficConfig
 from latentvla_core.world.session import Recording, record
@@ -239,7 +247,8 @@ def _write_sweeps(folder: Path, header: LogHeader, moments: list[Moment], scener
     from latentvla_core.world.lidar import sweep
 
     for index, moment in enumerate(moments):
-        write_pcd(folder / sweep_path(header, index), sweep(scenery, moment.snapshot))
+        seed = int(frame_token(header, index)[:8], 16)
+        write_pcd(folder / sweep_path(header, index), sweep(scenery, moment.snapshot, seed))
 
 
 def _write_manifest(root: Path, config: WorldConfig, logs: dict[str, tuple[str, ...]]) -> None:

@@ -61,7 +61,7 @@ def test_pictures_and_sweeps_are_there_and_the_same_again(tmp_path):
     pytest.importorskip("latentvla_core.world.render")
     lidar = pytest.importorskip("latentvla_core.world.lidar") is not None
     config = WorldConfig(
-        seed=1, logs_train=1, logs_val=0, logs_test=0, seconds_per_log=7.0, cameras=("CAM_F0",), picture_wh=(112, 63), lidar=lidar, workers=1
+        seed=1, logs_train=1, logs_val=0, logs_test=0, seconds_per_log=7.0, cameras=("CAM_F0",), picture_wh=(64, 36), lidar=lidar, workers=1
     )  # fmt: skip
     trees = [write_world(tmp_path / name, config) for name in "ab"]
     assert digest(trees[0].root) == digest(trees[1].root)
