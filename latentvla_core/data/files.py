@@ -8,9 +8,11 @@ import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from latentvla_core.errors import DataError, SetupError
+
+T = TypeVar("T")
 
 
 def is_remote(path: str | Path) -> bool:
@@ -49,9 +51,24 @@ def read_bytes(path: str | Path, *, remedy: str) -> bytes:
     )
 
 
+def _remote(call: Callable[[], T], name: str) -> T:
+    """A call to an object store; no credentials and no connection are set-up errors."""
+    try:
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        return call()
+    try:
+        return call()
+    except BotoCoreError as error:
+        raise SetupError(
+            f"{name}: the object store cannot be reached ({error}); set AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY and AWS_REGION"
+        ) from error
+
+
 def _attempt(read: Callable[[], bytes], name: str, remedy: str) -> bytes:
     try:
-        return read()
+        return _remote(read, name) if is_remote(name) else read()
     except FileNotFoundError as error:
         raise DataError(f"the file does not exist; {remedy}", file=name) from error
     except OSError as error:
@@ -77,17 +94,20 @@ def local_file(path: str | Path, *, remedy: str) -> Path:
 
 def exists(path: str | Path) -> bool:
     name = str(path)
-    return bool(filesystem(name).exists(name)) if is_remote(name) else Path(name).exists()
+    return bool(_remote(lambda: filesystem(name).exists(name), name)) if is_remote(name) else Path(name).exists()
 
 
 def list_dir(path: str | Path) -> list[str]:
     """Sorted full paths of what a folder holds; empty when there is no such folder."""
     name = str(path)
     if is_remote(name):
-        scheme, store = name.split("://", 1)[0], filesystem(name)
-        store.invalidate_cache()
-        found = store.ls(name.rstrip("/"), detail=False) if store.isdir(name) else []
-        return sorted(
-            f"{scheme}://{entry}" for entry in found if entry.rstrip("/") != name.split("://", 1)[1].rstrip("/")
-        )
+        return _remote(lambda: _list_remote(name.rstrip("/")), name)
     return sorted(str(entry) for entry in Path(name).iterdir()) if Path(name).is_dir() else []
+
+
+def _list_remote(name: str) -> list[str]:
+    scheme, inside = name.split("://", 1)
+    store = filesystem(name)
+    store.invalidate_cache()
+    found = store.ls(name, detail=False) if store.isdir(name) else []
+    return sorted(f"{scheme}://{entry}" for entry in found if entry.rstrip("/") != inside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,24 @@ def test_every_golden_log_reads_and_equals_the_devkit_states() -> None:
         assert frame.timestamp_us == row["timestamp_us"]
         assert frame.command == row["driving_command"]
         assert list(frame.roadblock_ids) == row["roadblock_ids"]
+
+
+def test_a_real_navsim_frame_reads_and_its_camera_looks_ahead(tmp_path: Path) -> None:
+    """Calibration and ego motion of a real frame, in a log pickle: the axes are those this project assumes."""
+    sample = json.loads((shared("real/navsim_sample_8bc34517e08758ff") / "sample.json").read_text())
+    raw = frame_dict(0, objects=0)
+    *command, vx, vy, ax, ay = sample["ego_status"]["rows_oldest_first"][-1]
+    raw |= {"driving_command": np.array(command, np.int64), "ego_dynamic_state": [vx, vy, ax, ay], "cams": {}}
+    for name, entry in sample["calibration"].items():
+        pose = np.array(entry["camera_to_lidar"])
+        values = {"sensor2lidar_rotation": pose[:3, :3], "sensor2lidar_translation": pose[:3, 3]}
+        values |= {"cam_intrinsic": np.array(entry["intrinsics_1920x1080"]), "distortion": np.zeros(5)}
+        raw["cams"][name] = values | {"data_path": f"cameras/{name}.jpg"}
+    (frame,) = read_log(write_pickle(tmp_path / "log.pkl", [raw]))
+    assert frame.ego_velocity_mps[0] == pytest.approx(5.1, abs=0.1)
+    assert frame.command is Command(int(np.argmax(command)))
+    ahead = {name: camera.rotation @ [0.0, 0.0, 1.0] for name, camera in frame.cameras.items()}
+    assert ahead["CAM_F0"][0] > 0.99
+    assert ahead["CAM_L0"][1] > 0.5 > -0.5 > ahead["CAM_R0"][1]  # left is +y
+    assert ahead["CAM_B0"][0] < -0.99
+    assert 1.0 < frame.cameras["CAM_F0"].translation_m[2] < 2.0

@@ -19,7 +19,7 @@ from latentvla_core.data.layout import DataRoot
 from latentvla_core.data.lidar import FIELDS, read_pcd, write_pcd
 from latentvla_core.data.maps import MapStore
 from latentvla_core.data.navsim import read_log
-from latentvla_core.errors import DataError
+from latentvla_core.errors import DataError, SetupError
 
 
 def _picture(width: int, height: int) -> Image.Image:
@@ -118,6 +118,18 @@ def test_pictures_and_folders_of_an_object_store(monkeypatch: pytest.MonkeyPatch
             load_image("s3://blobs/mini", "log/CAM_F0/b.jpg")
     finally:
         server.stop()
+
+
+def test_a_store_without_credentials_is_a_setup_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = pytest.importorskip("botocore.exceptions")
+
+    class Store:
+        def cat_file(self, _: str) -> bytes:
+            raise errors.NoCredentialsError
+
+    monkeypatch.setattr("latentvla_core.data.files.filesystem", lambda _: Store())
+    with pytest.raises(SetupError, match=r"s3://blobs/a\.jpg.*Unable to locate credentials.*AWS_SECRET_ACCESS_KEY"):
+        load_image("s3://blobs", "a.jpg")
 
 
 def _check_a_tree_in_the_store(client: Any, tmp_path: Path) -> None:
