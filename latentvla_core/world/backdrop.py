@@ -1,4 +1,4 @@
-"""What lies behind all objects: inverse perspective sampling of the ground, the sky panorama, soft shadows of road users.
+"""What lies behind all objects: inverse perspective sampling of the ground, and the sky panorama.
 
 Legend: H x W picture, G ground pixels, S sky pixels. The rig is fixed and the road flat, so everything that depends on the
 camera alone (rays, footprints, haze) is computed once per camera.
@@ -12,10 +12,12 @@ import numpy as np
 
 from latentvla_core.types import Array, Camera
 from latentvla_core.world.ground import BASE_TEXEL_M, LEVELS, GroundTexture
-from latentvla_core.world.noise import kernel
+from latentvla_core.world.noise import formula, kernel
 from latentvla_core.world.paint import SIDE, TILE
 from latentvla_core.world.sky import BOTTOM_RAD, PANORAMA_COLUMNS, PANORAMA_ROWS, TOP_RAD
 
+if SIDE != TILE + 2 or TILE != 128:
+    raise AssertionError("the samplers shift by 7 bits and mask with 127")
 MAX_SAMPLES = 8  # look-ups along the long axis of a pixel's footprint
 FAR_M = 350.0  # beyond, the far tree line of the panorama hides the ground
 
@@ -27,17 +29,17 @@ class View:
     rays: Array
     """(H, W, 3) pixel rays in the ego frame, camera depth 1."""
     ground_index: Array
-    """(G,) int64 flat pixel index."""
+    """(G,) int32 flat pixel index."""
     ground_xy_m: Array
-    """(G, 2) ego frame."""
+    """(G, 2) float32 ego frame; the small types keep the samplers inside the cache."""
     footprint_m: Array
     """(G, 2) long axis of the pixel on the ground, ego frame."""
     level: Array
-    """(G,) int64 pyramid level."""
+    """(G,) int8 pyramid level."""
     samples: Array
-    """(G,) int64 look-ups along the footprint."""
+    """(G,) int8 look-ups along the footprint."""
     distance_m: Array
-    """(H, W) along the ray to the ground; 0 for sky (the panorama is hazed already)."""
+    """(G,) along the ray to the ground; the panorama is hazed already."""
     field_xy_m: Array
     """(H, W, 2) ground point of each pixel, far away for sky."""
     sky_index: Array
@@ -47,7 +49,7 @@ class View:
     sky_row: Array
     """(S,) panorama row."""
     head_lamps: Array
-    """(H, W) how much the ego's own head lamps add to the ground's light."""
+    """(G,) how much the ego's own head lamps add to the ground's light."""
     half_angle_rad: float
     """Of the cone around the optical axis that holds the whole picture."""
     cells: tuple[tuple[int, Array, float], ...]
@@ -74,17 +76,17 @@ def make_view(camera: Camera, size_wh: tuple[int, int]) -> View:
     corners = rays[[0, 0, -1, -1], [0, -1, 0, -1]]
     return View(
         rays=rays,
-        ground_index=ground,
-        ground_xy_m=hit.reshape(-1, 2)[ground],
-        footprint_m=long_axis,
-        level=level,
-        samples=samples,
-        distance_m=np.where(is_ground, distance, 0.0),
+        ground_index=ground.astype(np.int32),
+        ground_xy_m=hit.reshape(-1, 2)[ground].astype(np.float32),
+        footprint_m=long_axis.astype(np.float32),
+        level=level.astype(np.int8),
+        samples=samples.astype(np.int8),
+        distance_m=distance.reshape(-1)[ground],
         field_xy_m=np.where(is_ground[..., None], hit, 1e6),
         sky_index=sky,
         sky_azimuth=np.arctan2(sky_rays[:, 1], sky_rays[:, 0]) * (PANORAMA_COLUMNS / (2 * np.pi)) - 0.5,
         sky_row=np.clip((TOP_RAD - elevation) / (TOP_RAD - BOTTOM_RAD) * (PANORAMA_ROWS - 1), 0, PANORAMA_ROWS - 1.001),
-        head_lamps=np.where(is_ground, _head_lamps(hit), 0.0),
+        head_lamps=_head_lamps(hit.reshape(-1, 2)[ground]),
         half_angle_rad=float(np.arccos((corners @ axis / np.linalg.norm(corners, axis=1)).min())) + 0.01,
         cells=_cells(hit.reshape(-1, 2)[ground], long_m, level),
     )
@@ -141,50 +143,82 @@ def ensure_tiles(texture: GroundTexture, view: View, ego_pose: Array) -> None:
 
 
 @kernel
+def hidden_numba(face, n):
+    """(H * W,) bool: pixels of which objects cover all n x n samples of the face grid (H n, W n)."""
+    height, width = face.shape[0] // n, face.shape[1] // n
+    out = np.empty(height * width, np.bool_)
+    for r in range(height):
+        for c in range(width):
+            lowest = 0
+            for i in range(n):
+                for j in range(n):
+                    lowest |= face[r * n + i, c * n + j]
+            out[r * width + c] = lowest >= 0  # -1 marks open samples and sets the sign
+    return out
+
+
+def hidden_numpy(face, n) -> Array:
+    """Twin of `hidden_numba`."""
+    height, width = face.shape[0] // n, face.shape[1] // n
+    return (face.reshape(height, n, width, n).min(axis=(1, 3)) >= 0).reshape(-1)
+
+
+@kernel
 def sample_ground_numba(
-    out, index, xy, footprint, level, samples, pose, pages, page_offsets, shape, texels, origin, pool, flat
+    out, hidden, index, xy, footprint, level, samples, pose, pages, page_offsets, shape, texels, origin, pool, flat
 ):
-    """Write ground colours (G,) into out (H * W, 3): mean of bilinear look-ups along each footprint."""
+    """Write ground colours (G,) into out (H * W, 3) where not hidden: mean of bilinear look-ups along each footprint."""
     c, s = np.cos(pose[2]), np.sin(pose[2])
     for g in range(len(index)):
+        if hidden[index[g]]:
+            continue
         k, n = level[g], samples[g]
         per_m = 1.0 / texels[k]
         x = (c * xy[g, 0] - s * xy[g, 1] + pose[0] - origin[0]) * per_m
         y = (s * xy[g, 0] + c * xy[g, 1] + pose[1] - origin[1]) * per_m
         fx = (c * footprint[g, 0] - s * footprint[g, 1]) * per_m
         fy = (s * footprint[g, 0] + c * footprint[g, 1]) * per_m
-        red, green, blue = 0.0, 0.0, 0.0
-        for j in range(n):
-            t = (j + 0.5) / n - 0.5
-            px, py = x + t * fx - 0.5, y + t * fy - 0.5
+        total, bare = 0, 0
+        fx, fy = fx / n, fy / n
+        px, py = x - 0.5 - 0.5 * (n + 1) * fx, y - 0.5 - 0.5 * (n + 1) * fy
+        offset, across, down = page_offsets[k], shape[k, 0], shape[k, 1]
+        for _ in range(n):
+            px, py = px + fx, py + fy
             ix, iy = int(np.floor(px)), int(np.floor(py))
             column, row = ix >> 7, iy >> 7
             slot = -1
-            if column >= 0 and row >= 0 and column < shape[k, 0] and row < shape[k, 1]:
-                slot = pages[page_offsets[k] + row * shape[k, 0] + column]
+            if column >= 0 and row >= 0 and column < across and row < down:
+                slot = pages[offset + row * across + column]
             if slot < 0:
-                red, green, blue = red + flat[0], green + flat[1], blue + flat[2]
+                bare += 1
                 continue
-            a, b = px - ix, py - iy
+            a, b = int((px - ix) * 16.0), int((py - iy) * 16.0)
             i, m = (iy & 127) + 1, (ix & 127) + 1
-            w00, w01, w10, w11 = (1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b
-            p = pool[slot]
-            red += w00 * p[i, m, 0] + w01 * p[i, m + 1, 0] + w10 * p[i + 1, m, 0] + w11 * p[i + 1, m + 1, 0]
-            green += w00 * p[i, m, 1] + w01 * p[i, m + 1, 1] + w10 * p[i + 1, m, 1] + w11 * p[i + 1, m + 1, 1]
-            blue += w00 * p[i, m, 2] + w01 * p[i, m + 1, 2] + w10 * p[i + 1, m, 2] + w11 * p[i + 1, m + 1, 2]
-        out[index[g], 0], out[index[g], 1], out[index[g], 2] = red / n, green / n, blue / n
+            total += (16 - a) * (16 - b) * spread(pool[slot, i, m]) + a * (16 - b) * spread(pool[slot, i, m + 1])
+            total += (16 - a) * b * spread(pool[slot, i + 1, m]) + a * b * spread(pool[slot, i + 1, m + 1])
+        for d in range(3):
+            out[index[g], d] = (((total >> (21 * d)) & 0x1FFFFF) / 256.0 + bare * flat[d]) / n
+
+
+@formula
+def spread(packed):
+    """Red, green, blue bytes → fields of 21 bits, so that one multiplication weighs all three (8 x 256 x 255 < 2**21)."""
+    p = np.int64(packed)
+    return (p & 0xFF) | ((p & 0xFF00) << 13) | ((p & 0xFF0000) << 26)
 
 
 def sample_ground_numpy(
-    out, index, xy, footprint, level, samples, pose, pages, page_offsets, shape, texels, origin, pool, flat
+    out, hidden, index, xy, footprint, level, samples, pose, pages, page_offsets, shape, texels, origin, pool, flat
 ) -> None:
     """Twin of `sample_ground_numba`."""
+    seen = ~hidden[index]
+    index, xy, footprint, level, samples = index[seen], xy[seen], footprint[seen], level[seen], samples[seen]
     c, s = np.cos(pose[2]), np.sin(pose[2])
     turn = np.array([[c, s], [-s, c]])
     per_m = (1.0 / texels[level])[:, None]
     centre = (xy @ turn + pose[:2] - origin) * per_m
     axis = (footprint @ turn) * per_m
-    total = np.zeros((len(index), 3))
+    total, bare = np.zeros(len(index), np.int64), np.zeros(len(index))
     for j in range(MAX_SAMPLES):
         use = np.flatnonzero(samples > j)
         k = level[use]
@@ -193,19 +227,23 @@ def sample_ground_numpy(
         cell = i >> 7
         inside = ((cell >= 0) & (cell < shape[k])).all(axis=1)
         slot = np.where(inside, pages[np.where(inside, page_offsets[k] + cell[:, 1] * shape[k, 0] + cell[:, 0], 0)], -1)
-        a, b = (p - i).T[..., None]
+        a, b = np.floor((p - i) * 16.0).astype(np.int64).T
         column, row = ((i & 127) + 1).T
-        near = pool[slot, row, column] * (1 - a) + pool[slot, row, column + 1] * a
-        far = pool[slot, row + 1, column] * (1 - a) + pool[slot, row + 1, column + 1] * a
-        total[use] += np.where((slot < 0)[:, None], flat, near * (1 - b) + far * b)
-    out[index] = total / samples[:, None]
+        near = (16 - a) * spread(pool[slot, row, column]) + a * spread(pool[slot, row, column + 1])
+        far = (16 - a) * spread(pool[slot, row + 1, column]) + a * spread(pool[slot, row + 1, column + 1])
+        total[use] += np.where(slot < 0, 0, near * (16 - b) + far * b)
+        bare[use] += slot < 0
+    for d in range(3):
+        out[index, d] = (((total >> (21 * d)) & 0x1FFFFF) / 256.0 + bare * flat[d]) / samples
 
 
 @kernel
-def sample_sky_numba(out, index, azimuth, row, turn, sky):
+def sample_sky_numba(out, hidden, index, azimuth, row, turn, sky):
     """Write sky colours (S,) into out (H * W, 3): bilinear in the panorama, turned by `turn` columns."""
     columns = sky.shape[1]
     for k in range(len(index)):
+        if hidden[index[k]]:
+            continue
         x = azimuth[k] + turn
         fx = np.floor(x)
         a, left = x - fx, int(fx) % columns
@@ -218,8 +256,10 @@ def sample_sky_numba(out, index, azimuth, row, turn, sky):
             out[index[k], d] = high * (1 - b) + low * b
 
 
-def sample_sky_numpy(out, index, azimuth, row, turn, sky) -> None:
+def sample_sky_numpy(out, hidden, index, azimuth, row, turn, sky) -> None:
     """Twin of `sample_sky_numba`."""
+    seen = ~hidden[index]
+    index, azimuth, row = index[seen], azimuth[seen], row[seen]
     x = azimuth + turn
     left = np.floor(x).astype(np.int64) % sky.shape[1]
     right, top = (left + 1) % sky.shape[1], row.astype(np.int64)
@@ -230,34 +270,15 @@ def sample_sky_numpy(out, index, azimuth, row, turn, sky) -> None:
 
 
 @kernel
-def darken_numba(out, field, window, lines, softness, gain):
-    """Multiply out (H, W, 3) by `gain` inside a convex ground polygon with a soft rim.
-
-    Args:
-        field: (H, W, 2) ground points; window: (4,) rows and columns to look at (r0, r1, c0, c1).
-        lines: (n, 3) outward edge normals and offsets: inside where all normal · p - offset < 0.
-    """
-    for r in range(window[0], window[1]):
-        for c in range(window[2], window[3]):
-            far = -1e9
-            for k in range(len(lines)):
-                far = max(far, lines[k, 0] * field[r, c, 0] + lines[k, 1] * field[r, c, 1] - lines[k, 2])
-                if far > softness:
-                    break
-            t = min(max(0.5 - far / softness, 0.0), 1.0)
-            if t > 0.0:
-                t = t * t * (3.0 - 2.0 * t)
-                for d in range(3):
-                    out[r, c, d] *= 1.0 - t * (1.0 - gain[d])
+def veil_numba(out, index, veil, gain, haze_rgb):
+    """Light the ground pixels (G,) of out (H * W, 3) by `gain` (G,), then mix in `veil` (G,) of haze."""
+    for g in range(len(index)):
+        for d in range(3):
+            value = out[index[g], d] * gain[g]
+            out[index[g], d] = value + (haze_rgb[d] - value) * veil[g]
 
 
-def darken_numpy(out, field, window, lines, softness, gain) -> None:
-    """Twin of `darken_numba`."""
-    rows, columns = slice(window[0], window[1]), slice(window[2], window[3])
-    far = (field[rows, columns] @ lines[:, :2].T - lines[:, 2]).max(axis=-1)
-    t = np.clip(0.5 - far / softness, 0.0, 1.0)
-    t = t * t * (3.0 - 2.0 * t)
-    out[rows, columns] *= 1.0 - t[..., None] * (1.0 - gain)
-
-
-assert SIDE == TILE + 2 and TILE == 128, "the samplers shift by 7 bits and mask with 127"
+def veil_numpy(out, index, veil, gain, haze_rgb) -> None:
+    """Twin of `veil_numba`."""
+    value = out[index] * gain[:, None]
+    out[index] = value + (haze_rgb - value) * veil[:, None]

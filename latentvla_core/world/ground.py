@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from latentvla_core.types import Array
-from latentvla_core.world.paint import ALBEDO_LAYERS, SIDE, TILE, grain, paint_numba, paint_numpy
+from latentvla_core.world.paint import ALBEDO_LAYERS, SIDE, TILE, finish_numba, finish_numpy, paint_numba, paint_numpy
 from latentvla_core.world.palette import GRASS, ground_paints
 from latentvla_core.world.sky import Light
 from latentvla_core.world.state import Scenery
@@ -15,7 +15,7 @@ from latentvla_core.world.state import Scenery
 BASE_TEXEL_M = 0.05
 LEVELS = 7
 MARGIN_M = 420.0  # bare grass around the scenery; beyond it every look-up returns the mean grass colour
-SLOTS = 1400  # tiles kept, 51 kB each
+SLOTS = 1200  # tiles kept, 68 kB each
 
 
 class GroundTexture:
@@ -24,6 +24,7 @@ class GroundTexture:
     def __init__(self, scenery: Scenery, light: Light, *, use_numba: bool) -> None:
         self.paints = ground_paints(scenery, light)
         self._paint: Callable[..., None] = paint_numba if use_numba else paint_numpy
+        self._finish: Callable[..., None] = finish_numba if use_numba else finish_numpy
         self._sun = light.sun_gain * max(light.sun_direction[2], 0.0)
         self._ambient = light.ambient_gain
         self.flat_rgb = np.clip(np.array(GRASS[:3]) * (self._ambient + self._sun), 0, 255)
@@ -33,7 +34,7 @@ class GroundTexture:
         self.shape = np.ceil((high - low + 2 * MARGIN_M)[None, :] / (self.texels_m[:, None] * TILE)).astype(np.int64)
         self.page_offsets = np.concatenate([[0], np.cumsum(self.shape.prod(axis=1))])
         self.pages = np.full(self.page_offsets[-1], -1, np.int32)
-        self.pool = np.empty((SLOTS, SIDE, SIDE, 3), np.uint8)
+        self.pool = np.empty((SLOTS, SIDE, SIDE), np.uint32)
         self._owner = np.full(SLOTS, -1, np.int64)
         self._last_used = np.full(SLOTS, -1, np.int64)
         self._clock = 0
@@ -67,7 +68,7 @@ class GroundTexture:
         self.pool[slot], self._owner[slot], self._last_used[slot], self.pages[key] = tile, key, self._clock, slot
 
     def tile(self, level: int, column: int, row: int) -> Array:
-        """(SIDE, SIDE, 3) uint8 lit ground."""
+        """(SIDE, SIDE) uint32 lit ground, red in the lowest byte, then green and blue."""
         texel = float(self.texels_m[level])
         start = np.array([column, row]) * TILE - 1
         x0, y0 = self.origin_m + start * texel
@@ -80,10 +81,9 @@ class GroundTexture:
         self._paint(
             tile, sun, p.vertices_m, p.offsets, np.flatnonzero(near), p.values, p.opacity, p.is_shadow, x0, y0, texel
         )
-        fine, coarse = grain((int(start[0]), int(start[1])), level, BASE_TEXEL_M)
-        texture = 1.0 + fine * tile[..., 3] + coarse * tile[..., 4]
-        lit = tile[..., :3] * texture[..., None] * (self._ambient + self._sun * sun[..., None])
-        return np.clip(lit + 0.5, 0, 255).astype(np.uint8)
+        packed = np.empty((SIDE, SIDE), np.uint32)
+        self._finish(packed, tile, sun, start, level, texel, self._ambient, self._sun)
+        return packed
 
 
 def _extent(bounds_m: Array) -> tuple[Array, Array]:

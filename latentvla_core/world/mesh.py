@@ -32,6 +32,8 @@ class Mesh:
 
     corners_m: Array
     """(F, MAX_CORNERS, 3)"""
+    normals: Array
+    """(F, 3) outward unit normals."""
     counts: Array
     """(F,) int64 corners in use."""
     rgb: Array
@@ -49,21 +51,29 @@ class Mesh:
         c, s = np.cos(pose[2]), np.sin(pose[2])
         turn = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
         shift = np.array([pose[0], pose[1], 0.0])
-        return Mesh(self.corners_m @ turn + shift, self.counts, self.rgb, self.shader, self.seed)
+        corners, normals = self.corners_m @ turn + shift, self.normals @ turn
+        return Mesh(corners, normals, self.counts, self.rgb, self.shader, self.seed)
 
     def take(self, index: Array) -> Mesh:
         """Faces by index."""
-        return Mesh(self.corners_m[index], self.counts[index], self.rgb[index], self.shader[index], self.seed[index])
+        return Mesh(
+            self.corners_m[index],
+            self.normals[index],
+            self.counts[index],
+            self.rgb[index],
+            self.shader[index],
+            self.seed[index],
+        )
 
     @staticmethod
     def join(parts: Sequence[Mesh]) -> Mesh:
         """All faces of all parts, in order."""
         if not parts:
-            return Mesh(
-                np.zeros((0, MAX_CORNERS, 3)), np.zeros(0, np.int64), np.zeros((0, 3)), *np.zeros((2, 0), np.int64)
-            )
+            none = np.zeros(0, np.int64)
+            return Mesh(np.zeros((0, MAX_CORNERS, 3)), np.zeros((0, 3)), none, np.zeros((0, 3)), none, none)
         return Mesh(
             np.concatenate([p.corners_m for p in parts]),
+            np.concatenate([p.normals for p in parts]),
             np.concatenate([p.counts for p in parts]),
             np.concatenate([p.rgb for p in parts]),
             np.concatenate([p.shader for p in parts]),
@@ -82,7 +92,11 @@ class Builder:
         self._seed: list[int] = []
 
     def face(
-        self, corners: Sequence[Sequence[float]], rgb: Sequence[float], shader: Shader = Shader.FLAT, seed: int = 0
+        self,
+        corners: Sequence[Sequence[float]] | Sequence[Array] | Array,
+        rgb: Sequence[float],
+        shader: Shader = Shader.FLAT,
+        seed: int = 0,
     ) -> None:
         """One convex polygon, counter-clockwise seen from outside."""
         points = np.asarray(corners, float)
@@ -153,8 +167,11 @@ class Builder:
         """Everything collected so far."""
         if not self._counts:
             return Mesh.join([])
+        corners = np.array(self._corners)
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 1])
         return Mesh(
-            np.array(self._corners),
+            corners,
+            normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
             np.array(self._counts, np.int64),
             np.array(self._rgb, float),
             np.array(self._shader, np.int64),

@@ -1,6 +1,6 @@
 """Hash noise and the optional compiler: the same plain functions run on scalars inside numba and on whole arrays in NumPy.
 
-Numba caches a compiled kernel by the file of the kernel; after a change here, touch `ground.py` and `raster.py` as well.
+Numba caches a compiled kernel by the file of the kernel; after a change here, touch the kernels' files (`paint.py`, `shading.py`) as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 try:
     import numba
-    from numba.extending import register_jitable
+    from numba.extending import overload, register_jitable
 
     HAVE_NUMBA = True
 except ImportError:  # the optional extra `fast` is not installed; every kernel has a NumPy twin
@@ -27,6 +27,18 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def formula(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a branch-free function that numba inlines into kernels and NumPy calls with arrays."""
     return register_jitable(function) if HAVE_NUMBA else function
+
+
+def clamp01(x):
+    """Limit to [0, 1]; scalars or arrays."""
+    return np.clip(x, 0.0, 1.0)
+
+
+if HAVE_NUMBA:  # plain comparisons are several times faster than NumPy's minimum and maximum on scalars
+
+    @overload(clamp01)
+    def _clamp01(x):
+        return lambda x: 0.0 if x < 0.0 else 1.0 if x > 1.0 else x
 
 
 @formula

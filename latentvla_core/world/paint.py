@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentvla_core.types import Array
-from latentvla_core.world.noise import hash01, kernel
+from latentvla_core.world.noise import hash01, kernel, value_noise
 
 TILE = 128
 SIDE = TILE + 2
@@ -88,7 +88,7 @@ def _cells(cover, row, left, right, rise):
 def coverage_numpy(vertices: Array, width: int, height: int, cover: Array) -> None:
     """Twin of `coverage_numba`: edges are cut at every texel border, then summed with `np.add.at`."""
     cover[:] = 0.0
-    for start, end in zip(vertices, np.roll(vertices, -1, axis=0)):
+    for start, end in zip(vertices, np.roll(vertices, -1, axis=0), strict=True):
         if start[1] == end[1]:
             continue
         cuts = np.unique(
@@ -152,27 +152,69 @@ def paint_numpy(tile, light, vertices, offsets, chosen, values, opacity, is_shad
             tile += (values[p] - tile) * share[..., None]
 
 
-def grain(origin_texel: tuple[int, int], level: int, base_texel_m: float) -> tuple[Array, Array]:
-    """(S, S) fine grain and (S, S) coarse patches around 0, both fading where the texels grow beyond their wavelength."""
-    column = np.arange(SIDE, dtype=np.int64)[None, :] + origin_texel[0]
-    row = np.arange(SIDE, dtype=np.int64)[:, None] + origin_texel[1]
-    fine = (hash01(column, row, 71 + level) - 0.5) * 0.5**level
-    coarse = np.zeros((SIDE, SIDE))
-    texel = base_texel_m * 2**level
-    for wavelength, weight, seed in ((0.45, 0.5, 1), (2.3, 0.8, 2), (13.0, 1.0, 3)):
-        strength = weight * float(np.clip(wavelength / texel / 2 - 0.5, 0, 1))
+@kernel
+def finish_numba(packed, tile, sun, start, level, texel, ambient_gain, sun_gain):
+    """Texture and light: write packed (S, S) from albedo layers (S, S, 5) and the sun's share (S, S).
+
+    Fine grain is one hash per texel; coarse patches are smooth noise. Both fade where texels outgrow their wavelength.
+    """
+    side = tile.shape[0]
+    coarse = np.zeros((side, side))
+    for octave in range(3):
+        wavelength = 0.45 if octave == 0 else 2.3 if octave == 1 else 13.0
+        strength = (0.5 + 0.25 * octave) * min(max(wavelength / texel * 0.5 - 0.5, 0.0), 1.0)
+        if strength > 0.0:
+            _add_noise(coarse, start, texel / wavelength, strength, octave)
+    fade = 0.5**level
+    for row in range(side):
+        for column in range(side):
+            fine = (hash01(start[0] + column, start[1] + row, 71 + level) - 0.5) * fade
+            texture = 1.0 + fine * tile[row, column, 3] + coarse[row, column] * tile[row, column, 4]
+            value = 0
+            for d in range(3):
+                lit = tile[row, column, d] * texture * (ambient_gain[d] + sun_gain[d] * sun[row, column])
+                value |= int(min(max(lit + 0.5, 0.0), 255.0)) << (8 * d)
+            packed[row, column] = value
+
+
+@kernel
+def _add_noise(coarse, start, scale, strength, seed):
+    """Add smooth noise around 0, hashing every lattice point once."""
+    side = coarse.shape[0]
+    x0, y0 = int(np.floor(start[0] * scale)), int(np.floor(start[1] * scale))
+    size = int(side * scale) + 3
+    lattice = np.empty((size, size))
+    for i in range(size):
+        for j in range(size):
+            lattice[i, j] = hash01(x0 + j, y0 + i, seed)
+    for row in range(side):
+        y = (start[1] + row) * scale - y0
+        i = int(y)
+        ty = y - i
+        ty = ty * ty * (3.0 - 2.0 * ty)
+        for column in range(side):
+            x = (start[0] + column) * scale - x0
+            j = int(x)
+            tx = x - j
+            tx = tx * tx * (3.0 - 2.0 * tx)
+            low = lattice[i, j] * (1.0 - tx) + lattice[i, j + 1] * tx
+            high = lattice[i + 1, j] * (1.0 - tx) + lattice[i + 1, j + 1] * tx
+            coarse[row, column] += strength * (low * (1.0 - ty) + high * ty - 0.5)
+
+
+def finish_numpy(packed, tile, sun, start, level, texel, ambient_gain, sun_gain) -> None:
+    """Twin of `finish_numba`."""
+    side = tile.shape[0]
+    column = np.arange(side, dtype=np.int64)[None, :] + start[0]
+    row = np.arange(side, dtype=np.int64)[:, None] + start[1]
+    coarse = np.zeros((side, side))
+    for octave, wavelength in enumerate((0.45, 2.3, 13.0)):
+        strength = (0.5 + 0.25 * octave) * min(max(wavelength / texel * 0.5 - 0.5, 0.0), 1.0)
         if strength > 0:
-            coarse += strength * _lattice_noise(column * (texel / wavelength), row * (texel / wavelength), seed)
-    return fine, coarse
-
-
-def _lattice_noise(x: Array, y: Array, seed: int) -> Array:
-    """`value_noise` - 0.5 on the grid x (1, S) by y (S, 1), with each lattice point hashed once."""
-    ix = np.arange(int(np.floor(x[0, 0])), int(np.floor(x[0, -1])) + 2, dtype=np.int64)
-    iy = np.arange(int(np.floor(y[0, 0])), int(np.floor(y[-1, 0])) + 2, dtype=np.int64)
-    lattice = hash01(ix[None, :], iy[:, None], seed)
-    column, row = np.floor(x[0]).astype(int) - ix[0], np.floor(y[:, 0]).astype(int) - iy[0]
-    tx, ty = x[0] - np.floor(x[0]), y[:, 0] - np.floor(y[:, 0])
-    sx, sy = tx * tx * (3 - 2 * tx), (ty * ty * (3 - 2 * ty))[:, None]
-    across = lattice[:, column] * (1 - sx) + lattice[:, column + 1] * sx  # (rows of the lattice, S)
-    return across[row] * (1 - sy) + across[row + 1] * sy - 0.5
+            x, y = column * (texel / wavelength) + 0 * row, row * (texel / wavelength) + 0 * column
+            coarse += strength * (value_noise(x, y, octave) - 0.5)
+    fine = (hash01(column, row, 71 + level) - 0.5) * 0.5**level
+    texture = 1.0 + fine * tile[..., 3] + coarse * tile[..., 4]
+    lit = tile[..., :3] * texture[..., None] * (ambient_gain + sun_gain * sun[..., None])
+    red, green, blue = np.moveaxis(np.clip(lit + 0.5, 0, 255).astype(np.uint32), -1, 0)
+    packed[:] = red | (green << 8) | (blue << 16)

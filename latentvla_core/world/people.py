@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -96,7 +97,7 @@ def _wheel(b: Builder, x: float, radius: float) -> None:
     """Thin tyre of eight bars, open between the spokes."""
     angle = np.arange(9) * (np.pi / 4)
     ring = [(x + radius * np.cos(a), 0.0, radius + radius * np.sin(a)) for a in angle]
-    for p, q in zip(ring, ring[1:]):
+    for p, q in pairwise(ring):
         b.bar(p, q, 0.055, RUBBER)
     for k in range(4):
         b.bar(ring[k], ring[k + 4], 0.014, (120.0, 120.0, 122.0))
@@ -115,7 +116,7 @@ def thing_mesh(cls: ObjectClass, size_m: tuple[float, float, float], rgb: Rgb) -
             top = max((foot - 0.75 * (z1 - z0)) / foot, 0.3)
             b.tapered((-x * foot, -y * foot, z0 * height), (x * foot, y * foot, z1 * height), (top, top), colour)
     elif cls == ObjectClass.BARRIER:
-        parts = max(int(round(length / 0.5)), 2) if length >= width else 1
+        parts = max(round(length / 0.5), 2) if length >= width else 1
         for k in range(parts):
             low, high = -x + length * k / parts, -x + length * (k + 1) / parts
             b.tapered((low, -y, 0.0), (high, y, height), (1.0, 0.6), ORANGE if k % 2 else WHITE)

@@ -47,7 +47,7 @@ class Crowns:
         ring = np.cos(angle)[:, None] * right[:, None] + np.sin(angle)[:, None] * up[:, None]  # (B, K, 3)
         corners = centre[:, None] + self.radii_m[keep][:, None, None] * ring
         shader = np.full(n, int(Shader.FOLIAGE), np.int64)
-        return Mesh(corners, np.full(n, MAX_CORNERS, np.int64), self.rgb[keep], shader, self.seeds[keep])
+        return Mesh(corners, toward, np.full(n, MAX_CORNERS, np.int64), self.rgb[keep], shader, self.seeds[keep])
 
 
 def prop_mesh(prop: Prop, seed: int) -> Mesh:
@@ -119,7 +119,7 @@ def tree_crowns(props: tuple[Prop, ...]) -> tuple[Crowns, Array]:
             centres.append(
                 (prop.pose[0] + out * np.cos(turn), prop.pose[1] + out * np.sin(turn), height * (0.42 + 0.46 * level))
             )
-            radii.append(spread * (0.40 + 0.22 * w) * (1.0 - 0.25 * level))
+            radii.append(spread * (0.48 + 0.26 * w) * (1.0 - 0.25 * level))
             rgb.append(np.asarray(prop.rgb, float) * (0.78 + 0.44 * u) * (0.85 + 0.25 * level))
             seeds.append(16 * i + k)
             owners.append(i)

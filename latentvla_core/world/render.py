@@ -8,10 +8,9 @@ import numpy as np
 
 from latentvla_core.geometry import rotate
 from latentvla_core.types import Array, Camera
-from latentvla_core.world import backdrop, raster, shading
+from latentvla_core.world import backdrop, project, raster, shading, shadows
 from latentvla_core.world.ground import GroundTexture
 from latentvla_core.world.noise import HAVE_NUMBA
-from latentvla_core.world.palette import swept_shadow
 from latentvla_core.world.sky import PANORAMA_COLUMNS, daylight, panorama
 from latentvla_core.world.staging import Stage, footprints
 from latentvla_core.world.state import Scenery, Snapshot
@@ -51,22 +50,31 @@ class Renderer:
         self._ground = GroundTexture(scenery, self.light, use_numba=self._numba)
         self._sky = panorama(self.light, scenery.haze_per_m)
         self._stage = Stage(scenery, night=self.light.night > 0.5)
+        self._leaves = shading.leaf_texture()
         self._views: dict[str, backdrop.View] = {}
+        self._air: dict[str, tuple[Array, Array]] = {}
         width, height = size_wh
         fine = (height * self.config.samples, width * self.config.samples)
         self._depth, self._face = np.empty(fine, np.float32), np.empty(fine, np.int32)
-        self._back = np.empty((height, width, 3), np.float32)
+        self._back = np.zeros((height, width, 3), np.float32)
 
     def render(self, snapshot: Snapshot, camera_name: str) -> Array:
         """(H, W, 3) uint8 RGB picture of one camera."""
         camera = self._camera(camera_name)
-        if camera_name not in self._views:
-            self._views[camera_name] = backdrop.make_view(camera, self.size_wh)
-        view = self._views[camera_name]
+        view = self._view(camera_name)
         ego_pose = np.asarray(snapshot.ego_pose, float)
+        faces = self._fill_objects(view, camera, snapshot, ego_pose)
         self._draw_backdrop(view, ego_pose)
-        self._draw_shadows(view, camera, snapshot, ego_pose)
-        return self._draw_objects(view, camera, snapshot, ego_pose)
+        self._draw_shadows(camera_name, camera, snapshot, ego_pose)
+        return self._shade(camera, ego_pose, faces)
+
+    def _view(self, name: str) -> backdrop.View:
+        """What depends on the camera and the day alone, made at the camera's first picture."""
+        if name not in self._views:
+            view = self._views[name] = backdrop.make_view(self._camera(name), self.size_wh)
+            haze = 1.0 - np.exp(-self.scenery.haze_per_m * view.distance_m)
+            self._air[name] = haze, 1.0 + self.light.night * view.head_lamps
+        return self._views[name]
 
     def _camera(self, name: str) -> Camera:
         if name not in self.rig:
@@ -75,53 +83,64 @@ class Renderer:
 
     def _draw_backdrop(self, view: backdrop.View, ego_pose: Array) -> None:
         ground, out = self._ground, self._back.reshape(-1, 3)
+        n = self.config.samples
+        hidden = (backdrop.hidden_numba if self._numba else backdrop.hidden_numpy)(self._face, n)
         backdrop.ensure_tiles(ground, view, ego_pose)
         sample = backdrop.sample_ground_numba if self._numba else backdrop.sample_ground_numpy
         sample(
-            out, view.ground_index, view.ground_xy_m, view.footprint_m, view.level, view.samples, ego_pose,
+            out, hidden, view.ground_index, view.ground_xy_m, view.footprint_m, view.level, view.samples, ego_pose,
             ground.pages, ground.page_offsets, ground.shape, ground.texels_m, ground.origin_m, ground.pool, ground.flat_rgb,
         )  # fmt: skip
         turn = ego_pose[2] * (PANORAMA_COLUMNS / (2 * np.pi))
         sky = backdrop.sample_sky_numba if self._numba else backdrop.sample_sky_numpy
-        sky(out, view.sky_index, view.sky_azimuth, view.sky_row, turn, self._sky)
+        sky(out, hidden, view.sky_index, view.sky_azimuth, view.sky_row, turn, self._sky)
 
-    def _draw_shadows(self, view: backdrop.View, camera: Camera, snapshot: Snapshot, ego_pose: Array) -> None:
-        """Contact shadows under road users, and the shadows the sun casts from them."""
-        light = self.light
-        sun = light.sun_gain * max(light.sun_direction[2], 0.0)
-        in_sun_shadow = 1 - 0.88 * sun / (light.ambient_gain + sun)
-        for corners, height in footprints(snapshot, ego_pose[:2], SHADOW_RANGE_M):
-            if light.sun_direction[2] > 0.03:
-                cast = swept_shadow(corners, 0.0, height, light.sun_direction)
-                self._darken(view, camera, _to_ego(cast, ego_pose), 0.12, in_sun_shadow)
-            self._darken(view, camera, _to_ego(corners, ego_pose), 0.5, np.full(3, 0.42))
+    def _draw_shadows(self, name: str, camera: Camera, snapshot: Snapshot, ego_pose: Array) -> None:
+        """Contact shadows under road users, the shadows the sun casts from them, and the haze before the ground."""
+        view = self._view(name)
+        corners, heights = footprints(self._stage.actors_near(snapshot, ego_pose, SHADOW_RANGE_M))
+        local = rotate(corners - ego_pose[:2], -ego_pose[2])
+        points, lines, softness, gain = shadows.cast_shadows(local, heights, self.light, ego_pose[2])
+        windows = shadows.picture_windows(points, softness, camera, self.size_wh)
+        darken = shadows.darken_numba if self._numba else shadows.darken_numpy
+        darken(self._back, view.field_xy_m, windows, lines, softness, gain)
+        veil = backdrop.veil_numba if self._numba else backdrop.veil_numpy
+        veil(self._back.reshape(-1, 3), view.ground_index, *self._air[name], self.light.horizon_rgb)
 
-    def _darken(self, view: backdrop.View, camera: Camera, outline: Array, softness: float, gain: Array) -> None:
-        window = raster.picture_window(outline, softness, camera, self.size_wh)
-        if window[1] > window[0] and window[3] > window[2]:
-            run = backdrop.darken_numba if self._numba else backdrop.darken_numpy
-            run(self._back, view.field_xy_m, window, _outward_lines(outline), softness, gain)
-
-    def _draw_objects(self, view: backdrop.View, camera: Camera, snapshot: Snapshot, ego_pose: Array) -> Array:
-        rotation, position = raster.world_camera(camera, ego_pose)
-        mesh = self._stage.faces(snapshot, position, rotation[:, 2], view.half_angle_rad)
-        faces = raster.project_faces(mesh, camera, ego_pose, self.light, self.size_wh)
+    def _fill_objects(
+        self, view: backdrop.View, camera: Camera, snapshot: Snapshot, ego_pose: Array
+    ) -> project.Projected:
+        """Find the nearest face of every sample; first, because what objects hide need not be looked up on the ground."""
+        rotation, position = project.world_camera(camera, ego_pose)
+        parts = self._stage.faces(snapshot, position, rotation[:, 2], view.half_angle_rad)
+        haze = float(self.scenery.haze_per_m)
+        faces = project.project_faces(parts, camera, ego_pose, self.light, haze, self.size_wh, self._numba)
         self._depth.fill(0.0)
         self._face.fill(-1)
         fill = raster.fill_numba if self._numba else raster.fill_numpy
-        fill(faces.polygon_px, faces.counts, faces.plane, self.config.samples, self._depth, self._face)
-        k = camera.intrinsics_px
-        up = rotation.T @ np.array([0.0, 0.0, 1.0])
-        sun = np.concatenate([rotation.T @ self.light.sun_direction, up])
-        picture = np.empty((*self._back.shape[:2], 3), np.uint8)
+        fill(
+            faces.polygon_px, faces.counts, faces.geometry, faces.shader, faces.seed, self._leaves, _focal(camera),
+            self.config.samples, self._depth, self._face,
+        )  # fmt: skip
+        return faces
+
+    def _shade(self, camera: Camera, ego_pose: Array, faces: project.Projected) -> Array:
+        """Colour the faces and blend them over the backdrop."""
+        rotation, _ = project.world_camera(camera, ego_pose)
+        sun = np.concatenate([rotation.T @ self.light.sun_direction, rotation.T @ np.array([0.0, 0.0, 1.0])])
+        picture = np.empty(self._back.shape, np.uint8)
         resolve = shading.resolve_numba if self._numba else shading.resolve_numpy
         resolve(
-            picture, self._back, view.distance_m, view.head_lamps * self.light.night, self._face, self.config.samples,
-            faces.plane, faces.lit, faces.extra, faces.axes, faces.size, faces.shader, faces.seed,
-            np.array([k[0, 0], k[1, 1], k[0, 2], k[1, 2]]), sun, float(self.scenery.haze_per_m), self.light.horizon_rgb,
-            self.light.night,
+            picture, self._back, self._face, self.config.samples, faces.geometry, faces.colours, faces.shader, faces.seed,
+            _focal(camera), sun, self._leaves, float(self.scenery.haze_per_m), self.light.horizon_rgb, self.light.night,
         )  # fmt: skip
         return picture
+
+
+def _focal(camera: Camera) -> Array:
+    """(4,) fx, fy, cx, cy in pixels."""
+    k = camera.intrinsics_px
+    return np.array([k[0, 0], k[1, 1], k[0, 2], k[1, 2]])
 
 
 def _check_rig(rig: dict[str, Camera], size_wh: tuple[int, int]) -> None:
@@ -137,16 +156,3 @@ def _check_rig(rig: dict[str, Camera], size_wh: tuple[int, int]) -> None:
             raise ValueError(
                 f"{name}: distortion {camera.distortion} is not zero; the renderer draws ideal pinhole pictures"
             )
-
-
-def _to_ego(points_m: Array, ego_pose: Array) -> Array:
-    return rotate(points_m - ego_pose[:2], -ego_pose[2])
-
-
-def _outward_lines(outline: Array) -> Array:
-    """(n, 3) outward normals and offsets of a convex outline (n, 2) of either orientation."""
-    edge = np.roll(outline, -1, axis=0) - outline
-    normal = np.stack([edge[:, 1], -edge[:, 0]], axis=1) / np.maximum(np.linalg.norm(edge, axis=1), 1e-9)[:, None]
-    offset = (normal * outline).sum(axis=1)
-    inward = (normal @ outline.mean(axis=0) - offset).sum() > 0
-    return np.concatenate([normal, offset[:, None]], axis=1) * (-1.0 if inward else 1.0)

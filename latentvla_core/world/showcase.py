@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from latentvla_core.geometry import rotate
@@ -9,6 +11,8 @@ from latentvla_core.types import Array, ObjectClass
 from latentvla_core.world.noise import hash01
 from latentvla_core.world.state import Actor, LightColour, Prop, Scenery, Signal, Snapshot, Stripe, Surface
 
+Colour = Literal["white", "yellow", "grey"]
+Style = Literal["solid", "dashed", "kerb"]
 LANE_M, REACH_M = 3.5, 220.0
 HALF_ROAD_M = 2 * LANE_M
 
@@ -74,7 +78,7 @@ def moment(
         ),
     )
     other: LightColour = "green" if light == "red" else "red"
-    lights = {f"connector_{turn}": light if turn % 2 == 0 else other for turn in range(4)}
+    lights: dict[str, LightColour] = {f"connector_{turn}": light if turn % 2 == 0 else other for turn in range(4)}
     return Snapshot(time_s=time_s, ego_pose=np.array([ego_x_m, -1.5 * LANE_M, 0.0]), actors=actors, lights=lights)
 
 
@@ -102,7 +106,14 @@ def _arm_stripes(turn: int) -> list[Stripe]:
     """Marks and kerbs of one arm, drawn for the western arm and turned."""
     end = -13.5
 
-    def line(y: float, start: float, stop: float, width: float, style, colour="white") -> Stripe:
+    def line(
+        y: float,
+        start: float,
+        stop: float,
+        width: float,
+        style: Style,
+        colour: Colour = "white",
+    ) -> Stripe:
         xs = np.linspace(start, stop, 40)
         return Stripe(_turned(np.stack([xs, np.full(40, y)], axis=1), turn), width, style, colour)
 

@@ -31,27 +31,30 @@ class Stage:
         self._crowns, _ = tree_crowns(scenery.props)
         self._heads: dict[tuple[int, LightColour | None], Mesh] = {}
 
-    def faces(self, snapshot: Snapshot, camera_m: Array, forward: Array, half_angle_rad: float) -> Mesh:
-        """World faces that a camera at `camera_m` (3,) looking along `forward` (3,) may see."""
+    def faces(
+        self, snapshot: Snapshot, camera_m: Array, forward: Array, half_angle_rad: float
+    ) -> list[tuple[Mesh, Array]]:
+        """World faces that a camera at `camera_m` (3,) looking along `forward` (3,) may see: meshes and which of their faces.
+
+        Leaves come last and from near to far: most of those behind are then skipped by the depth test.
+        """
         cone = (camera_m, forward, half_angle_rad)
         props = np.flatnonzero(_in_cone(self._centres, self._radii, *cone, PROP_RANGE_M))
         ranges = [np.arange(self._starts[i], self._starts[i + 1]) for i in props]
-        parts = [self._mesh.take(np.concatenate([*ranges, np.zeros(0, np.int64)]))]
+        heads = _near([s.pose for s in self.signals], 2.0, cone)
+        moving = [self._head(i, self.signals[i], snapshot) for i in heads]
+        seen = _near([a.pose for a in snapshot.actors], max((a.size_m[0] for a in snapshot.actors), default=0.0), cone)
+        moving += [actor_mesh(snapshot.actors[i], snapshot.time_s, self._night) for i in seen]
         crowns = np.flatnonzero(_in_cone(self._crowns.centres_m, self._crowns.radii_m, *cone, CROWN_RANGE_M))
-        parts.append(self._crowns.facing(camera_m, crowns))
-        parts += [
-            self._head(i, signal, snapshot) for i, signal in enumerate(self.signals) if self._near(signal.pose, cone)
-        ]
-        parts += [
-            actor_mesh(a, snapshot.time_s, self._night)
-            for a in snapshot.actors
-            if self._near(a.pose, cone, a.size_m[0])
-        ]
-        return Mesh.join(parts)
+        distance = np.linalg.norm(self._crowns.centres_m[crowns] - camera_m, axis=1)
+        leaves = self._crowns.facing(camera_m, crowns[np.argsort(distance, kind="stable")])
+        solid = Mesh.join(moving)
+        static = np.concatenate([*ranges, np.zeros(0, np.int64)])
+        return [(self._mesh, static), (solid, np.arange(len(solid))), (leaves, np.arange(len(leaves)))]
 
-    def _near(self, pose: Array, cone: tuple[Array, Array, float], size_m: float = 2.0) -> bool:
-        centre = np.array([[pose[0], pose[1], 1.5]])
-        return bool(_in_cone(centre, np.array([size_m / 2 + 4.0]), *cone, ACTOR_RANGE_M)[0])
+    def actors_near(self, snapshot: Snapshot, eye: Array, range_m: float) -> list[Actor]:
+        """Road users within range of a point on the ground."""
+        return [a for a in snapshot.actors if np.hypot(a.pose[0] - eye[0], a.pose[1] - eye[1]) < range_m]
 
     def _head(self, index: int, signal: Signal, snapshot: Snapshot) -> Mesh:
         colour = signal_colour(signal, snapshot)
@@ -99,15 +102,20 @@ def token_number(token: str) -> int:
     return sum((k + 1) * ord(c) for k, c in enumerate(token)) % 65521
 
 
-def footprints(snapshot: Snapshot, centre_m: Array, range_m: float) -> list[tuple[Array, float]]:
-    """((4, 2) corners, height) of everything that casts a shadow within range of the camera."""
-    result = []
-    for actor in snapshot.actors:
-        if np.hypot(actor.pose[0] - centre_m[0], actor.pose[1] - centre_m[1]) < range_m:
-            shrink = 0.94 if actor.cls == ObjectClass.VEHICLE else 0.7
-            corners = box_corners(np.asarray(actor.pose, float), actor.size_m[0] * shrink, actor.size_m[1] * shrink)
-            result.append((corners, 0.85 * actor.size_m[2]))
-    return result
+def footprints(actors: list[Actor]) -> tuple[Array, Array]:
+    """(N, 4, 2) counter-clockwise outlines on the ground and (N,) heights of what casts a shadow."""
+    if not actors:
+        return np.zeros((0, 4, 2)), np.zeros(0)
+    poses = np.array([a.pose for a in actors], float)
+    sizes = np.array([a.size_m for a in actors], float)
+    shrink = np.array([0.94 if a.cls == ObjectClass.VEHICLE else 0.7 for a in actors])
+    return box_corners(poses, sizes[:, 0] * shrink, sizes[:, 1] * shrink), 0.85 * sizes[:, 2]
+
+
+def _near(poses: list[Array], size_m: float, cone: tuple[Array, Array, float]) -> Array:
+    """Indices of things up to `size_m` long and 9 m tall at these poses that the cone may hold."""
+    centres = np.array([(p[0], p[1], 2.5) for p in poses], float).reshape(-1, 3)
+    return np.flatnonzero(_in_cone(centres, np.full(len(centres), size_m / 2 + 7.0), *cone, ACTOR_RANGE_M))
 
 
 def _in_cone(centres: Array, radii: Array, eye: Array, forward: Array, half_angle: float, range_m: float) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -150,7 +151,7 @@ class _Body:
 
     def _shell(self, outline: list[tuple[float, float]]) -> list[Array]:
         """Body from a convex side view, counter-clockwise seen from the right; returns the panels between its points."""
-        panels = [self._quad(p, q) for p, q in zip(outline, outline[1:])]
+        panels = [self._quad(p, q) for p, q in pairwise(outline)]
         for panel in panels:
             low = panel[:, 2].max() < 0.42 * self.height
             self.builder.face(panel, self.lower if low else self.rgb)
