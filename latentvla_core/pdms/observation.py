@@ -14,8 +14,8 @@ import shapely
 from latentvla_core.errors import DataError
 from latentvla_core.geometry import box_corners, rotate, wrap
 from latentvla_core.pdms.map_index import MapIndex
-from latentvla_core.pdms.state import AGENT_CLASSES, DT_S
-from latentvla_core.types import FRAME_INTERVAL_S, Array, Box, Frame, Pose
+from latentvla_core.pdms.state import DT_S
+from latentvla_core.types import FRAME_INTERVAL_S, Array, Box, Frame, ObjectClass, Pose
 
 STEPS_PER_FRAME = 5
 
@@ -32,7 +32,9 @@ class Tracks:
     corners: Array
     """(T, A, 4, 2) box corners; NaN where absent."""
     valid: Array
-    """(T, A) bool: present."""
+    """(T, A) bool: present in v1.1."""
+    valid_v2: Array
+    """(T_v2, A) bool: present in v2.2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +90,50 @@ def detections(frame: Frame) -> Detections:
     yaw = frame.ego_pose[Pose.YAW]
     xy = rotate(objects.boxes[:, :2], yaw) + frame.ego_pose[:2]
     poses = np.column_stack([xy, wrap(wrap(objects.boxes[:, Box.YAW] + yaw))])
-    agent = np.isin(objects.classes, AGENT_CLASSES)
+    agent = (objects.classes <= ObjectClass.BICYCLE) | (objects.classes == ObjectClass.EGO)
     velocities = np.where(agent[:, None], rotate(objects.velocities_mps[:, :2], yaw), 0.0)
     sizes = objects.boxes[:, [Box.LENGTH, Box.WIDTH]]
     return Detections(objects.track_tokens, objects.classes, poses, sizes, velocities)
 
 
-def tracks(frames: Sequence[Detections]) -> Tracks:
-    """Boxes every 0.1 s between the first and the last key frame (now first).
+def tracks(frames: Sequence[Detections], num_v2: int) -> Tracks:
+    """Boxes every 0.1 s between the first and the last key frame (now first), as v1.1 and as v2.2 see them.
 
     A track is there from its first to its last sighting, linear in between and across gaps. One seen only once is
-    a ghost: it stands in its place at every step (pdms.md §6.1).
+    a ghost: it stands in its place at every step (pdms.md §6.1). v2.2 looks at the first num_v2 key frames only:
+    what it sees once, but v1.1 again later, is a ghost in v2.2 alone and gets a column of its own.
     """
     first, seen, values = _sightings(frames)  # first: token → (frame, row)
-    row_of = [(k, i) for k, i in first.values()]
-    classes = np.array([frames[k].classes[i] for k, i in row_of], np.int8)
-    sizes = np.array([frames[k].sizes_m[i] for k, i in row_of]).reshape(-1, 2)
-    velocity = np.array([frames[k].velocities_mps[i] for k, i in row_of]).reshape(-1, 2)
-    poses, valid = _resample(seen, values)
+    early = seen[:num_v2].sum(axis=0)
+    ghosts = np.flatnonzero((early == 1) & (seen.sum(axis=0) > 1))
+    column = np.concatenate([np.arange(len(first)), ghosts])
+    seen, extra = seen[:, column], np.arange(len(column)) >= len(first)
+    seen[num_v2:, extra] = False
+    source = [list(first.values())[a] for a in column]
+    classes = np.array([frames[k].classes[i] for k, i in source], np.int8)
+    sizes = np.array([frames[k].sizes_m[i] for k, i in source]).reshape(-1, 2)
+    velocity = np.array([frames[k].velocities_mps[i] for k, i in source]).reshape(-1, 2)
+    poses, present = _resample(seen, values[:, column])
     corners = box_corners(poses, sizes[:, 0], sizes[:, 1])
-    corners[~valid] = np.nan
-    return Tracks(tuple(first), classes, np.hypot(velocity[:, 0], velocity[:, 1]), corners, valid)
+    corners[~present] = np.nan
+    steps = STEPS_PER_FRAME * (min(num_v2, len(frames)) - 1) + 1
+    valid_v2 = present[:steps] & _until_last(seen[:num_v2], steps)
+    valid_v2[:, ghosts] = False  # their other column is v2.2's
+    return Tracks(
+        tokens=tuple(np.array(list(first), object)[column]),
+        classes=classes,
+        speed_mps=np.hypot(velocity[:, 0], velocity[:, 1]),
+        corners=corners,
+        valid=present & ~extra,
+        valid_v2=valid_v2,
+    )
+
+
+def _until_last(seen: Array, steps: int) -> Array:
+    """(steps, A) bool: not after the last of sightings (K, A); a single one holds for ever, none never."""
+    count = seen.sum(axis=0)
+    last = STEPS_PER_FRAME * (len(seen) - 1 - np.argmax(seen[::-1], axis=0))
+    return (np.arange(steps)[:, None] <= last) & (count > 1) | (count == 1)
 
 
 def _sightings(frames: Sequence[Detections]) -> tuple[dict[str, tuple[int, int]], Array, Array]:
@@ -148,33 +173,6 @@ def _resample(seen: Array, values: Array) -> tuple[Array, Array]:
     valid = (time_s[:, None] >= key_s[start]) & (time_s[:, None] <= key_s[end]) | ghost
     poses[:, ghost] = values[start, column][ghost]
     return poses, valid
-
-
-def merge(long: Tracks, short: Tracks) -> tuple[Tracks, Array]:
-    """Tracks of v1.1 (11 key frames) and v2.2 (9 key frames) in one set; returns it and valid_v2 (T_short, A).
-
-    Nearly all tracks agree on the common steps. One that v2.2 sees only once, because its other sightings lie
-    beyond 4 s, is a ghost there and gets a column of its own, valid only in v2.2.
-    """
-    steps = len(short.valid)
-    column = {token: a for a, token in enumerate(long.tokens)}
-    twin = np.array([column[token] for token in short.tokens], int)
-    same = (short.valid == long.valid[:steps, twin]).all(0)
-    gap = np.nan_to_num(np.abs(short.corners - long.corners[:steps, twin]), nan=0.0)
-    same &= gap.max(axis=(0, 2, 3), initial=0.0) == 0.0
-    extra = ~same
-    valid_v2 = np.zeros((steps, len(long.tokens)), bool)
-    valid_v2[:, twin[same]] = short.valid[:, same]
-    pad = len(long.valid) - steps
-    more = np.pad(short.corners[:, extra], [(0, pad), (0, 0), (0, 0), (0, 0)], constant_values=np.nan)
-    merged = Tracks(
-        long.tokens + tuple(np.array(short.tokens, object)[extra]),
-        np.concatenate([long.classes, short.classes[extra]]),
-        np.concatenate([long.speed_mps, short.speed_mps[extra]]),
-        np.concatenate([long.corners, more], axis=1),
-        np.pad(long.valid, [(0, 0), (0, int(extra.sum()))]),
-    )
-    return merged, np.concatenate([valid_v2, short.valid[:, extra]], axis=1)
 
 
 def red_lights(

@@ -242,27 +242,18 @@ def _previous_token(scene: Scene) -> str:
 
 
 def _objects(scene: Scene, frames: Sequence[KeyFrame], origin: Array) -> dict[str, Any]:
-    seen = [frame.detections.moved(-origin) for frame in frames]
-    short = observation.tracks(seen[: FUTURE_V2 + 1])
-    long = observation.tracks(seen) if len(frames) > FUTURE_V1 else short
-    merged, valid_v2 = observation.merge(long, short)
-    corners, valid = _padded(merged, STEPS_V1)
+    found = observation.tracks([frame.detections.moved(-origin) for frame in frames], FUTURE_V2 + 1)
+    missing = STEPS_V1 - len(found.valid)
+    corners = np.pad(found.corners, [(0, missing), (0, 0), (0, 0), (0, 0)], constant_values=np.nan)
     return {
-        "object_tokens": merged.tokens,
-        "object_classes": merged.classes,
-        "object_speed_mps": merged.speed_mps,
+        "object_tokens": found.tokens,
+        "object_classes": found.classes,
+        "object_speed_mps": found.speed_mps,
         "object_corners": corners,
-        "object_valid": valid,
-        "object_valid_v2": valid_v2,
+        "object_valid": np.pad(found.valid, [(0, missing), (0, 0)]),
+        "object_valid_v2": found.valid_v2,
         "object_overlaps_ego": overlaps(_less(scene.current.ego_pose, origin), corners[0]),
     }
-
-
-def _padded(tracks: observation.Tracks, steps: int) -> tuple[Array, Array]:
-    """Corners and presence with absent steps appended up to `steps`."""
-    missing = steps - len(tracks.valid)
-    corners = np.pad(tracks.corners, [(0, missing), (0, 0), (0, 0), (0, 0)], constant_values=np.nan)
-    return corners, np.pad(tracks.valid, [(0, missing), (0, 0)])
 
 
 def overlaps(rear_axle: Array, corners: Array) -> Array:

@@ -22,14 +22,14 @@ from pdms_worlds import (
 from latentvla_core import tables
 from latentvla_core.pdms import backend
 from latentvla_core.pdms.map_index import MapIndex
-from latentvla_core.pdms.observation import KeyFrame, detections, key_frame
+from latentvla_core.pdms.observation import KeyFrame, detections, key_frame, tracks
 from latentvla_core.pdms.path import Path
 from latentvla_core.pdms.quads import quad_distances
 from latentvla_core.pdms.reference import plan_reference
 from latentvla_core.pdms.route import correct_route, search_blocks
 from latentvla_core.pdms.state import Layer
 from latentvla_core.pdms.world import build, find_ground, planner_scene
-from latentvla_core.types import ObjectClass, Objects, Polygons
+from latentvla_core.types import ObjectClass, Polygons
 
 
 @cache
@@ -408,6 +408,22 @@ def test_a_track_is_present_exactly_between_its_sightings(seen, speed):
     assert (steps[0], steps[-1]) == span
     assert len(steps) == span[1] - span[0] + 1
     assert np.isnan(world.object_corners[:, column]).all(axis=(1, 2)).sum() == 51 - len(steps)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 10), min_size=1), min_size=1, max_size=6))
+def test_v2_sees_what_nine_key_frames_alone_would_show(sightings):
+    scene = straight_scene()
+    for i, seen in enumerate(sightings):
+        scene = with_object(scene, f"track {i}", (20.0 + 6 * i, 7.0), (2.0 + i, 1.0), seen=tuple(seen))
+    frames = [detections(frame) for frame in (scene.current, *scene.future)]
+    both, alone = tracks(frames, 9), tracks(frames[:9], 9)
+    seen_v2 = np.flatnonzero(both.valid_v2.any(axis=0))
+    assert sorted(both.tokens[a] for a in seen_v2) == sorted(alone.tokens)
+    order = [alone.tokens.index(both.tokens[a]) for a in seen_v2]
+    np.testing.assert_array_equal(both.valid_v2[:, seen_v2], alone.valid[:, order])
+    shown = both.valid_v2[:, seen_v2]
+    np.testing.assert_array_equal(both.corners[:41, seen_v2][shown], alone.corners[:, order][shown])
 
 
 def test_detections_undo_the_ego_frame():
