@@ -83,10 +83,15 @@ def qwen_config(config: VlmConfig, tokenizer: Any | None = None) -> Qwen2_5_VLCo
 
 def build_meta(config: VlmConfig) -> Qwen2_5_VLForConditionalGeneration:
     """The network of any size without memory or files, to count and plan."""
+    return build_random(config, torch.device("meta"))
+
+
+def build_random(config: VlmConfig, device: torch.device) -> Qwen2_5_VLForConditionalGeneration:
+    """The network of any size with random weights, without files: to count, plan and measure speed."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     tokenizer = None if config.text.vocab_rows else _tiny_tokenizer()
-    with torch.device("meta"):
+    with device:
         return Qwen2_5_VLForConditionalGeneration(qwen_config(config, tokenizer))
 
 
@@ -96,6 +101,11 @@ def build(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmPro
     if config.freeze_vision:
         network.model.visual.requires_grad_(False)
     return network, processor
+
+
+def build_tiny_processor(config: VlmConfig) -> VlmProcessor:
+    """A processor with the tiny tokenizer, whatever the network: for measurements without a checkpoint's files."""
+    return VlmProcessor(config, _tiny_tokenizer())
 
 
 def add_lora(network: Qwen2_5_VLForConditionalGeneration, config: VlmConfig, action_ids: tuple[int, ...]) -> Any:
