@@ -16,13 +16,13 @@ def touching(center: Array, direction: Array, boxes: Array, half_length: float, 
     gap = boxes[..., :2] - center
     a, b = boxes[..., 2:4], boxes[..., 4:6]
     left = np.stack([-direction[..., 1], direction[..., 0]], axis=-1)
-    flat_a, flat_b = ~a.any(axis=-1), ~b.any(axis=-1)
+    flat_a, flat_b = (a == 0).all(axis=-1, keepdims=True), (b == 0).all(axis=-1, keepdims=True)
     turned_a, turned_b = np.stack([-a[..., 1], a[..., 0]], -1), np.stack([-b[..., 1], b[..., 0]], -1)
     axes = (
         direction,
         left,
-        np.where(flat_a[..., None], turned_b, a),
-        np.where((flat_b & ~flat_a)[..., None], turned_a, b),
+        np.where(flat_a, turned_b, a),
+        np.where(flat_b & ~flat_a, turned_a, b),
     )
     out = np.ones(gap.shape[:-1], bool)
     for axis in axes:

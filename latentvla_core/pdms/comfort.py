@@ -119,7 +119,7 @@ def _within_bounds(signals: Array) -> Comfort:
     return Comfort(np.where(passed, 1.0, 0.0), lowest, highest)
 
 
-def two_frame_comfort(previous: Array, current: Array, gap_s: Array) -> tuple[Array, Array]:
+def two_frame_comfort(previous: Array, current: Array, gap_s: float) -> tuple[Array, Array]:
     """EC (...,) and the four rms differences (..., 4) of the plans of two successive frames.
 
     Args:
@@ -127,11 +127,9 @@ def two_frame_comfort(previous: Array, current: Array, gap_s: Array) -> tuple[Ar
         current: (..., 41, 11) simulated states of the later frame.
         gap_s: time between the frames, 0 < gap < 0.55 s.
     """
-    if not 0.0 < float(gap_s) < MAX_FRAME_GAP_S:
-        raise ValueError(
-            f"frames are {float(gap_s):.3f} s apart; two-frame comfort needs 0 < gap < {MAX_FRAME_GAP_S} s"
-        )
-    shift = round(float(gap_s) / DT_S)
+    if not 0.0 < gap_s < MAX_FRAME_GAP_S:
+        raise ValueError(f"frames are {gap_s:.3f} s apart; two-frame comfort needs 0 < gap < {MAX_FRAME_GAP_S} s")
+    shift = round(gap_s / DT_S)
     length = current.shape[-2] - shift
     difference = _motion_features(current[..., :length, :]) - _motion_features(previous[..., shift:, :])
     rms = np.sqrt((difference**2).mean(axis=-1))

@@ -63,7 +63,7 @@ def usable(world: World, plans: Array, needs_v1: bool) -> tuple[Array, list[str]
         scene = "log ends less than 5 s after the scene; v1.1 looks 5 s ahead (v2.2: 4 s)"
     if scene:
         return np.zeros(len(plans), bool), [scene] * len(plans)
-    finite = np.isfinite(plans).all(axis=(1, 2))
+    finite: Array = np.asarray(np.isfinite(plans).all(axis=(1, 2)))
     return finite, ["" if ok else "poses contain NaN or infinity; a plan needs 8 finite poses" for ok in finite]
 
 
@@ -75,7 +75,7 @@ def score_scene_v1(world: World, plans: Array, interval_s: float = 0.5) -> Scene
         return _spread(out, {}, {})
     states = _drive(world, world.reference_v1, plans[keep], interval_s)
     motion = ego_motion(states)
-    areas = road.ego_areas(states, road.index_roads(road_polygons(world)), motion=motion)
+    areas = road.ego_areas(states, road.index_roads(road_polygons(world), motion=motion), motion=motion)
     traffic, who = obstacles_v1(world)
     contact = no_at_fault_collisions(states, areas.risky, traffic, motion=motion)
     risky = areas.risky | areas.rear_in_intersection
@@ -139,7 +139,7 @@ class Raw:
 def measure_v2(world: World, states: Array, traffic: Obstacles) -> tuple[dict[str, Array], Raw]:
     """v2.2 sub-scores of states (B, 41, 11) that need no comparison between them."""
     motion = ego_motion(states)
-    areas = road.ego_areas(states, road.index_roads(road_polygons(world)), motion=motion)
+    areas = road.ego_areas(states, road.index_roads(road_polygons(world), motion=motion), motion=motion)
     contact = no_at_fault_collisions(states, areas.risky, traffic, motion=motion)
     risky, crossing = areas.risky | areas.rear_in_intersection, areas.center_in_intersection
     hit = time_to_collision(states, risky, traffic, last_step=TTC_LAST_STEP_V2, motion=motion)
@@ -186,6 +186,8 @@ def obstacles_v2(world: World) -> tuple[Obstacles, Array]:
 
 
 def _obstacles(world: World, valid: Array, who: Array) -> Obstacles:
+    if len(who) == valid.shape[1]:  # nearly always: spare the copy
+        return Obstacles.of(world.object_corners[: len(valid)], valid, world.object_classes, world.object_speed_mps)
     corners = world.object_corners[: len(valid), who]
     return Obstacles.of(corners, valid[:, who], world.object_classes[who], world.object_speed_mps[who])
 
@@ -223,6 +225,9 @@ def _positions(index: Array, who: Array) -> Array:
 def _spread(out: SceneScore, columns: dict[str, Array], details: dict[str, Array]) -> SceneScore:
     """Put the columns of the valid plans at their places among all K; NaN (or -1) elsewhere."""
     for source, target in ((columns, out.columns), (details, out.details)):
+        if out.valid.all():
+            target |= source
+            continue
         for name, value in source.items():
             blank = -1 if value.dtype.kind == "i" else np.nan
             target[name] = np.full((len(out.valid), *value.shape[1:]), blank, value.dtype)

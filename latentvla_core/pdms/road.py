@@ -12,7 +12,15 @@ import numpy as np
 from latentvla_core.pdms import backend
 from latentvla_core.pdms.road_kernels import areas_numba, lights_numba, ring_edges, slab_edges
 from latentvla_core.pdms.road_numpy import areas_numpy, lights_numpy, ring_edges_numpy
-from latentvla_core.pdms.state import Motion, RedLights, RoadPolygons, ego_motion, ego_points
+from latentvla_core.pdms.state import (
+    HALF_LENGTH_M,
+    HALF_WIDTH_M,
+    Motion,
+    RedLights,
+    RoadPolygons,
+    ego_motion,
+    ego_points,
+)
 from latentvla_core.types import Array
 
 ONCOMING_WINDOW = 11  # states: one second and its start
@@ -56,16 +64,25 @@ class RoadIndex:
     each polygon (P + 1,), first edge of each slab (slabs + 1,), its extent in x (slabs, 2), edges (entries, 4)."""
 
 
-def index_roads(roads: RoadPolygons) -> RoadIndex:
-    """Prepare the polygons of one scene."""
+def index_roads(roads: RoadPolygons, *, motion: Array | None = None) -> RoadIndex:
+    """Prepare the polygons of one scene; given motion (..., 7), only for points of ego boxes on it."""
     vertices = np.ascontiguousarray(roads.ring_vertices, np.float64).reshape(-1, 2)
     rings = np.ascontiguousarray(roads.ring_offsets, np.int64)
     owners = np.ascontiguousarray(roads.polygon_ring_offsets, np.int64)
     if backend.active() == "numba":
         edges, offsets, ranges = ring_edges(vertices, rings, owners)
-        return RoadIndex(_kinds(roads), ranges, edges, offsets, slab_edges(edges, offsets, ranges))
+        return RoadIndex(_kinds(roads), ranges, edges, offsets, slab_edges(edges, offsets, ranges, _region(motion)))
     edges, offsets, ranges = ring_edges_numpy(vertices, rings, owners)
     return RoadIndex(_kinds(roads), ranges, edges, offsets, None)
+
+
+def _region(motion: Array | None) -> Array:
+    """(4,) x_min, y_min, x_max, y_max that the ego boxes of motion (..., 7) stay in."""
+    if motion is None:
+        return np.array([-np.inf, -np.inf, np.inf, np.inf])
+    center = motion[..., Motion.CENTER_X : Motion.COS].reshape(-1, 2)
+    reach = HALF_LENGTH_M + HALF_WIDTH_M
+    return np.concatenate([center.min(axis=0) - reach, center.max(axis=0) + reach])
 
 
 _KIND_OF_LAYER = np.array([0, 1, 1, 3, 0], np.int8)  # by Layer

@@ -41,17 +41,24 @@ def ring_edges(vertices, rings, owners):
 
 
 @kernel
-def slab_edges(edges, offsets, ranges):
-    """Edges by slabs of equal height: slab_offsets (P + 1,), starts (slabs + 1,), spans (slabs, 2), edges (n, 4)."""
+def slab_edges(edges, offsets, ranges, region):
+    """Edges by slabs of equal height: slab_offsets (P + 1,), starts (slabs + 1,), spans (slabs, 2), edges (n, 4).
+
+    Polygons that do not meet the region (x_min, y_min, x_max, y_max) get no slabs.
+    """
     count = ranges.shape[0]
     slab_offsets = np.zeros(count + 1, np.int64)
     for p in range(count):
-        wanted = int(max(ranges[p, 3] - ranges[p, 1], 0.0) / SLAB_M) + 1
-        slab_offsets[p + 1] = slab_offsets[p] + min(wanted, MAX_SLABS)
+        wanted = min(int(max(ranges[p, 3] - ranges[p, 1], 0.0) / SLAB_M) + 1, MAX_SLABS)
+        if region[0] > ranges[p, 2] or region[2] < ranges[p, 0] or region[1] > ranges[p, 3] or region[3] < ranges[p, 1]:
+            wanted = 0
+        slab_offsets[p + 1] = slab_offsets[p] + wanted
     slabs_of_edges = np.empty((edges.shape[0], 2), np.int64)
     starts = np.zeros(slab_offsets[count] + 1, np.int64)
     for p in range(count):
         first, slabs = slab_offsets[p], slab_offsets[p + 1] - slab_offsets[p]
+        if slabs == 0:
+            continue
         for e in range(offsets[p], offsets[p + 1]):
             a = first + slab_of(min(edges[e, 1], edges[e, 3]), ranges[p, 1], ranges[p, 3], slabs)
             b = first + slab_of(max(edges[e, 1], edges[e, 3]), ranges[p, 1], ranges[p, 3], slabs)
@@ -63,6 +70,8 @@ def slab_edges(edges, offsets, ranges):
     spans[:, 0], spans[:, 1] = np.inf, -np.inf
     cursor = starts.copy()
     for p in range(count):
+        if slab_offsets[p + 1] == slab_offsets[p]:
+            continue
         height = (ranges[p, 3] - ranges[p, 1]) / (slab_offsets[p + 1] - slab_offsets[p])
         for e in range(offsets[p], offsets[p + 1]):
             x1, y1, x2, y2 = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]

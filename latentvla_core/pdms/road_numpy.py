@@ -61,7 +61,7 @@ def areas_numpy(motion: Array, ranges: Array, kinds: Array, edges: Array, edge_o
 
 def lights_numpy(corners: Array, vertices: Array, offsets: Array, active: Array) -> Array:
     """Twin of `lights_numba`."""
-    boxes = shapely.polygons(corners)  # (B, T)
+    boxes = np.asarray(shapely.polygons(corners))  # (B, T)
     out = np.zeros(len(corners), bool)
     for r in range(active.shape[1]):
         red = shapely.Polygon(vertices[offsets[r] : offsets[r + 1]])

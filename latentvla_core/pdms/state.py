@@ -6,11 +6,13 @@ All positions share one local origin (`World.origin_m`), so that float64 keeps n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 
+from latentvla_core.pdms import backend
 from latentvla_core.types import Array, ObjectClass, Vehicle
 
 DT_S = 0.1
@@ -47,6 +49,33 @@ class Layer(IntEnum):
     CARPARK = 4
 
 
+def box_frames(corners: Array) -> tuple[Array, Array]:
+    """(N, A, 6) centre and half-side vectors, (N, A) at least the half-diagonal, of boxes (N, A, 4, 2)."""
+    first, second, third, fourth = (corners[:, :, k] for k in range(4))
+    boxes = np.empty((*corners.shape[:2], 6))
+    boxes[..., 0:2] = (first + second + third + fourth) / 4
+    boxes[..., 2:4] = (first - second) / 2
+    boxes[..., 4:6] = (second - third) / 2
+    sides = np.sqrt(boxes[..., 2::2] ** 2 + boxes[..., 3::2] ** 2)
+    return boxes, sides[..., 0] + sides[..., 1]
+
+
+@backend.kernel
+def box_frames_numba(corners):
+    """The compiled twin of `box_frames`."""
+    boxes, reach = np.empty((corners.shape[0], corners.shape[1], 6)), np.empty(corners.shape[:2])
+    for n in range(corners.shape[0]):
+        for a in range(corners.shape[1]):
+            for k in range(2):
+                one, two, three = corners[n, a, 0, k], corners[n, a, 1, k], corners[n, a, 2, k]
+                boxes[n, a, k] = (one + two + three + corners[n, a, 3, k]) / 4
+                boxes[n, a, 2 + k] = (one - two) / 2
+                boxes[n, a, 4 + k] = (two - three) / 2
+            reach[n, a] = math.sqrt(boxes[n, a, 2] ** 2 + boxes[n, a, 3] ** 2)
+            reach[n, a] += math.sqrt(boxes[n, a, 4] ** 2 + boxes[n, a, 5] ** 2)
+    return boxes, reach
+
+
 @dataclass(frozen=True, slots=True)
 class Obstacles:
     """Boxes of other road users over time. Row `step_row[t]` of `boxes` and `valid` holds at step t."""
@@ -68,13 +97,7 @@ class Obstacles:
     def of(corners: Array, valid: Array, classes: Array, speed_mps: Array, step_row: Array | None = None) -> Obstacles:
         """Obstacles from `World` columns: corners (N, A, 4, 2), valid (N, A), classes (A,), speed (A,)."""
         rows = np.arange(len(corners)) if step_row is None else step_row
-        first, second, third, fourth = (corners[:, :, k] for k in range(4))
-        boxes = np.empty((*corners.shape[:2], 6))
-        boxes[..., 0:2] = (first + second + third + fourth) / 4
-        boxes[..., 2:4] = (first - second) / 2
-        boxes[..., 4:6] = (second - third) / 2
-        sides = np.sqrt(boxes[..., 2::2] ** 2 + boxes[..., 3::2] ** 2)
-        reach = sides[..., 0] + sides[..., 1]
+        boxes, reach = (box_frames_numba if backend.active() == "numba" else box_frames)(np.ascontiguousarray(corners))
         return Obstacles(
             boxes,
             reach,

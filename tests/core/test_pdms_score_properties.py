@@ -151,7 +151,7 @@ def test_sub_scores_take_their_values_only(seed):
 
 def random_polygon(rng, points=9):
     """(n, 2) star-shaped ring, not convex in general."""
-    angle = np.sort(rng.uniform(0, 2 * np.pi, points))
+    angle = (np.arange(points) + rng.uniform(0, 0.9, points)) * 2 * np.pi / points  # no gap of half a turn: no crossing
     radius = rng.uniform(1, 8, points)[:, None]
     return rng.uniform(-4, 4, 2) + radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
@@ -170,7 +170,7 @@ def test_points_in_polygons_are_shapelys(seed):
     )
     states = np.zeros((5, 41, 11))
     states[..., :2], states[..., 2] = rng.uniform(-8, 8, (5, 41, 2)), rng.uniform(-3, 3, (5, 41))
-    block, lane, connector, cross = (shapely.Polygon(ring).buffer(0) for ring in rings)
+    block, lane, connector, cross = (shapely.Polygon(ring) for ring in rings)
     points = road.ego_points(states)
     held = [shapely.contains_xy(p, points[..., 0], points[..., 1]) for p in (block, lane, connector, cross)]
     corners = [h[..., :4] for h in held]

@@ -1,0 +1,139 @@
+"""How long scoring takes on one core: preparing a scene, and each trajectory of 1, 16 and 256 in a scene.
+
+    python -m benchmarks.score                         # official golden scenes if they are at hand, else the embedded world
+    python -m benchmarks.score --root TREE --split S   # any NAVSIM tree
+    python -m benchmarks.score --numpy                 # the NumPy twins beside the compiled kernels
+
+CPU seconds of this process (not wall time) are measured, so that other work on the machine disturbs less; every number is
+the best of several rounds over the same scenes. `--out FILE.json` writes them with the conditions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core, before NumPy starts its threads
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+
+from latentvla_core.data.filters import SceneFilter, iter_scenes
+from latentvla_core.data.layout import DataRoot
+from latentvla_core.data.maps import MapStore
+from latentvla_core.pdms import World, backend, build, score_trajectories
+from latentvla_core.types import Array, Scene
+
+COUNTS = (1, 16, 256)
+DEVKIT_MS = {"pdms": {1: 67.0, 256: 8.2}, "epdms": {1: 263.0, 256: 24.0}}  # the official devkit, its own machine
+DEVKIT_PREPARE_MS = {"pdms": 2060.0, "epdms": 2460.0}
+AIM_MS = {"pdms": {1: 3.0, 256: 0.1}}
+AIM_PREPARE_MS = 40.0
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory() as scratch:
+        root, split = _tree(options, Path(scratch))
+        scenes, maps = _scenes(root, split, options.scenes)
+        prepare_ms, worlds = _prepare(scenes, maps, options.rounds)
+    result = {"tree": split, "scenes": len(worlds), "machine": platform.processor() or platform.machine()}
+    result |= {"objects": float(np.mean([len(w.object_tokens) for w in worlds])), "prepare_ms": prepare_ms}
+    print(f"{len(worlds)} scenes of {split!r}, {result['objects']:.0f} objects each; CPU time on one core")
+    print(f"prepare a scene (both metrics)  {prepare_ms:8.2f} ms   aim {AIM_PREPARE_MS:g}   devkit {DEVKIT_PREPARE_MS}")
+    for twin in ("numba", "numpy") if options.numpy else ("numba",):
+        with backend.using(twin):
+            result[twin] = {metric: _metric(metric, twin, worlds, options.rounds) for metric in ("pdms", "epdms")}
+    if options.out:
+        Path(options.out).write_text(json.dumps(result, indent=2))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", help="NAVSIM tree")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--scenes", type=int, default=16, help="how many scenes, spread over the split")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--numpy", action="store_true", help="measure the NumPy twins too (slow)")
+    parser.add_argument("--out", help="JSON file to write")
+    return parser.parse_args()
+
+
+def _tree(options: argparse.Namespace, scratch: Path) -> tuple[Path, str]:
+    """The tree to measure on: the one given, the golden scenes, or a small embedded world."""
+    if options.root:
+        return Path(options.root), options.split
+    shared = Path(os.environ.get("LATENTVLA_SHARED", Path(__file__).parents[1].parent / "shared"))
+    if (shared / "golden" / "data").exists():
+        return shared / "golden" / "data", "golden"
+    from latentvla_core.world.write import WorldConfig, write_world
+
+    print("no golden scenes at hand; writing an embedded world", file=sys.stderr)
+    write_world(scratch, WorldConfig.for_logs(2, 0))
+    return scratch, "test"
+
+
+def _scenes(root: Path, split: str, count: int) -> tuple[list[Scene], MapStore]:
+    """`count` scenes spread over the unmodified logs of a split."""
+    place = DataRoot.find(root)
+    logs = [log for log in place.logs(split) if "/syn-" not in log]
+    scenes = list(iter_scenes(logs, SceneFilter(frame_interval=1)))
+    picked = np.unique(np.linspace(0, len(scenes) - 1, count).astype(int))
+    return [scenes[i] for i in picked], MapStore(place.maps_root())
+
+
+def _prepare(scenes: list[Scene], maps: MapStore, rounds: int) -> tuple[float, list[World]]:
+    """Mean milliseconds to build a world, map already read, and the worlds that can be scored."""
+    roads = [maps.get(scene.current.map_location) for scene in scenes]
+    worlds = [build(scene, road) for scene, road in zip(scenes, roads, strict=True)]  # warms indices and kernels
+    seconds = _best(lambda: [build(scene, road) for scene, road in zip(scenes, roads, strict=True)], min(rounds, 3))
+    return seconds / len(scenes) * 1e3, [world for world in worlds if world.valid]
+
+
+def _metric(metric: str, twin: str, worlds: list[World], rounds: int) -> dict[int, float]:
+    """Milliseconds per trajectory by number of proposals."""
+    out = {}
+    for count in COUNTS:
+        plans = _plans(worlds, count)
+        score_trajectories(worlds[:1], plans[:1], metric=metric)  # type: ignore[arg-type]
+        tries = 1 if twin == "numpy" and count > 16 else rounds
+        seconds = _best(lambda p=plans: score_trajectories(worlds, p, metric=metric), tries)  # type: ignore[arg-type,misc]
+        out[count] = seconds / len(worlds) / count * 1e3
+        devkit = DEVKIT_MS[metric].get(count)
+        ratio = f"devkit {devkit:g} ms, ratio {devkit / out[count]:.0f}" if devkit else ""
+        aim = f"aim {AIM_MS[metric][count]:g}" if count in AIM_MS.get(metric, {}) else ""
+        print(f"{metric:<6} {twin:<6} {count:>4} proposals  {out[count]:8.4f} ms each   {aim:<8} {ratio}", flush=True)
+    return out
+
+
+def _plans(worlds: list[World], count: int) -> list[Array]:
+    """Per scene `count` smooth plans (count, 8, 3): speeds from standing to half above the ego's, bends to both sides."""
+    rng, t = np.random.default_rng(0), np.arange(1, 9) * 0.5
+    out = []
+    for world in worlds:
+        speed = rng.uniform(0, 1.5 * max(world.ego_state[3], 4.0), (count, 1))
+        bend = rng.normal(0, 0.03, (count, 1))
+        along = np.maximum(speed * t + rng.normal(0, 0.4, (count, 1)) * t**2, 0)
+        out.append(np.stack([along, bend * along**2 / 2, bend * along], axis=-1))
+    return out
+
+
+def _best(run: Callable[[], object], rounds: int) -> float:
+    """Least CPU seconds of several runs."""
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.process_time()
+        run()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+if __name__ == "__main__":
+    main()
