@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,8 +17,8 @@ from latentvla_core.planner.inputs import IpadInputs, TransfuserInputs
 from latentvla_core.planner.ipad import Ipad, IpadConfig
 from latentvla_core.planner.transfuser import Transfuser, TransfuserConfig
 
-HostName = Literal["transfuser", "ipad"]
 HostConfig = TransfuserConfig | IpadConfig
+Planner = Transfuser | Ipad
 
 
 class Host(NamedTuple):
@@ -40,13 +40,15 @@ class PlannerSpec:
     """Everything needed to build a planner before its weights are loaded."""
 
     host: str
-    """"transfuser" or "ipad"."""
+    """"transfuser", "ipad" or "ego_status_mlp"."""
     transfuser: TransfuserConfig | None = None
     """Its configuration, if that is the host."""
     ipad: IpadConfig | None = None
     """Its configuration, if that is the host."""
     ego_status: EgoStatusConfig | None = None
     """The blind baseline instead of a host (`host` is then "ego_status")."""
+    ego_status_mlp: EgoStatusConfig | None = None
+    """Its configuration, if that is the planner."""
     fusion: FusionConfig | None = None
     """None: the host alone."""
     feature_dim: int = 0
@@ -61,7 +63,7 @@ def build_planner(
     fusion: FusionConfig | None = None,
     feature_dim: int = 0,
     seed: int = 0,
-) -> Any:
+) -> Planner:
     """A planner with random weights (its gates at zero when fused); mini size unless configs say otherwise.
 
     Args:
@@ -77,25 +79,20 @@ def build_planner(
         return HOSTS[host].model(config, (fusion or FusionConfig()) if fused else None, feature_dim)
 
 
-def fuse(host: nn.Module, fusion: FusionConfig, feature_dim: int, seed: int = 0) -> Any:
+def fuse(host: Planner, fusion: FusionConfig, feature_dim: int, seed: int = 0) -> Planner:
     """A fused planner that starts as a trained host: its weights copied, the gates at zero (latentvla.md §4.4)."""
-    fused = build_planner(
-        spec_of(host).host, host.config, fused=True, fusion=fusion, feature_dim=feature_dim, seed=seed
-    )
+    config = host.config
+    fused = build_planner(host.name, config, fused=True, fusion=fusion, feature_dim=feature_dim, seed=seed)
     copy_weights(host, fused, fresh=("fusion.",))
     return fused
 
 
-def refuse(planner: nn.Module, feature_dim: int, seed: int = 0) -> Any:
+def refuse(planner: Planner, feature_dim: int, seed: int = 0) -> Planner:
     """A fused planner for embeddings of another width (the student's): all but the two input projections copied."""
-    fused = build_planner(
-        spec_of(planner).host,
-        planner.config,
-        fused=True,
-        fusion=planner.fusion.config,
-        feature_dim=feature_dim,
-        seed=seed,
-    )
+    if planner.fusion is None:
+        raise SetupError(f"this {planner.name} has no fusion to keep; use fuse() on a host")
+    fusion = planner.fusion.config
+    fused = build_planner(planner.name, planner.config, fused=True, fusion=fusion, feature_dim=feature_dim, seed=seed)
     copy_weights(planner, fused, fresh=("fusion.visual_pool.key_value.", "fusion.action_pool.key_value."))
     return fused
 
@@ -110,40 +107,34 @@ def copy_weights(source: nn.Module, target: nn.Module, fresh: tuple[str, ...] = 
                          f"{fresh or 'nothing'}: use the same host configuration")  # fmt: skip
 
 
-def spec_of(planner: nn.Module) -> PlannerSpec:
+def spec_of(planner: Planner | EgoStatusMlp) -> PlannerSpec:
     """The spec that builds this planner again."""
-    if isinstance(planner, EgoStatusMlp):
-        return PlannerSpec(host="ego_status", ego_status=planner.config)
-    host = planner.name
-    fusion = planner.fusion
-    configs: Mapping[str, Any] = {host: planner.config}
-    return PlannerSpec(
-        host=host,
-        fusion=None if fusion is None else fusion.config,
-        feature_dim=0 if fusion is None else fusion.feature_dim,
-        **configs,
-    )
+    configs: Mapping[str, Any] = {planner.name: planner.config}
+    fusion = None if isinstance(planner, EgoStatusMlp) else planner.fusion
+    if fusion is None:
+        return PlannerSpec(host=planner.name, **configs)
+    return PlannerSpec(host=planner.name, fusion=fusion.config, feature_dim=fusion.feature_dim, **configs)
 
 
-def save(planner: nn.Module, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
+def save(planner: Planner | EgoStatusMlp, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
     """Write config.json and model.safetensors."""
     from latentvla_core.training.artifacts import save_model
 
     return save_model(folder, planner, spec_of(planner), extra)
 
 
-def load(folder: Path | str) -> Any:
+def load(folder: Path | str) -> Planner | EgoStatusMlp:
     """The planner of a folder, ready to plan."""
     from latentvla_core.training.artifacts import load_config, load_weights
 
     spec = load_config(folder, PlannerSpec)
-    if spec.ego_status is not None:
-        blind = EgoStatusMlp(spec.ego_status)
-        load_weights(folder, blind)
-        return blind.eval()
-    config = getattr(spec, spec.host, None)
-    planner = build_planner(
-        spec.host, config, fused=spec.fusion is not None, fusion=spec.fusion, feature_dim=spec.feature_dim
-    )
+    planner = EgoStatusMlp(spec.ego_status_mlp) if spec.ego_status_mlp else _build(spec)
     load_weights(folder, planner)
     return planner.eval()
+
+
+def _build(spec: PlannerSpec) -> Planner:
+    config = spec.ipad if spec.host == "ipad" else spec.transfuser
+    return build_planner(
+        spec.host, config, fused=spec.fusion is not None, fusion=spec.fusion, feature_dim=spec.feature_dim
+    )

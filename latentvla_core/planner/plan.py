@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from latentvla_core.planner.baselines import EgoStatusInputs, EgoStatusMlp
 from latentvla_core.planner.inputs import VlmFeatures, VlmInputs
-from latentvla_core.planner.model import HOSTS
+from latentvla_core.planner.model import HOSTS, Planner
 from latentvla_core.training.loop import to_device
 from latentvla_core.types import PLAN_STEPS, Array, SceneRecord
 
+Batches = Callable[[Array], dict[str, Any]]
+
 
 def plan(
-    planner: nn.Module,
+    planner: Planner | EgoStatusMlp,
     records: Sequence[SceneRecord],
     features: VlmFeatures | None = None,
     *,
@@ -44,8 +45,11 @@ def plan(
 
 
 def make_batches(
-    planner: nn.Module, records: Sequence[SceneRecord], features: VlmFeatures | None, scratch: Path | None = None
-) -> Any:
+    planner: Planner | EgoStatusMlp,
+    records: Sequence[SceneRecord],
+    features: VlmFeatures | None,
+    scratch: Path | None = None,
+) -> Batches:
     """A function from (B,) indices to the planner's input batch."""
     if isinstance(planner, EgoStatusMlp):
         return EgoStatusInputs(records).batch

@@ -32,7 +32,7 @@ class MapLayers:
         self.walkways = _exteriors(road_map.walkways.shapes)
         self.lines = [b for b in (*road_map.lanes.baselines, *road_map.connectors.baselines) if len(b) > 1]
         groups = (self.roads, self.walkways, self.lines)
-        self.trees = [STRtree([linestrings(line) for line in group]) for group in groups]
+        self.trees = [STRtree(np.array([linestrings(line) for line in group], object)) for group in groups]
 
     def near(self, center_m: Array, radius_m: float) -> tuple[list[Array], list[Array], list[Array]]:
         """Global vertices of roads, walkways and centrelines that touch the square around a point."""

@@ -38,7 +38,7 @@ def resnet(size: ResNetSize, *, channels: int, weights: str = "") -> Any:
         hidden_sizes=list(size.widths),
         depths=list(size.depths),
         layer_type="basic",
-        out_features=[f"stage{len(size.widths)}"],
+        out_features=[f"stage{len(size.widths)}"],  # pyright: ignore[reportCallIssue]
     )
     if not weights:
         return ResNetBackbone(config)

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentvla_core.errors import SetupError
 from latentvla_core.planner.inputs import Maps, TrajectoryTargets, TransfuserTargets, VlmFeatures
+from latentvla_core.planner.ipad import Ipad
 from latentvla_core.planner.ipad_loss import ipad_loss
-from latentvla_core.planner.plan import make_batches
+from latentvla_core.planner.model import Planner
+from latentvla_core.planner.plan import Batches, make_batches
 from latentvla_core.planner.proposal_targets import Simulator
+from latentvla_core.planner.transfuser import Transfuser
 from latentvla_core.planner.transfuser_loss import transfuser_loss
-from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
+from latentvla_core.training.loop import FitConfig, FitResult, Loss, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array, SceneRecord
 
@@ -79,7 +82,7 @@ class PlannerTrainConfig:
 
 
 def train_planner(
-    planner: nn.Module,
+    planner: Planner,
     records: Sequence[SceneRecord],
     config: PlannerTrainConfig,
     *,
@@ -141,7 +144,7 @@ def fit_config(config: PlannerTrainConfig, fine_tune: bool) -> FitConfig:
     )
 
 
-def param_groups(planner: nn.Module, config: PlannerTrainConfig, fine_tune: bool) -> list[dict[str, Any]]:
+def param_groups(planner: Planner, config: PlannerTrainConfig, fine_tune: bool) -> list[dict[str, Any]]:
     """AdamW groups; when fine-tuning, the ResNets' own at the lower rate."""
     groups = default_param_groups(planner, config.weight_decay)
     if not fine_tune:
@@ -156,16 +159,16 @@ def param_groups(planner: nn.Module, config: PlannerTrainConfig, fine_tune: bool
     return split
 
 
-def make_targets(planner: nn.Module, records: Sequence[SceneRecord], maps: Maps | None) -> Any:
+def make_targets(planner: Planner, records: Sequence[SceneRecord], maps: Maps | None) -> Batches:
     """A function from (B,) indices to the host's target batch."""
-    if planner.name == "ipad":
+    if isinstance(planner, Ipad):
         return TrajectoryTargets(records).batch
     return TransfuserTargets(planner.config, records, maps).batch
 
 
-def make_loss(planner: nn.Module, worlds: Sequence[Any] | None, processes: int = 0) -> Any:
+def make_loss(planner: Planner, worlds: Sequence[Any] | None, processes: int = 0) -> Loss:
     """(batch, step) → (loss, parts) of the host."""
-    if planner.name == "transfuser":
+    if isinstance(planner, Transfuser):
         return lambda batch, step: transfuser_loss(planner.config, planner(batch), batch["targets"])
     if worlds is None or not any(world is not None and world.valid for world in worlds):
         raise SetupError("iPad learns to score its proposals in simulated scenes, and not one valid world is given; "

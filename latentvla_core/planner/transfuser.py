@@ -179,7 +179,10 @@ class Backbone(nn.Module):
         size = ResNetSize(config.stem_width, config.stage_widths, config.stage_depths)
         self.image = resnet(size, channels=3, weights=config.image_weights)
         self.lidar = resnet(size, channels=1)
-        grids = ((config.camera_height_px // STRIDE, config.camera_width_px // STRIDE), (config.bev_side,) * 2)
+        grids = (
+            (config.camera_height_px // STRIDE, config.camera_width_px // STRIDE),
+            (config.bev_side, config.bev_side),
+        )
         self.exchanges = nn.ModuleList(
             Exchange(width, grids, config.gpt_layers, config.gpt_heads, config.gpt_dropout)
             for width in config.stage_widths
