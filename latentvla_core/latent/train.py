@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel, state_hash
 from latentvla_core.latent.pairs import Pairs, collect_pairs, mirrored
 from latentvla_core.training.images import ImageCache
-from latentvla_core.training.loop import fit
+from latentvla_core.training.loop import fit, to_device
 from latentvla_core.training.sinks import MetricSink, NullSink, Prefixed
 from latentvla_core.types import Array, SceneRecord
 
@@ -82,10 +81,11 @@ def train_ego(
     if model.config.env_source == "reencode":
         start_from_environment(model)
     before = state_hash(model.environment)
+    given = environment_codes(model, pairs) if model.config.env_source == "stage1_frozen" else None
     fit(
         model.ego,
         num_samples=len(pairs),
-        collate=_collate(pairs, model.config),
+        collate=_collate(pairs, model.config, given),
         loss=lambda batch, step: ego_loss(model, batch),
         config=model.config.fit_config(2),
         sink=Prefixed(sink or NullSink(), "stage2", first_step=model.config.steps),
@@ -142,6 +142,22 @@ def start_from_environment(model: LatentActionModel) -> None:
         target.queries[-len(source.queries) :] = source.queries
 
 
+def environment_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 256) -> Array:
+    """(2, n, N_env) int64 codes of the frozen stage 1 for all transitions, as they are and mirrored.
+
+    Made once: stage 2 sees every transition many times, and the encoder that makes them does not change.
+    """
+    sides = [False, True] if model.config.mirror else [False]
+    codes = np.zeros((2, len(pairs), model.config.environment_codes), np.int64)
+    for side, flip in enumerate(sides):
+        for start in range(0, len(pairs), batch_size):
+            index = np.arange(start, min(start + batch_size, len(pairs)))
+            batch = to_device(_batch(pairs, index, np.full(len(index), flip)), model.device)
+            x = model.features(batch["pictures"])
+            codes[side, index] = model.environment.codes(x, batch["waypoints"], batch["states"]).cpu().numpy()
+    return codes
+
+
 def drop_codes(values: Tensor, probability: float) -> Tensor:
     """(B, N, d) with all codes of a sample zeroed with the given probability."""
     if probability == 0:
@@ -156,8 +172,7 @@ def _given_environment(
     """Environment code vectors (B, N_env, d) for stage 2's decoder, and the loss of making them."""
     frozen = model.environment.quantizer
     if not z:
-        codes = model.environment.codes(x, batch["waypoints"], batch["states"])
-        return frozen.lookup(codes), x.new_zeros(())
+        return frozen.lookup(batch["environment_codes"]), x.new_zeros(())
     quantized = frozen(z[0])  # the codebook is frozen; commitment still pulls the new encoder towards it
     return quantized.values, quantized.loss
 
@@ -176,12 +191,23 @@ def _numbers(x: Tensor, reconstruction: Tensor, quantization: Tensor, revived: i
     }
 
 
-def _collate(pairs: Pairs, config: LatentActionConfig) -> Callable[[Array, np.random.Generator], dict[str, Any]]:
-    def collate(index: Array, rng: np.random.Generator) -> dict[str, Any]:
-        pictures, waypoints, states = pairs.pictures(index), pairs.waypoints[index], pairs.states[index]
-        if config.mirror:
-            pictures, waypoints, states = mirrored(pictures, waypoints, states, rng.random(len(index)) < 0.5)
-        arrays = {"pictures": np.ascontiguousarray(pictures), "waypoints": waypoints, "states": states}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+def _collate(
+    pairs: Pairs, config: LatentActionConfig, environment: Array | None = None
+) -> Callable[[Array, np.random.Generator], dict[str, Tensor]]:
+    def collate(index: Array, rng: np.random.Generator) -> dict[str, Tensor]:
+        flip = rng.random(len(index)) < (0.5 if config.mirror else 0.0)
+        batch = _batch(pairs, index, flip)
+        if environment is not None:
+            batch["environment_codes"] = torch.from_numpy(environment[flip.astype(int), index])
+        return batch
 
     return collate
+
+
+def _batch(pairs: Pairs, index: Array, flip: Array) -> dict[str, Tensor]:
+    """Pictures (B, 2, H, W, 3) uint8, waypoints (B, gap, 3), states (B, 3); left and right exchanged where flip."""
+    pictures, waypoints, states = pairs.pictures(index), pairs.waypoints[index], pairs.states[index]
+    if flip.any():
+        pictures, waypoints, states = mirrored(pictures, waypoints, states, flip)
+    arrays = {"pictures": np.ascontiguousarray(pictures), "waypoints": waypoints, "states": states}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -15,6 +15,7 @@ from latentvla_core.latent.dynamics import (
     DynamicsConfig,
     ForwardModel,
     InverseModel,
+    SpaceTimeBlock,
     attend_causal_pair,
     grid_positions,
 )
@@ -67,6 +68,12 @@ def test_causal_attention_of_pairs_equals_the_general_routine():
     q, k, v = torch.randn(3, 7, 4, 2, 8).unbind(0)
     expected = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     torch.testing.assert_close(attend_causal_pair(q, k, v), expected)
+
+
+def test_reading_only_the_queries_changes_nothing():
+    block = SpaceTimeBlock(16, 2)
+    x = torch.randn(2, 2, 9, 16)
+    torch.testing.assert_close(block(x, keep=3), block(x)[:, :, :3])
 
 
 def test_the_forward_model_begins_as_the_copy_baseline_and_then_uses_its_inputs():

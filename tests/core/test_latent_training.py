@@ -1,0 +1,270 @@
+"""Two-stage training on a little world: exact resume, frozen stays frozen, the trajectory is used, codes are labels."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from latent_little_world import little_records
+
+from latentvla_core.errors import LatentVLAError
+from latentvla_core.latent import train as training
+from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.latent.dynamics import DynamicsConfig
+from latentvla_core.latent.label import label_scenes
+from latentvla_core.latent.model import LatentActionModel, load, save, state_hash
+from latentvla_core.latent.pairs import Pairs, collect_pairs
+from latentvla_core.latent.probes import evaluate
+from latentvla_core.latent.quantizer import QuantizerConfig
+from latentvla_core.latent.train import drop_codes, train_latent_action_model
+from latentvla_core.training.images import ImageCache
+from latentvla_core.training.sinks import ListSink
+
+torch.set_num_threads(1)
+GOLDEN = Path(__file__).parents[1] / "golden" / "latent_debug_losses.json"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return little_records(tmp_path_factory.mktemp("little"), logs=3, frames=20)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small model after 80 steps per stage, and the scenes it saw."""
+    records = little_records(tmp_path_factory.mktemp("trained"), logs=12, frames=16, seed=50, stride=1)
+    sizes = DynamicsConfig(width=32, heads=2, encoder_layers=1, decoder_layers=1)
+    config = LatentActionConfig.mini(dynamics=sizes, steps=80, batch_size=16, learning_rate=3e-3)
+    return train_latent_action_model(records, config), records
+
+
+class Killed(Exception):
+    pass
+
+
+class KillingSink:
+    """Stops the run at a logged step, as a kill would."""
+
+    def __init__(self, stage, step):
+        self.stage, self.step = stage, step
+
+    def log(self, step, metrics):
+        if step == self.step and f"{self.stage}/loss" in metrics:
+            raise Killed
+
+
+@pytest.mark.parametrize("kind", ["ema", "gradient", "fsq"])
+@pytest.mark.parametrize(("stage", "step"), [("stage1", 3), ("stage2", 7)])
+def test_a_killed_run_resumes_to_the_same_model(records, tmp_path, kind, stage, step):
+    code = QuantizerConfig(kind=kind, code_dim=4, revive_every=2)
+    config = LatentActionConfig.debug(steps=4, checkpoint_every=2, ego=code, environment=code, mirror=True)
+    straight = train_latent_action_model(records, config)
+    with pytest.raises(Killed):
+        train_latent_action_model(records, config, checkpoint_dir=tmp_path, sink=KillingSink(stage, step))
+    sink = ListSink()
+    resumed = train_latent_action_model(records, config, checkpoint_dir=tmp_path, sink=sink)
+    assert sink.rows[0][0] == step  # went on after the checkpoint of two steps
+    for name, tensor in straight.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert state_hash(straight) == state_hash(resumed)
+
+
+def test_stage_two_leaves_every_byte_of_stage_one(records, monkeypatch):
+    hashes = []
+    original = training.train_ego
+
+    def watched(model, *args, **kwargs):
+        hashes.append(state_hash(model.environment))
+        original(model, *args, **kwargs)
+        hashes.append(state_hash(model.environment))
+
+    monkeypatch.setattr(training, "train_ego", watched)
+    for source in ("stage1_frozen", "reencode"):
+        train_latent_action_model(records, LatentActionConfig.debug(steps=3, env_source=source))
+    assert hashes[0] == hashes[1]
+    assert hashes[2] == hashes[3]
+
+
+def test_a_change_of_the_frozen_codebook_is_noticed(records, monkeypatch):
+    original = training.ego_loss
+
+    def careless(model, batch):
+        model.environment.quantizer.codebook[0] += 1e-3
+        return original(model, batch)
+
+    monkeypatch.setattr(training, "ego_loss", careless)
+    with pytest.raises(LatentVLAError, match="must stay frozen"):
+        train_latent_action_model(records, LatentActionConfig.debug())
+
+
+def test_stage_two_is_blind_to_the_trajectory_without_the_action_term(records):
+    """With re-encoded environment codes nothing of stage 2 may depend on waypoints or states."""
+    config = LatentActionConfig.debug(env_source="reencode", action_weight=0.0)
+    model = LatentActionModel(config).train()
+    pairs = collect_pairs(records, 2, ImageCache(config.features.image_size_wh))
+    batch = training._collate(pairs, config)(np.arange(6), np.random.default_rng(0))
+    losses = []
+    for scale in (1.0, 5.0):
+        changed = {**batch, "waypoints": batch["waypoints"] * scale, "states": batch["states"] * scale}
+        fresh = LatentActionModel(config).train()
+        fresh.load_state_dict(model.state_dict())
+        torch.manual_seed(0)
+        losses.append(training.ego_loss(fresh, changed)[0].item())
+    assert losses[0] == losses[1]
+
+
+def test_reencoding_starts_from_the_environment_encoder(records):
+    model = LatentActionModel(LatentActionConfig.debug(env_source="reencode"))
+    training.start_from_environment(model)
+    source, target = model.environment.inverse, model.ego.inverse
+    x = torch.randn(3, 2, 8, 192)
+    assert torch.equal(target.queries[4:], source.queries)
+    assert torch.equal(target.reads[1].weight, source.reads[0].weight)
+    assert torch.equal(source.blocks[0].space.query.weight, target.blocks[0].space.query.weight)
+    assert [z.shape[1] for z in model.ego.encode(x)] == [4, 4]
+
+
+def test_stage_one_uses_the_trajectory():
+    """Frames that differ by a known shift of the whole picture: only the trajectory says by how much."""
+    rng = np.random.default_rng(0)
+    config = LatentActionConfig.debug(steps=150, batch_size=32, learning_rate=5e-3, code_dropout=0.9)
+    level = rng.uniform(-1, 1, 400).astype(np.float32)
+    first = np.full((400, 16, 32, 3), 128, np.uint8)
+    second = np.broadcast_to(128 + 60 * level[:, None, None, None], first.shape).astype(np.uint8)
+    waypoints = np.zeros((400, 2, 3), np.float32)
+    waypoints[:, :, 0] = level[:, None] * [4, 8]
+    cache = ImageCache(config.features.image_size_wh)
+    cache.images = np.concatenate([first, second])
+    rows = np.stack([np.arange(400), np.arange(400, 800)], axis=1)
+    pairs = Pairs(cache, rows, waypoints, np.zeros((400, 3), np.float32), np.array(["log"] * 400), {})
+    torch.manual_seed(0)
+    model = LatentActionModel(config)
+    training.train_environment(model, pairs)
+    stage, batch = model.environment, training._batch(pairs, np.arange(200), np.zeros(200, bool))
+    x = model.features(batch["pictures"])
+
+    @torch.no_grad()
+    def error(order):
+        condition = stage.embed_condition(batch["waypoints"][order], batch["states"][order])
+        predicted = stage.decoder(x[:, 0], torch.zeros(200, 4, config.environment.dim), condition)
+        return float((predicted - x[:, 1]).square().mean())
+
+    assert error(np.arange(200)) < 0.2 * float((x[:, 0] - x[:, 1]).square().mean())
+    assert error(rng.permutation(200)) > 3 * error(np.arange(200))
+
+
+def test_code_dropout_zeroes_whole_samples():
+    torch.manual_seed(0)
+    values = drop_codes(torch.ones(1000, 4, 3), 0.5).flatten(1)
+    kept = values.amax(1)
+    assert torch.equal(values, kept[:, None].expand_as(values))
+    assert 0.4 < kept.mean() < 0.6
+    assert drop_codes(values, 0.0) is values
+
+
+def test_scales_are_measured_on_the_training_pairs(trained):
+    model, records = trained
+    pairs = collect_pairs(records, 2, ImageCache(model.config.features.image_size_wh))
+    scaled = model.environment.scales.motion(torch.from_numpy(pairs.waypoints))
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(scaled.std(0), torch.ones(3), atol=1e-2, rtol=0)
+    embedded = model.environment.scales.waypoints(torch.from_numpy(pairs.waypoints))
+    assert embedded.shape == (len(pairs), 2, 5)
+    assert embedded[0, :, 4].tolist() == [0.5, 1.0]
+
+
+def test_labels_are_twelve_codes_in_time_order(trained):
+    model, records = trained
+    labels = label_scenes(records[:3], model)
+    assert labels.codes.shape == (3, 12)
+    assert labels.codes.dtype == np.int8
+    assert labels.valid.all()
+    assert labels.reason == ("", "", "")
+    assert 0 <= labels.codes.min() <= labels.codes.max() <= 15
+    record, cache = records[0], ImageCache(model.config.features.image_size_wh)
+    for step in range(3):
+        paths = [record.front_paths[3 + 2 * (step + i)] for i in range(2)]
+        frames = cache.take(cache.indices([(record.sensor_root, p) for p in paths]))
+        expected = model.codes(torch.from_numpy(frames)[None])[0].numpy()
+        np.testing.assert_array_equal(labels.codes[0, 4 * step : 4 * step + 4], expected)
+
+
+def test_scenes_one_second_apart_share_their_codes(trained):
+    model, records = trained
+    labels = label_scenes([records[0], records[2]], model)  # 2 frames = 1 s later
+    np.testing.assert_array_equal(labels.codes[0, 4:], labels.codes[1, :8])
+
+
+def test_labels_do_not_depend_on_batch_or_neighbours(trained):
+    model, records = trained
+    together = label_scenes(records[:8], model, batch_size=256).codes
+    np.testing.assert_array_equal(label_scenes(records[:8], model, batch_size=3).codes, together)
+    alone = np.concatenate([label_scenes([r], model).codes for r in records[:8]])
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_labels_need_no_history_and_no_pose(trained):
+    model, records = trained
+    record = records[0]
+    other = replace(
+        record,
+        front_paths=("", "", "", *record.front_paths[3:]),
+        future_poses=np.full_like(record.future_poses, np.nan),
+    )
+    np.testing.assert_array_equal(label_scenes([record], model).codes, label_scenes([other], model).codes)
+
+
+def test_scenes_that_cannot_be_labelled_say_why(trained):
+    model, records = trained
+    record = records[0]
+    gap = replace(record, front_paths=(*record.front_paths[:5], "", *record.front_paths[6:]))
+    short = replace(record, front_paths=record.front_paths[:9], future_poses=record.future_poses[:5])
+    gone = replace(record, front_paths=(*record.front_paths[:7], "log/none.jpg", *record.front_paths[8:]))
+    odd = replace(record, front_paths=(*record.front_paths[:4], "", *record.front_paths[5:]))  # frame +1 is not needed
+    labels = label_scenes([gap, record, short, gone, odd], model)
+    assert labels.valid.tolist() == [False, True, False, False, True]
+    assert labels.reason[0] == "no front picture at frame +2"
+    assert labels.reason[2] == "5 future frames, 6 needed"
+    assert labels.reason[3].startswith("picture log/none.jpg cannot be read: ")
+    assert labels.codes[[0, 2, 3]].sum() == 0
+    np.testing.assert_array_equal(labels.codes[1], labels.codes[4])
+    assert len(label_scenes([gap], model)) == 1
+    assert len(label_scenes([], model)) == 0
+
+
+def test_a_saved_model_labels_the_same(trained, tmp_path):
+    model, records = trained
+    save(model, tmp_path, {"data_version": 3})
+    again = load(tmp_path)
+    assert again.config == model.config
+    np.testing.assert_array_equal(label_scenes(records[:5], again).codes, label_scenes(records[:5], model).codes)
+
+
+def test_the_little_model_passes_what_a_minute_can_reach(trained):
+    """Usage and reconstruction; what codes mean is judged on the embedded world (benchmarks/latent_quality.py)."""
+    model, records = trained
+    report = evaluate(records, model)
+    assert report["ego_usage"] >= 12
+    assert report["ego_perplexity"] >= 6
+    assert report["environment_perplexity"] >= 4
+    assert report["gain_over_copy"] > 0.1
+    assert all(np.isfinite(v) for v in report.values()), report
+
+
+def debug_losses(records):
+    sink = ListSink()
+    train_latent_action_model(records, LatentActionConfig.debug(steps=6), sink=sink)
+    return [row.get("stage1/loss", row.get("stage2/loss")) for _, row in sink.rows]
+
+
+def test_the_debug_losses_are_the_golden_ones(records):
+    """A refactor keeps them; whoever changes them on purpose runs this with LATENTVLA_WRITE_GOLDEN=1 and says why."""
+    losses = debug_losses(records)
+    if os.environ.get("LATENTVLA_WRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps({"losses": losses}) + "\n")
+    np.testing.assert_allclose(losses, json.loads(GOLDEN.read_text())["losses"], rtol=2e-3)
