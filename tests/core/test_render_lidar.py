@@ -28,10 +28,13 @@ def snapshot(*actors: Actor) -> Snapshot:
 
 def test_shape_and_rows():
     points = sweep(crossing(), moment(), seed=3)
-    assert points.dtype == np.float32 and points.shape[0] == 6 and points.shape[1] > 15_000
+    assert points.dtype == np.float32
+    assert points.shape[0] == 6
+    assert points.shape[1] > 15_000
     assert np.isfinite(points).all()
     assert set(np.unique(points[5])) == {0, 1, 2}
-    assert points[3].min() >= 0 and points[3].max() <= 255
+    assert points[3].min() >= 0
+    assert points[3].max() <= 255
     assert (points[4] == np.round(points[4])).all()
 
 
@@ -54,7 +57,8 @@ def test_hits_lie_on_the_faces_of_the_box_that_look_at_us():
     on_end = np.abs(along - 4.0) < 0.01
     on_side = np.abs(across - 1.25) < 0.01
     assert (on_end | on_side | (np.abs(above[2] - 3.0) < 0.01)).all()
-    assert (along < 4.01).all() and (across < 1.26).all()
+    assert (along < 4.01).all()
+    assert (across < 1.26).all()
 
 
 def test_nothing_is_seen_behind_a_wall():
