@@ -25,6 +25,7 @@ from latentvla_core.distill.config import StudentConfig
 from latentvla_core.distill.inputs import StudentInputs
 from latentvla_core.distill.student import StudentNetwork
 from latentvla_core.vlm.config import VlmConfig
+from latentvla_core.vlm.memory import QUESTION_TOKENS
 from latentvla_core.vlm.model import build_random, build_tiny_processor, count_parameters
 from latentvla_core.vlm.predict import decode
 from latentvla_core.vlm.processor import VlmBatch
@@ -35,7 +36,6 @@ QUESTION = (
     "Past 1.5 s positions: (-12.00, 0.90, -0.15), (-8.00, 0.40, -0.10), (-4.00, 0.10, -0.05). Command: left.\n"
     "Predict the next 12 latent actions."
 )
-PAPER_QUESTION_TOKENS = 190  # the same words in Qwen's vocabulary, where each digit is a token
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def teacher(config: VlmConfig, device: torch.device, half: bool) -> tuple[Vlm, V
     pixels, grid = processor.pixels(pictures)
     words = processor.tokenizer(QUESTION, add_special_tokens=False)["input_ids"]
     if config.backend == "pretrained":
-        words = (words * PAPER_QUESTION_TOKENS)[:PAPER_QUESTION_TOKENS]
+        words = (words * QUESTION_TOKENS)[:QUESTION_TOKENS]
     shape = network.config
     image_id = shape.image_token_id
     picture = [shape.vision_start_token_id, *[image_id] * config.tokens_per_view, shape.vision_end_token_id]

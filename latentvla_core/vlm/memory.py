@@ -13,8 +13,8 @@ from latentvla_core.vlm.tokens import CODEBOOK_SIZE, NUM_ACTION_TOKENS
 
 GB = 1e9
 FP32, HALF = 4, 2
-QUESTION_TOKENS = 190
-"""Words and numbers of template v1 in Qwen's vocabulary, where each digit is a token; the tiny one needs about 80."""
+QUESTION_TOKENS = 160
+"""Words and numbers of template v1 under Qwen's splitting rules (every digit a token): counted 152, rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         lines = [
-            ("parameters", f"{self.parameters / 1e9:.3f} B"),
-            ("  trained", f"{self.trainable / 1e9:.3f} B"),
+            ("parameters", _count(self.parameters)),
+            ("  trained", _count(self.trainable)),
             ("tokens per sample", f"{self.sequence_length}"),
             ("weights", f"{self.weights_bytes / GB:.2f} GB"),
             ("gradients", f"{self.gradients_bytes / GB:.2f} GB"),
@@ -79,6 +79,10 @@ def memory_plan(config: VlmConfig, *, devices: int = 1) -> MemoryPlan:
         kv_cache_bytes=config.batch_size * length * kv_row,
         devices=devices,
     )
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.3f} B" if number >= 1e8 else f"{number / 1e6:.3f} M"
 
 
 def lora_parameters(config: VlmConfig) -> int:

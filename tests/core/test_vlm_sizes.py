@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from latentvla_core.vlm.config import VlmConfig
-from latentvla_core.vlm.memory import lora_parameters, memory_plan
+from latentvla_core.vlm.memory import QUESTION_TOKENS, lora_parameters, memory_plan
 from latentvla_core.vlm.model import add_lora, build, build_meta, count_parameters
 
 
@@ -27,7 +27,7 @@ def test_the_memory_plan_follows_its_rules():
     plan = memory_plan(VlmConfig.paper())
     assert plan.trainable == pytest.approx(3.086e9, rel=1e-3)  # vision frozen
     assert plan.optimizer_bytes == 8 * plan.trainable
-    assert plan.sequence_length == 3 * 180 + 190 + 13
+    assert plan.sequence_length == 3 * 180 + QUESTION_TOKENS + 13
     assert memory_plan(VlmConfig.paper(), devices=8).weights_bytes == plan.weights_bytes // 8
     small = memory_plan(VlmConfig.single_gpu())
     assert small.training_bytes < 24e9 < plan.training_bytes
