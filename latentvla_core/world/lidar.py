@@ -98,16 +98,21 @@ def _scan(unit: LidarUnit, solids: list[_Solid], config: LidarConfig, rng: np.ra
     origin = np.array(unit.xyz_m)
     elevation = np.radians(np.linspace(unit.lowest_deg, unit.highest_deg, unit.rings))
     azimuth = (np.arange(unit.azimuth_steps) + 0.5) * (2 * np.pi / unit.azimuth_steps)
+    directions = _directions(elevation, azimuth)
     reach, intensity = _road(elevation, origin[2], config, unit.azimuth_steps, rng)
+    # A unit that only looks down meets the road before anything farther away.
+    farthest = origin[2] / np.sin(-elevation[-1]) if elevation[-1] < 0 else np.inf
     for solid in solids:
+        if np.hypot(*(solid.pose[:2] - origin[:2])) - np.hypot(*solid.size_m[:2]) / 2 > farthest:
+            continue
         columns = _columns(solid, origin, unit.azimuth_steps)
         if len(columns):
-            rays = _directions(elevation, azimuth[columns])
+            rays = directions[:, columns]
             hit = (_hit_ball if solid.is_ball else _hit_box)(solid, origin, rays)
             nearer = hit < reach[:, columns]
             reach[:, columns] = np.where(nearer, hit, reach[:, columns])
             intensity[:, columns] = np.where(nearer, solid.intensity, intensity[:, columns])
-    return _returns(unit, origin, _directions(elevation, azimuth), reach, intensity, config, rng)
+    return _returns(unit, origin, directions, reach, intensity, config, rng)
 
 
 def _road(

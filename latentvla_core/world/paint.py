@@ -36,13 +36,15 @@ class Paints:
 
 
 @kernel
-def coverage_numba(vertices, width, height, cover):
+def coverage_numba(vertices, width, height, cover, window):
     """Fill cover (height, width + 2) with the share of each texel inside the polygon (n, 2), given in texels.
 
-    Signed areas of every edge are accumulated and summed along the row (the method of font rasterisers).
+    Signed areas of every edge are accumulated and summed along the row (the method of font rasterisers). Only the rows and
+    columns of `window` (r0, r1, c0, c1), which must hold the polygon, are written.
     """
-    cover[:, :] = 0.0
     n = len(vertices)
+    r0, r1, c0, c1 = window
+    cover[r0:r1, c0 : c1 + 2] = 0.0
     for i in range(n):
         x0, y0 = vertices[i, 0], vertices[i, 1]
         j = i + 1 if i + 1 < n else 0
@@ -61,9 +63,9 @@ def coverage_numba(vertices, width, height, cover):
             xb = min(max(x0 + (yb - y0) * slope, 0.0), float(width))
             _cells(cover, row, min(xa, xb), max(xa, xb), sign * (yb - ya))
             row += 1
-    for row in range(height):
+    for row in range(r0, r1):
         total = 0.0
-        for column in range(width):
+        for column in range(c0, c1):
             total += cover[row, column]
             cover[row, column] = min(abs(total), 1.0)
 
@@ -126,9 +128,16 @@ def paint_numba(tile, light, vertices, offsets, chosen, values, opacity, is_shad
         for k in range(len(polygon)):
             polygon[k, 0] = (vertices[offsets[p] + k, 0] - origin_x) / texel
             polygon[k, 1] = (vertices[offsets[p] + k, 1] - origin_y) / texel
-        coverage_numba(polygon, side, side, cover)
-        for row in range(side):
-            for column in range(side):
+        r0, r1, c0, c1 = side, 0, side, 0
+        for k in range(len(polygon)):
+            r0, r1 = min(r0, int(np.floor(polygon[k, 1]))), max(r1, int(np.ceil(polygon[k, 1])))
+            c0, c1 = min(c0, int(np.floor(polygon[k, 0]))), max(c1, int(np.ceil(polygon[k, 0])))
+        r0, r1, c0, c1 = max(r0, 0), min(r1, side), max(c0, 0), min(c1, side)
+        if r0 >= r1 or c0 >= c1:
+            continue
+        coverage_numba(polygon, side, side, cover, (r0, r1, c0, c1))
+        for row in range(r0, r1):
+            for column in range(c0, c1):
                 share = cover[row, column] * opacity[p]
                 if share > 0.0:
                     if is_shadow[p]:

@@ -38,6 +38,8 @@ class Projected:
     """(F,)"""
     seed: Array
     """(F,)"""
+    order: Array
+    """(F,) faces from near to far, leaves last: the depth test then rejects most of what is hidden before any work."""
 
 
 def project_faces(
@@ -66,7 +68,8 @@ def project_faces(
     walls, leaves = shader == Shader.FACADE, shader == Shader.FOLIAGE
     geometry[walls, 11:15] = facade_pattern(geometry[walls, 11:13].T, seed[walls]).T
     geometry[leaves, 12] = veil[leaves]
-    return Projected(polygon, counts, geometry, colours, shader, seed)
+    order = np.argsort(distance + 1e4 * leaves, kind="stable")
+    return Projected(polygon, counts, geometry, colours, shader, seed, order)
 
 
 @kernel

@@ -24,16 +24,16 @@ def _outwards(u, v, width):
 
 
 @kernel
-def fill_numba(polygon, counts, geometry, shader, seed, leaves, focal, samples, inverse_depth, face):
+def fill_numba(polygon, counts, geometry, shader, seed, order, leaves, focal, samples, inverse_depth, face):
     """Fill inverse_depth and face (H A, W A) at sample centres; `face` gets the nearest face and keeps -1 elsewhere.
 
     Args:
-        polygon, counts, geometry, shader, seed: see `Projected`; leaves: `leaf_texture`; focal: (4,) fx, fy, cx, cy.
+        polygon, counts, geometry, shader, seed, order: see `Projected`; leaves: `leaf_texture`; focal: (4,) fx, fy, cx, cy.
     """
     rows, columns = face.shape
     per_sample, lens_x, lens_y = 1.0 / samples, 1.0 / focal[0], 1.0 / focal[1]
     left, right = np.empty(rows), np.empty(rows)
-    for f in range(len(counts)):
+    for f in order:
         n = counts[f]
         if n < 3:
             continue
@@ -79,10 +79,10 @@ def fill_numba(polygon, counts, geometry, shader, seed, leaves, focal, samples, 
                 inverse_depth[r, c], face[r, c] = near, f
 
 
-def fill_numpy(polygon, counts, geometry, shader, seed, leaves, focal, samples, inverse_depth, face) -> None:
+def fill_numpy(polygon, counts, geometry, shader, seed, order, leaves, focal, samples, inverse_depth, face) -> None:
     """Twin of `fill_numba`: one face at a time, all its rows at once."""
     rows, columns = face.shape
-    for f in np.flatnonzero(counts >= 3):
+    for f in order[counts[order] >= 3]:
         p = polygon[f, : counts[f]] * samples
         r0, r1 = int(max(np.ceil(p[:, 1].min() - 0.5), 0)), int(min(np.ceil(p[:, 1].max() - 0.5), rows))
         c0, c1 = int(max(np.ceil(p[:, 0].min() - 0.5), 0)), int(min(np.ceil(p[:, 0].max() - 0.5), columns))

@@ -119,7 +119,7 @@ class Renderer:
         self._face.fill(-1)
         fill = raster.fill_numba if self._numba else raster.fill_numpy
         fill(
-            faces.polygon_px, faces.counts, faces.geometry, faces.shader, faces.seed, self._leaves, _focal(camera),
+            faces.polygon_px, faces.counts, faces.geometry, faces.shader, faces.seed, faces.order, self._leaves, _focal(camera),
             self.config.samples, self._depth, self._face,
         )  # fmt: skip
         return faces

@@ -34,10 +34,7 @@ class Stage:
     def faces(
         self, snapshot: Snapshot, camera_m: Array, forward: Array, half_angle_rad: float
     ) -> list[tuple[Mesh, Array]]:
-        """World faces that a camera at `camera_m` (3,) looking along `forward` (3,) may see: meshes and which of their faces.
-
-        Leaves come last and from near to far: most of those behind are then skipped by the depth test.
-        """
+        """World faces that a camera at `camera_m` (3,) looking along `forward` (3,) may see: meshes and which of their faces."""
         cone = (camera_m, forward, half_angle_rad)
         props = np.flatnonzero(_in_cone(self._centres, self._radii, *cone, PROP_RANGE_M))
         ranges = [np.arange(self._starts[i], self._starts[i + 1]) for i in props]
@@ -46,8 +43,7 @@ class Stage:
         seen = _near([a.pose for a in snapshot.actors], max((a.size_m[0] for a in snapshot.actors), default=0.0), cone)
         moving += [actor_mesh(snapshot.actors[i], snapshot.time_s, self._night) for i in seen]
         crowns = np.flatnonzero(_in_cone(self._crowns.centres_m, self._crowns.radii_m, *cone, CROWN_RANGE_M))
-        distance = np.linalg.norm(self._crowns.centres_m[crowns] - camera_m, axis=1)
-        leaves = self._crowns.facing(camera_m, crowns[np.argsort(distance, kind="stable")])
+        leaves = self._crowns.facing(camera_m, crowns)
         solid = Mesh.join(moving)
         static = np.concatenate([*ranges, np.zeros(0, np.int64)])
         return [(self._mesh, static), (solid, np.arange(len(solid))), (leaves, np.arange(len(leaves)))]
