@@ -17,7 +17,7 @@ _MISSING = object()
 
 def near_miss(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or "" when nothing is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name[:80], list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

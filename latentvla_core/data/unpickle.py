@@ -4,6 +4,8 @@ A pickle is a program. This reader lets it name only the handful of globals that
 (navsim_format.md §12), and even those are local look-alikes: arrays are rebuilt here from checked bytes (numpy's own
 `__setstate__` trusts its input and can be made to read wild memory), and devkit classes become inert records.
 Whatever a pickle does to the look-alikes, it cannot change them: they refuse attribute writes.
+
+Not covered: a file crafted to use up memory (a huge memo index) can still do that, as a zip bomb can.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import sys
 from collections.abc import Callable
 from enum import Enum
 from pathlib import PurePosixPath
@@ -127,6 +130,7 @@ class _Array(np.ndarray):
             fits = isinstance(data, bytes) and len(data) == size * real.itemsize
         if not fits:
             raise _Forbidden(f"array of shape {shape} and type {real} with {type(data).__name__} that does not fit")
+        _check_text(data, real)
         super().__setstate__((1, shape, real, bool(fortran), data))  # pyright: ignore[reportArgumentType]
 
 
@@ -134,6 +138,14 @@ def _checked_size(shape: Any) -> int:
     if type(shape) is not tuple or not set(map(type, shape)) <= {int} or min(shape, default=0) < 0:
         raise _Forbidden(f"array with shape {shape!r}")
     return math.prod(shape)
+
+
+def _check_text(data: Any, dtype: np.dtype) -> None:
+    """numpy keeps text as code points; some that are none (> 0x10FFFF) make malformed strings."""
+    if dtype.kind == "U" and len(data):
+        points = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if points.max() > sys.maxunicode:
+            raise _Forbidden("text with code points that do not exist")
 
 
 def _reconstruct(_subtype: Any, _shape: Any, _typecode: Any) -> _Array:
@@ -145,6 +157,7 @@ def _from_buffer(data: Any, dtype: _Dtype, shape: Any, order: str = "C") -> Arra
     if real.kind not in SAFE_KINDS or order not in ("C", "F", "A"):
         raise _Forbidden(f"buffer of type {real} in order {order!r}")
     _checked_size(shape)
+    _check_text(data, real)
     flat = np.frombuffer(data, real) if len(data) else np.empty(0, real)
     return flat.reshape(shape, order=order)  # type: ignore[call-overload]
 
@@ -155,6 +168,7 @@ def _scalar(dtype: _Dtype, data: Any = None) -> Any:
         return data
     if not isinstance(data, bytes) or len(data) != real.itemsize:
         raise _Forbidden(f"scalar of type {real} with data that does not fit")
+    _check_text(data, real)
     return np.frombuffer(data, real)[0]
 
 

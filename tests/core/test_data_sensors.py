@@ -135,17 +135,17 @@ def test_a_store_without_credentials_is_a_setup_error(monkeypatch: pytest.Monkey
 def _check_a_tree_in_the_store(client: Any, tmp_path: Path) -> None:
     """Logs and maps below an s3:// root read like those in a folder."""
     write_pickle(tmp_path / "log.pkl", log_frames(3))
-    client.upload_file(str(tmp_path / "log.pkl"), "blobs", "root/navsim_logs/mini/2021.05.pkl")
+    client.upload_file(str(tmp_path / "log.pkl"), "blobs", "tree/navsim_logs/mini/2021.05.pkl")
     index = {"us-ma-boston": {"version": "9.12.1817", "layers": {}}}
-    client.put_object(Bucket="blobs", Key="root/maps/nuplan-maps-v1.0.json", Body=json.dumps(index).encode())
+    client.put_object(Bucket="blobs", Key="tree/maps/nuplan-maps-v1.0.json", Body=json.dumps(index).encode())
     square = shapely.box(331_000, 4_690_000, 331_050, 4_690_050)
     gpkg = write_gpkg(tmp_path / "map.gpkg", {"lane_groups_polygons": [(101, square, ())]})
-    client.upload_file(str(gpkg), "blobs", "root/maps/us-ma-boston/9.12.1817/map.gpkg")
-    data = DataRoot.find("s3://blobs/root")
+    client.upload_file(str(gpkg), "blobs", "tree/maps/us-ma-boston/9.12.1817/map.gpkg")
+    data = DataRoot.find("s3://blobs/tree")
     assert data.splits() == ["mini"]
     (log,) = data.logs("mini")
     assert [frame.frame_idx for frame in read_log(log)] == [0, 1, 2]
-    assert data.maps_root() == "s3://blobs/root/maps"
+    assert data.maps_root() == "s3://blobs/tree/maps"
     road = MapStore(data.maps_root()).get("us-ma-boston")
     assert road.lane_groups.shapes[0].equals(square)
 

@@ -156,6 +156,8 @@ def test_the_crafted_array_is_a_working_one_when_its_state_is_honest() -> None:
         ("<M8[us]", (1,), b"\x00" * 8),
         ("f8,O", (1,), b"\x00" * 16),
         ("(2,)f8", (1,), b"\x00" * 16),
+        ("<U1", (1,), b"\xff" * 4),  # a code point that does not exist
+        (">U1", (1,), b"\x00\x11\x00\x00"),
     ],
 )
 def test_arrays_whose_state_does_not_fit_are_refused(dtype: str, shape: tuple[int, ...], data: Any) -> None:
