@@ -77,6 +77,7 @@ class Engine:
         self.say = say
         self.recipe: Recipe = recipe_named(settings.recipe)
         self.lake = Lake(settings.lake)
+        self._loaded: dict[str, Any] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -126,6 +127,13 @@ class Engine:
             row = self.lake.rows("models", {"name": name, "version": version})[0]
             fetch_model(self.settings, row["mlflow_uri"], path)
         return path
+
+    def model(self, name: str, load: Callable[[Path], Any]) -> Any:
+        """The latest finished version of a model, loaded once per run, not once per shard."""
+        folder = self.model_dir(name)
+        if str(folder) not in self._loaded:
+            self._loaded[str(folder)] = load(folder)
+        return self._loaded[str(folder)]
 
     # ---- working -------------------------------------------------------------------------------------------------
 

@@ -45,8 +45,6 @@ class PlannerSpec:
     """Its configuration, if that is the host."""
     ipad: IpadConfig | None = None
     """Its configuration, if that is the host."""
-    ego_status: EgoStatusConfig | None = None
-    """The blind baseline instead of a host (`host` is then "ego_status")."""
     ego_status_mlp: EgoStatusConfig | None = None
     """Its configuration, if that is the planner."""
     fusion: FusionConfig | None = None

@@ -40,7 +40,7 @@ def student_features(engine: Engine, partition: str) -> Output:
     records = engine.records(split, int(shard))
     if not records:
         return Output([])
-    model = load_student(engine.model_dir("student"), device=engine.device)
+    model = engine.model("student", lambda folder: load_student(folder, engine.device))
     return feature_output(engine, records, model.predict(records, batch_size=engine.recipe.feature_batch), "student")
 
 

@@ -51,7 +51,7 @@ def latent_actions(engine: Engine, partition: str) -> Output:
     version = engine.ledger.made_by("latent_action_model", "")
     if not records:
         return Output([])
-    model = load(engine.model_dir("latent_action_model"))
+    model = engine.model("latent_action_model", load)
     labels = label_scenes(records, model, batch_size=engine.recipe.label_batch, device=engine.device)
     rows = [
         {

@@ -140,7 +140,7 @@ def trajectories(engine: Engine, partition: str) -> Output:
     names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
     tables = {variant.name: variant.features for variant in VARIANTS}
     for name in names if records else ():
-        model = load(engine.model_dir(name))
+        model = engine.model(name, load)
         features = features_of(engine, records, tables[name]) if tables.get(name) else None
         poses = plan(model, records, features, device=engine.device)
         rows += _rows(name, records, poses, engine.ledger.made_by(name, ""))

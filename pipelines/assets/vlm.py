@@ -79,7 +79,7 @@ def vlm_features(engine: Engine, partition: str) -> Output:
     records = engine.records(split, int(shard))
     if not records:
         return Output([])
-    model = load(engine.model_dir("vlm"), device=engine.device)
+    model = engine.model("vlm", lambda folder: load(folder, engine.device))
     features = model.predict(samples_of(engine, records), batch_size=engine.recipe.feature_batch)
     return feature_output(engine, records, features, "vlm")
 
