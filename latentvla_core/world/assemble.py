@@ -120,8 +120,8 @@ class Assembler:
         )
         left, right = offset_path(path, ba), offset_path(path, -ab)
         start.right_m, start.left_m, end.right_m, end.left_m = right[0], left[0], left[-1], right[-1]
-        for kind, line in (("centre", path), ("edge", left), ("edge", right)):
-            self.boundaries.append(Boundary(next(self._ids), line, kind))
+        self.boundaries.append(Boundary(next(self._ids), path, "centre"))
+        self.boundaries += [Boundary(next(self._ids), line, "edge") for line in (left, right)]
         for side in (ba, -ab):
             near, far = side + np.sign(side) * 0.25, side + np.sign(side) * (0.25 + WALKWAY_M)
             middle = offset_path(path, (near + far) / 2)
@@ -195,7 +195,7 @@ class Assembler:
             *(shapely.Polygon(self.lanes[c].outline_m).buffer(0) for c in connectors),
         ]
         area = max(shapely.get_parts(shapely.unary_union(shapes)), key=shapely.area)
-        outline = np.array(area.exterior.coords)[:-1]
+        outline = shapely.get_coordinates(shapely.get_exterior_ring(area))[:-1]
         groups = {arm.in_group: _signal_group(arms, arm) for arm in arms}
         stops = {arm.in_group: (next(self._ids), self._stop_line(arm.in_group)) for arm in arms}
         center = self.layout.nodes[node].position_m
@@ -217,7 +217,7 @@ class Assembler:
                 ]
                 outlines = shapely.unary_union([shapely.Polygon(self.lanes[c].outline_m).buffer(0.01) for c in ids])
                 shape = outlines if outlines.geom_type == "Polygon" else outlines.convex_hull
-                outline = np.array(shape.exterior.coords)[:-1]
+                outline = shapely.get_coordinates(shapely.get_exterior_ring(shape))[:-1]
                 self.blocks[block_id] = Block(
                     block_id, tuple(ids), outline, arm.in_group, arms[other].out_group, junction_id
                 )

@@ -63,7 +63,7 @@ def connector_colours(network: RoadNetwork, cycles: dict[str, SignalCycle], time
     colours: dict[str, LightColour] = {}
     for junction_id, cycle in cycles.items():
         junction = network.junctions[junction_id]
-        shown = [cycle.colour(group, time_s) for group in (0, 1)]
+        shown: list[LightColour] = [cycle.colour(group, time_s) for group in (0, 1)]
         for connector_id in junction.connector_ids:
             block = network.lanes[network.lanes[connector_id].from_lane].block_id
             colours[connector_id] = shown[junction.group_of_block[block]]

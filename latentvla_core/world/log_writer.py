@@ -166,13 +166,16 @@ def yaw_rate(speed_mps: float, steering_rad: float) -> float:
     return speed_mps * float(np.tan(steering_rad)) / Vehicle.WHEEL_BASE_M
 
 
-class _LogPickler(pickle._Pickler):  # the C pickler cannot rename what it writes
+_PythonPickler: Any = pickle._Pickler  # the C pickler cannot rename what it writes
+
+
+class _LogPickler(_PythonPickler):
     """Writes numpy's functions under the module names of numpy 1, which old and new numpy both import.
 
     numpy ≥ 2 would write `numpy._core…`, which the devkit's numpy 1.23 does not have.
     """
 
-    dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar[dict[Any, Any]] = dict(_PythonPickler.dispatch)
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         module = getattr(obj, "__module__", "") or ""

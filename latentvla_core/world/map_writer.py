@@ -18,7 +18,7 @@ import numpy as np
 import shapely
 
 from latentvla_core.types import Array
-from latentvla_core.world.network import RoadNetwork
+from latentvla_core.world.network import LANE_WIDTH_M, LanePath, RoadNetwork
 
 VERSIONS = {
     "sg-one-north": "9.17.1964",
@@ -137,74 +137,86 @@ def _blob(geometry: str, degrees: Array) -> bytes:
 def _layers(network: RoadNetwork) -> list[tuple[str, str, dict[str, str], list[Row]]]:
     """(name, geometry type, columns, rows) of every layer."""
     ids = count(_FIRST_OWN_ID)
+    boundary_columns = _integers("boundary_type_fid", "has_reflectors", "creator_id")
     edges = {lane_id: (next(ids), next(ids)) for lane_id in network.lanes}
     return [
         *_lane_layers(network, edges, ids),
         *_block_layers(network),
         *_area_layers(network),
-        ("boundaries", "LINESTRING", {"boundary_type_fid": "INTEGER", "has_reflectors": "INTEGER", "creator_id": "INTEGER"}, _boundary_rows(network, edges)),
+        ("boundaries", "LINESTRING", boundary_columns, _boundary_rows(network, edges)),
         ("generic_drivable_areas", "POLYGON", {}, []),
         ("dubins_nodes", "POINT", {}, []),
         ("traffic_lights", "POINT", {"ori_mean_yaw": "REAL"}, _light_rows(network, ids)),
     ]  # fmt: skip
 
 
+def _integers(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "INTEGER")
+
+
 def _lane_layers(network: RoadNetwork, edges: dict[str, tuple[int, int]], ids: count) -> list[Any]:
-    integer = "INTEGER"
+    """Lanes, connectors, the connectors' areas, and the baseline of each."""
     lanes, connectors, areas, baselines = [], [], [], []
     for lane in network.lanes.values():
         fid, (left, right) = int(lane.id), edges[lane.id]
         own = {"left_boundary_fid": left, "right_boundary_fid": right}
-        line: dict[str, Any] = {"path_type_fid": 0}
         if lane.is_connector:
-            source, target = network.lanes[lane.from_lane], network.lanes[lane.to_lane]
-            junction = network.junctions[lane.junction_id]
-            stop = junction.stop_lines[source.block_id][0] if junction.control == "signal" else ""
-            row = {
-                "exit_lane_fid": int(source.id),
-                "entry_lane_fid": int(target.id),
-                "lane_group_connector_fid": int(lane.block_id),
-            }
-            row |= {"exit_lane_group_fid": int(source.block_id), "entry_lane_group_fid": int(target.block_id)}
-            row |= {"intersection_fid": int(junction.id), "turn_type_fid": TURN_TYPES[lane.turn]}
-            row |= {"speed_limit_mps": lane.speed_limit_mps, "traffic_light_stop_line_fids": stop}
-            connectors.append((fid, lane.path_m, row))
+            connectors.append((fid, lane.path_m, _connector_values(network, lane)))
             areas.append((fid, lane.outline_m, {"lane_connector_fid": fid, **own}))
-            line["lane_connector_fid"] = fid
         else:
-            row = {"lane_fid": fid, "lane_group_fid": int(lane.block_id), "lane_index": lane.index, "lane_type_fid": 0}
-            row |= {"speed_limit_mps": lane.speed_limit_mps, "width": 3.6, "name": f"lane {lane.id}", **own}
-            lanes.append((fid, lane.outline_m, row))
-            line["lane_fid"] = fid
-        baselines.append((next(ids), lane.path_m, line))
-    both = {"left_boundary_fid": integer, "right_boundary_fid": integer}
-    lane_columns = {"lane_fid": integer, "lane_group_fid": integer, "lane_index": integer, "lane_type_fid": integer}
-    lane_columns |= {"speed_limit_mps": "REAL", "width": "REAL", "name": "TEXT", **both}
-    connector_columns = dict.fromkeys(
-        ("exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "exit_lane_group_fid", "entry_lane_group_fid",
-         "intersection_fid", "turn_type_fid"), integer,
-    )  # fmt: skip
+            values = {
+                "lane_fid": fid,
+                "lane_group_fid": int(lane.block_id),
+                "lane_index": lane.index,
+                "lane_type_fid": 0,
+            }
+            values |= {"speed_limit_mps": lane.speed_limit_mps, "width": LANE_WIDTH_M, "name": f"lane {lane.id}", **own}
+            lanes.append((fid, lane.outline_m, values))
+        key = "lane_connector_fid" if lane.is_connector else "lane_fid"
+        baselines.append((next(ids), lane.path_m, {key: fid, "path_type_fid": 0}))
+    edge_columns = _integers("left_boundary_fid", "right_boundary_fid")
+    lane_columns = _integers("lane_fid", "lane_group_fid", "lane_index", "lane_type_fid")
+    lane_columns |= {"speed_limit_mps": "REAL", "width": "REAL", "name": "TEXT", **edge_columns}
+    connector_columns = _integers("exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "exit_lane_group_fid")
+    connector_columns |= _integers("entry_lane_group_fid", "intersection_fid", "turn_type_fid")
     connector_columns |= {"speed_limit_mps": "REAL", "traffic_light_stop_line_fids": "TEXT"}
+    area_columns = _integers("lane_connector_fid") | edge_columns
     return [
         ("lanes_polygons", "POLYGON", lane_columns, lanes),
         ("lane_connectors", "LINESTRING", connector_columns, connectors),
-        ("gen_lane_connectors_scaled_width_polygons", "POLYGON", {"lane_connector_fid": integer, **both}, areas),
-        ("baseline_paths", "LINESTRING", dict.fromkeys(("lane_fid", "lane_connector_fid", "path_type_fid"), integer), baselines),
-    ]  # fmt: skip
+        ("gen_lane_connectors_scaled_width_polygons", "POLYGON", area_columns, areas),
+        ("baseline_paths", "LINESTRING", _integers("lane_fid", "lane_connector_fid", "path_type_fid"), baselines),
+    ]
+
+
+def _connector_values(network: RoadNetwork, lane: LanePath) -> dict[str, Any]:
+    source, target = network.lanes[lane.from_lane], network.lanes[lane.to_lane]
+    junction = network.junctions[lane.junction_id]
+    return {
+        "exit_lane_fid": int(source.id),  # the lane that is exited, where the connector begins
+        "entry_lane_fid": int(target.id),
+        "lane_group_connector_fid": int(lane.block_id),
+        "exit_lane_group_fid": int(source.block_id),
+        "entry_lane_group_fid": int(target.block_id),
+        "intersection_fid": int(junction.id),
+        "turn_type_fid": TURN_TYPES[lane.turn],
+        "speed_limit_mps": lane.speed_limit_mps,
+        "traffic_light_stop_line_fids": junction.stop_lines[source.block_id][0] if junction.control == "signal" else "",
+    }
 
 
 def _block_layers(network: RoadNetwork) -> list[Any]:
     groups = [b for b in network.blocks.values() if not b.is_connector]
     connectors = [b for b in network.blocks.values() if b.is_connector]
+    names = ("from_lane_group_fid", "to_lane_group_fid", "intersection_fid")
     links = [
-        (int(b.id), b.outline_m, {"from_lane_group_fid": int(b.from_block), "to_lane_group_fid": int(b.to_block), "intersection_fid": int(b.junction_id)})
+        (int(b.id), b.outline_m, dict(zip(names, map(int, (b.from_block, b.to_block, b.junction_id)), strict=True)))
         for b in connectors
-    ]  # fmt: skip
-    columns = dict.fromkeys(("from_lane_group_fid", "to_lane_group_fid", "intersection_fid"), "INTEGER")
+    ]
     segments = [(int(b.id), b.outline_m, {"lane_group_fids": b.id}) for b in groups]
     return [
         ("lane_groups_polygons", "POLYGON", {}, [(int(b.id), b.outline_m, {}) for b in groups]),
-        ("lane_group_connectors", "POLYGON", columns, links),
+        ("lane_group_connectors", "POLYGON", _integers(*names), links),
         ("road_segments", "POLYGON", {"lane_group_fids": "TEXT"}, segments),
     ]
 
@@ -225,8 +237,8 @@ def _area_layers(network: RoadNetwork) -> list[Any]:
         (int(c.id), c.outline_m, {"intersection_fids": c.junction_id, "is_marked": 1}) for c in network.crosswalks
     ]
     return [
-        ("intersections", "POLYGON", {"intersection_type_fid": "INTEGER", "is_mini": "INTEGER"}, areas),
-        ("stop_polygons", "POLYGON", {"stop_polygon_type_fid": "INTEGER", "lane_group_fid": "INTEGER"}, stops),
+        ("intersections", "POLYGON", _integers("intersection_type_fid", "is_mini"), areas),
+        ("stop_polygons", "POLYGON", _integers("stop_polygon_type_fid", "lane_group_fid"), stops),
         ("crosswalks", "POLYGON", {"intersection_fids": "TEXT", "is_marked": "INTEGER"}, crosswalks),
         ("walkways", "POLYGON", {}, [(int(i), outline, {}) for i, outline, _ in network.walkways]),
         ("carpark_areas", "POLYGON", {"heading": "REAL"}, [(int(c.id), c.outline_m, {"heading": 0.0}) for c in network.carparks]),

@@ -118,7 +118,7 @@ def _line_with_buildings(
         for side in (1, -1):
             pose = _beside(line, at, side * setback)
             shape = _footprint(pose, length, depth)
-            if not blocked.intersects(shape) and not any(shape.intersects(other) for _, other in buildings):
+            if not shapely.intersects(blocked, shape) and not any(shape.intersects(other) for _, other in buildings):
                 buildings.append((Prop("building", pose, (float(length), float(depth), float(tall)), rgb), shape))
         at += int(length) + int(rng.integers(2, 9))
 
@@ -138,7 +138,7 @@ def _line_with_trees(
         for side in (1, -1):
             pose = _beside(line, at, side * 2.6)
             spot = shapely.Point(pose[:2]).buffer(0.5)
-            if not blocked.intersects(spot) and not any(spot.intersects(shape) for _, shape in buildings):
+            if not shapely.intersects(blocked, spot) and not any(spot.intersects(shape) for _, shape in buildings):
                 trees.append(Prop("tree", pose, (float(wide), float(wide), float(tall)), rgb))
 
 

@@ -34,6 +34,7 @@ from latentvla_core.world.state import Scenery
 from latentvla_core.world.town import make_town, town_props
 
 MANIFEST = "world.json"
+SPLITS = "splits"
 FORMAT = 1
 """Raise it when the same seed gives other bytes."""
 FIRST_DRIVE = datetime(2021, 5, 25, 14, 16, 10, tzinfo=UTC)
@@ -105,7 +106,7 @@ class WorldTree:
 
     def split_file(self, split: str) -> Path:
         """The devkit's split YAML (navtrain-like: every frame with a full window) of "train", "val" or "test"."""
-        return self.root / "splits" / f"world_{split}.yaml"
+        return self.root / SPLITS / f"world_{split}.yaml"
 
     def log_path(self, split: str, log_name: str) -> Path:
         return self.root / "navsim_logs" / data_split(split) / f"{log_name}.pkl"
@@ -152,7 +153,7 @@ def write_world(out_dir: str | Path, config: WorldConfig, progress: Progress | N
         if progress:
             progress(done, total)
     logs = {s: tuple(names[j.index] for j in jobs if j.split == s) for s in ("train", "val", "test")}
-    write_splits(root / "splits", logs)
+    write_splits(root / SPLITS, logs)
     _write_manifest(root, config, logs)
     return WorldTree(root, logs)
 
