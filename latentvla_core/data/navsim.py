@@ -117,7 +117,7 @@ def _frame(raw: Any, index: int, file: str, faults: list[DataError], memo: Calib
     f = Fields(raw, file=file, frame=f"#{index} ({token})" if isinstance(token, str) else f"#{index}", faults=faults)
     rotation = f.array("ego2global_rotation", (4,))
     translation = f.array("ego2global_translation", (3,))
-    motion = f.array("ego_dynamic_state", (4,)).astype(np.float32).astype(np.float64)  # rounded as the devkit does
+    motion = _motion(f)
     return Frame(
         token=f.text("token"),
         timestamp_us=_timestamp(f),
@@ -137,6 +137,15 @@ def _frame(raw: Any, index: int, file: str, faults: list[DataError], memo: Calib
         cameras=_cameras(f, memo),
         lidar_path=f.text("lidar_path", empty=True) if "lidar_path" in raw else "",
     )
+
+
+def _motion(f: Fields) -> Array:
+    """(4,) vx, vy, ax, ay, rounded to float32 as the devkit does."""
+    motion = f.array("ego_dynamic_state", (4,))
+    if np.abs(motion).max() > np.finfo(np.float32).max:
+        f.fault("ego_dynamic_state", f"{motion.tolist()} does not fit float32; m/s and m/s2 are expected")
+        return np.zeros(4)
+    return motion.astype(np.float32).astype(np.float64)
 
 
 def _timestamp(f: Fields) -> int:

@@ -95,6 +95,7 @@ def test_all_faults_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         ("ego2global_translation", np.array([0.0, np.nan, 0.0]), "NaN"),
         ("ego2global_rotation", np.zeros(4), "length 0"),
         ("ego_dynamic_state", ["a", 0, 0, 0], "not numeric"),
+        ("ego_dynamic_state", [1e300, 0, 0, 0], "does not fit float32"),
         ("driving_command", 1, "shape ()"),
         ("driving_command", np.zeros(4), "one-hot"),
         ("roadblock_ids", "101", "a list of ids"),
