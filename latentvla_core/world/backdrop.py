@@ -18,7 +18,7 @@ from latentvla_core.world.sky import BOTTOM_RAD, PANORAMA_COLUMNS, PANORAMA_ROWS
 
 if SIDE != TILE + 2 or TILE != 128:
     raise AssertionError("the samplers shift by 7 bits and mask with 127")
-MAX_SAMPLES = 8  # look-ups along the long axis of a pixel's footprint
+MAX_SAMPLES = 6  # look-ups along the long axis of a pixel's footprint
 FAR_M = 350.0  # beyond, the far tree line of the panorama hides the ground
 
 

@@ -38,6 +38,7 @@ class GroundTexture:
         self._owner = np.full(SLOTS, -1, np.int64)
         self._last_used = np.full(SLOTS, -1, np.int64)
         self._clock = 0
+        self._albedo, self._lit = np.empty((SIDE, SIDE, ALBEDO_LAYERS)), np.empty((SIDE, SIDE))  # work space of `tile`
 
     def ensure(self, level: int, points_m: Array, reach_m: float) -> None:
         """Paint every tile of `level` within `reach_m` of the points (n, 2), world metres."""
@@ -74,9 +75,9 @@ class GroundTexture:
         x0, y0 = self.origin_m + start * texel
         bounds, reach = self.paints.bounds_m, SIDE * texel
         near = (bounds[:, 0] < x0 + reach) & (bounds[:, 2] > x0) & (bounds[:, 1] < y0 + reach) & (bounds[:, 3] > y0)
-        tile = np.empty((SIDE, SIDE, ALBEDO_LAYERS))
+        tile, sun = self._albedo, self._lit
         tile[:] = GRASS
-        sun = np.ones((SIDE, SIDE))
+        sun[:] = 1.0
         p = self.paints
         self._paint(
             tile, sun, p.vertices_m, p.offsets, np.flatnonzero(near), p.values, p.opacity, p.is_shadow, x0, y0, texel

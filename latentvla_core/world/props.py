@@ -18,6 +18,7 @@ STEEL: Rgb = (96.0, 100.0, 104.0)
 LAMP_ON: dict[str, Rgb] = {"red": (255.0, 36.0, 26.0), "yellow": (255.0, 190.0, 30.0), "green": (40.0, 236.0, 130.0)}
 LAMP_OFF: dict[str, Rgb] = {"red": (62.0, 16.0, 14.0), "yellow": (62.0, 48.0, 14.0), "green": (12.0, 50.0, 30.0)}
 LAMP_ORDER: tuple[LightColour, ...] = ("red", "yellow", "green")  # from the top
+BUNCHES = 9  # of leaves per tree
 LAMP_RADIUS_M, HEAD_SIZE_M = 0.17, (0.26, 0.46, 1.32)  # a little larger than life: pictures are small
 
 
@@ -112,9 +113,9 @@ def tree_crowns(props: tuple[Prop, ...]) -> tuple[Crowns, Array]:
         if prop.kind != "tree":
             continue
         spread, height = max(prop.size_m[0], prop.size_m[1]) / 2, prop.size_m[2]
-        for k in range(11):
+        for k in range(BUNCHES):
             u, v, w = (float(hash01(np.int64(i), np.int64(k), s)) for s in (31, 32, 33))
-            turn, level = 2 * np.pi * (k * 0.382 + 0.1 * u), (k + 0.5) / 11
+            turn, level = 2 * np.pi * (k * 0.382 + 0.1 * u), (k + 0.5) / BUNCHES
             out = spread * 0.62 * np.sqrt(np.sin(np.pi * min(0.12 + 0.88 * level, 1.0))) * (0.6 + 0.5 * v)
             centres.append(
                 (prop.pose[0] + out * np.cos(turn), prop.pose[1] + out * np.sin(turn), height * (0.42 + 0.46 * level))

@@ -13,7 +13,7 @@ from latentvla_core.world.shading import leaf_place
 
 _FOLIAGE = int(Shader.FOLIAGE)  # a plain int for the compiler
 SOLID = 0.25  # squared share of a disc of leaves without holes
-MIN_RAGGED_PX = 5  # smaller discs are drawn plain
+MIN_RAGGED_PX = 7  # smaller discs are drawn plain
 
 
 @formula
