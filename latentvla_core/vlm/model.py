@@ -6,6 +6,8 @@ The 16 action tokens go into rows of the embedding table that no token uses: 151
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -176,7 +178,22 @@ def load_network(folder: str, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGen
     """Weights and configuration of a local folder; never asks the network, whatever HF_HUB_OFFLINE says."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    with quiet():
+        return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars of the library's own between ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def make_room(network: Qwen2_5_VLForConditionalGeneration, num_tokens: int) -> None:

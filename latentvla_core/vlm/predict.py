@@ -104,7 +104,8 @@ def decode(vlm: Vlm, batch: VlmBatch) -> Decoded:
 
 def answer_logits(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> Tensor:
     """(B, L, V) logits of the answer's tokens given the question and the answer before them (teacher forcing)."""
-    states = network.model(**_inputs(batch), position_ids=_positions(network, batch)[0]).last_hidden_state
+    positions, _ = _positions(network, batch)
+    states = network.model(**_inputs(batch), position_ids=positions, use_cache=False).last_hidden_state
     return network.lm_head(states[:, -batch.labels.shape[1] - 1 : -1])  # the head only where something is learned
 
 

@@ -18,7 +18,7 @@ from latentvla_core.types import Array
 from latentvla_core.vlm import tokenizer as tokenizers
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.features import VlmFeatures
-from latentvla_core.vlm.model import count_parameters, load_network
+from latentvla_core.vlm.model import count_parameters, load_network, quiet
 from latentvla_core.vlm.processor import VlmProcessor, load_image_processor
 from latentvla_core.vlm.samples import VlmSample
 
@@ -63,7 +63,8 @@ class Vlm:
         """`config.json`, and `network/`: a complete Qwen2.5-VL checkpoint folder (weights, tokenizer, processor)."""
         folder = Path(folder)
         (folder / NETWORK_FOLDER).mkdir(parents=True, exist_ok=True)
-        self.network.save_pretrained(str(folder / NETWORK_FOLDER))
+        with quiet():
+            self.network.save_pretrained(str(folder / NETWORK_FOLDER))
         self.processor.save(folder / NETWORK_FOLDER)
         content = {
             "config_class": "VlmConfig",
