@@ -17,6 +17,7 @@ from latentvla_core.geometry import box_corners, wrap
 from latentvla_core.pdms import backend
 from latentvla_core.pdms.forecast import STEPS_PER_MAP, Forecast
 from latentvla_core.pdms.idm_kernels import advance_numba
+from latentvla_core.pdms.observation import exterior_rings
 from latentvla_core.pdms.path import Path
 from latentvla_core.pdms.quads import quad_distances
 from latentvla_core.pdms.route import center_pose
@@ -149,25 +150,29 @@ def _start(
 
 def _advance(run: Unrolled, first: int, last: int) -> None:
     """Fill steps first … last of the proposals of one path, in place."""
-    if backend.active() == "numba" and not len(run.corridors[0].lights):
-        first = _advance_compiled(run, first, last)
-    _advance_numpy(run, first, last)
+    while first <= last:
+        if backend.active() == "numba":
+            first = _advance_compiled(run, first, last)
+        stop = first if backend.active() == "numba" else last
+        _advance_numpy(run, first, min(stop, last))  # a step with a tie needs the tree
+        first = stop + 1
 
 
 def _advance_compiled(run: Unrolled, first: int, last: int) -> int:
-    """`_advance_numpy` compiled. Returns the step to go on from: behind the last, or where a tie needs the tree."""
+    """`_advance_numpy` compiled. Returns the step to go on from: behind the last, or one where leads are equally far."""
     lane, expected = run.corridors[0], run.forecast
     rows, who = np.nonzero(lane.inside)
+    who = np.ascontiguousarray(who)  # nonzero gives views; one memory layout means one compilation
+    offsets = np.searchsorted(rows, np.arange(len(lane.inside) + 1))
     stopped = advance_numba(
         lane.path.poses,
         lane.path.progress_m,
         first,
         last,
-        who,
-        np.searchsorted(rows, np.arange(len(lane.inside) + 1)),
-        lane.progress_m[rows, who],
-        expected.corners,
+        (who, np.ascontiguousarray(lane.progress_m[rows, who]), offsets),
+        np.ascontiguousarray(expected.corners),
         np.column_stack([expected.objects.poses[:, Pose.YAW], expected.speed_mps]),
+        (lane.light_progress_m, *exterior_rings(expected.lights[lane.lights], np.zeros(2))),
         run.targets_mps,
         (run.progress_m, run.speed_mps, run.lead, run.poses),
     )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from latentvla_core.pdms.backend import kernel
-from latentvla_core.pdms.quads import pair_distance
+from latentvla_core.pdms.quads import pair_distance, ring_distance
 from latentvla_core.types import Vehicle
 
 AHEAD_M = Vehicle.REAR_AXLE_TO_CENTER_M
@@ -18,24 +18,28 @@ DT_S, MIN_GAP_M, HEADWAY_S, MAX_ACCELERATION_MPS2, MAX_DECELERATION_MPS2, EXPONE
 
 
 @kernel
-def advance_numba(path, along, first, last, who, offsets, object_along, corners, motion, targets, out):
-    """Fill steps first … last of `out`; returns 0, or the step at which two objects were equally far.
+def advance_numba(path, along, first, last, objects, corners, motion, lights, targets, out):
+    """Fill steps first … last of `out`; returns 0, or the step at which two leads were equally far.
 
     Args:
         path: (C, 3) vertices with unwrapped headings; along: (C,) their arc length.
-        who, object_along: objects in the corridor and their progress, those of map n at offsets[n] : offsets[n + 1].
-        corners: (N, A, 4, 2); motion: (A, 2) heading and speed; targets: (P,) target speeds.
+        objects: numbers (n,) of those in the corridor, their progress (n,), and offsets (N + 1,): map m has those at
+            offsets[m] : offsets[m + 1].
+        corners: (N, A, 4, 2); motion: (A, 2) heading and speed.
+        lights: progress (R,), ring vertices (V, 2), offsets (R + 1,) of the red lights in the corridor.
+        targets: (P,) target speeds.
         out: progress (P, K + 1), speed (P, K + 1), lead (P, K + 1, 3), poses (P, K + 1, 3), filled in place.
     """
+    who, who_along, offsets = objects
     progress, speed, lead, poses = out
     for k in range(first, last + 1):
         if k % 2:
             lead[:, k] = lead[:, k - 1]
         else:
-            n = k // 2
-            now = who[offsets[n] : offsets[n + 1]]
-            now_along = object_along[offsets[n] : offsets[n + 1]]
-            if not _leads(now, now_along, corners[n], motion, progress, poses, lead, k, along[-1]):
+            m = k // 2
+            now = who[offsets[m] : offsets[m + 1]]
+            now_along = who_along[offsets[m] : offsets[m + 1]]
+            if not _leads(now, now_along, corners[m], motion, lights, progress, poses, lead, k, along[-1]):
                 return k
         for p in range(targets.shape[0]):
             x, v = progress[p, k - 1], speed[p, k - 1]
@@ -46,35 +50,59 @@ def advance_numba(path, along, first, last, who, offsets, object_along, corners,
 
 
 @kernel
-def _leads(who, who_along, corners, motion, progress, poses, lead, k, length):
-    """Write lead[:, k]; false if the nearest object is not the only one at its distance."""
+def _leads(who, who_along, corners, motion, lights, progress, poses, lead, k, length):
+    """Write lead[:, k]; false if the nearest lead is not the only one at its distance."""
     shared = np.zeros(3)
     box = np.empty((4, 2))
-    quad = np.empty((4, 2))
     for p in range(progress.shape[0]):
-        x, y, yaw = poses[p, k - 1]
-        _ego_box(x, y, yaw, box)
-        best, found, count = np.inf, -1, 0
-        for i in range(who.shape[0]):
-            if not who_along[i] > progress[p, k - 1]:
-                continue
-            for c in range(4):
-                quad[c, 0], quad[c, 1] = corners[who[i], c, 0] - x, corners[who[i], c, 1] - y
-            distance = pair_distance(box, quad)
-            if distance < best:
-                best, found, count = distance, who[i], 1
-            elif distance == best:
-                count += 1
-        if found < 0:
+        own, yaw = progress[p, k - 1], poses[p, k - 1, 2]
+        _ego_box(poses[p, k - 1, 0], poses[p, k - 1, 1], yaw, box)
+        found, best, ties = _nearest_object(who, who_along, corners, own, box, poses[p, k - 1])
+        light, light_ties = _nearest_light(lights, own, box, poses[p, k - 1])
+        if min(best, light) == np.inf:
             shared[PROGRESS], shared[REAR] = length, HALF_LENGTH_M
-        elif count > 1:
+        elif light == best or (best < light and ties) or (light < best and light_ties):
             return False
         else:
-            turned = motion[found, 0] - yaw
-            shared[PROGRESS] = progress[p, k - 1] + best
-            shared[SPEED] = motion[found, 1] * math.cos(math.atan2(math.sin(turned), math.cos(turned)))
+            shared[PROGRESS] = own + min(best, light)
+            if best < light:
+                turned = motion[found, 0] - yaw
+                shared[SPEED] = motion[found, 1] * math.cos(math.atan2(math.sin(turned), math.cos(turned)))
         lead[p, k] = shared
     return True
+
+
+@kernel
+def _nearest_object(who, who_along, corners, own, box, pose):
+    """Number, distance of the nearest object ahead of progress `own`, and whether another one is as near."""
+    found, best, ties = -1, np.inf, False
+    quad = np.empty((4, 2))
+    for i in range(who.shape[0]):
+        if who_along[i] > own:
+            for c in range(4):
+                quad[c, 0], quad[c, 1] = corners[who[i], c, 0] - pose[0], corners[who[i], c, 1] - pose[1]
+            distance = pair_distance(box, quad)
+            if distance < best:
+                found, best, ties = who[i], distance, False
+            elif distance == best:
+                ties = True
+    return found, best, ties
+
+
+@kernel
+def _nearest_light(lights, own, box, pose):
+    """Distance of the nearest red light ahead of progress `own`, and whether another one is as near."""
+    along, vertices, offsets = lights
+    best, ties = np.inf, False
+    for r in range(along.shape[0]):
+        if along[r] > own:
+            ring = vertices[offsets[r] : offsets[r + 1]] - pose[:2]
+            distance = ring_distance(box, ring)
+            if distance < best:
+                best, ties = distance, False
+            elif distance == best:
+                ties = True
+    return best, ties
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Distances between convex quadrilaterals (boxes): NumPy and compiled twins."""
+"""Distances between convex quadrilaterals (boxes): NumPy and compiled twins. To other polygons: compiled only."""
 
 from __future__ import annotations
 
@@ -90,13 +90,52 @@ def _outside(quad, other):
 
 
 @kernel
-def _corners_edges(corners, quad):
-    best = np.inf
-    for v in range(4):
+def ring_distance(box, ring):
+    """Distance of a convex quadrilateral (4, 2) to a simple polygon (n, 2); 0 if they touch or overlap."""
+    if _holds(ring, box[0, 0], box[0, 1]) or _holds(box, ring[0, 0], ring[0, 1]):
+        return 0.0
+    for v in range(ring.shape[0]):
+        w = (v + 1) % ring.shape[0]
         for e in range(4):
             f = (e + 1) % 4
-            ex, ey = quad[f, 0] - quad[e, 0], quad[f, 1] - quad[e, 1]
-            ox, oy = corners[v, 0] - quad[e, 0], corners[v, 1] - quad[e, 1]
+            if _cross(box[e], box[f], ring[v], ring[w]):
+                return 0.0
+    return np.sqrt(min(_corners_edges(box, ring), _corners_edges(ring, box)))
+
+
+@kernel
+def _holds(ring, x, y):
+    """Whether a point is in a ring (even-odd)."""
+    inside = False
+    for v in range(ring.shape[0]):
+        w = (v + 1) % ring.shape[0]
+        if (ring[v, 1] > y) != (ring[w, 1] > y):
+            share = (y - ring[v, 1]) / (ring[w, 1] - ring[v, 1])
+            if x < ring[v, 0] + share * (ring[w, 0] - ring[v, 0]):
+                inside = not inside
+    return inside
+
+
+@kernel
+def _turn(a, b, c):
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+@kernel
+def _cross(a, b, c, d):
+    """Whether two segments cross in their inside (a mere touch has distance 0 from corner to edge)."""
+    return _turn(a, b, c) * _turn(a, b, d) < 0 and _turn(c, d, a) * _turn(c, d, b) < 0
+
+
+@kernel
+def _corners_edges(corners, ring):
+    """Least squared distance from corners (m, 2) to the edges of a ring (n, 2)."""
+    best = np.inf
+    for v in range(corners.shape[0]):
+        for e in range(ring.shape[0]):
+            f = (e + 1) % ring.shape[0]
+            ex, ey = ring[f, 0] - ring[e, 0], ring[f, 1] - ring[e, 1]
+            ox, oy = corners[v, 0] - ring[e, 0], corners[v, 1] - ring[e, 1]
             length = ex * ex + ey * ey
             share = 0.0
             if length > 0.0:

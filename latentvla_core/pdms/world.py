@@ -29,7 +29,6 @@ FUTURE_V1 = 10  # key frames after now that v1.1 looks at (5 s)
 FUTURE_V2 = 8  # and v2.2 (4 s)
 STEPS_V1 = FUTURE_V1 * observation.STEPS_PER_FRAME + 1
 STEPS_V2 = FUTURE_V2 * observation.STEPS_PER_FRAME + 1
-ROAD_COLUMNS = ("polygon_layers", "polygon_on_route", "ring_vertices", "ring_offsets", "polygon_ring_offsets")
 SYNTHETIC_TOKEN_LENGTH = 17
 MAX_PAIR_INTERVAL_US = 550_000  # two-frame comfort pairs scenes at most this far apart (pdms.md §11)
 
@@ -149,6 +148,8 @@ class Ground:
     """The starting lane."""
     centerline: Array
     """(C, 3)"""
+    roads: RoadPolygons
+    """The drivable map minus the scene's origin."""
 
 
 def find_ground(scene: Scene, index: MapIndex) -> Ground:
@@ -163,22 +164,22 @@ def find_ground(scene: Scene, index: MapIndex) -> Ground:
         text = f"map {index.road_map.location!r} has no roads within 100 m of the ego at {where}"
         raise DataError(f"{text}; check that log and map belong together")
     start = starting_lane(pose, lanes, area.touching(pose[:2]), index)
-    return Ground(logged, blocks, lanes, area, start, centerline(start, blocks, lanes, index))
+    rings = rings_of(area.shapes, np.round(pose[:2]))
+    roads = RoadPolygons(area.layers, area.on_route(set(lanes)), *rings)
+    return Ground(logged, blocks, lanes, area, start, centerline(start, blocks, lanes, index), roads)
 
 
-def planner_scene(scene: Scene, ground: Ground, index: MapIndex) -> PlannerScene:
-    """What the reference planner knows of a scene."""
-    ids, shapes, _ = observation.red_lights([observation.key_frame(scene.current)], ground.lanes, index, 1)
-    origin = np.round(scene.current.ego_pose[:2])
-    road = _road(ground, origin)
+def planner_scene(scene: Scene, now: KeyFrame, ground: Ground, index: MapIndex) -> PlannerScene:
+    """What the reference planner knows of a scene; now: its current key frame."""
+    ids, shapes, _ = observation.red_lights([now], ground.lanes, index, 1)
     return PlannerScene(
         ego_state=history.ego_state(scene.current),
-        origin_m=origin,
-        objects=observation.detections(scene.current),
+        origin_m=np.round(scene.current.ego_pose[:2]),
+        objects=now.detections,
         centerline=ground.centerline,
         speed_limit_mps=ground.start.speed_limit_mps,
         red_lights=dict(zip(ids, shapes, strict=True)),
-        roads=RoadPolygons(*(road[name] for name in ROAD_COLUMNS)),
+        roads=ground.roads,
     )
 
 
@@ -187,12 +188,12 @@ def _build(scene: Scene, index: MapIndex, extended: Sequence[KeyFrame]) -> World
     origin = np.round(scene.current.ego_pose[:2])
     ground = find_ground(scene, index)
     frames = [*map(observation.key_frame, (scene.current, *scene.future)), *extended][: FUTURE_V1 + 1]
-    reference = plan_reference(planner_scene(scene, ground, index))
+    reference = plan_reference(planner_scene(scene, frames[0], ground, index))
     return World(
         **_identity(scene, origin),
         **_objects(scene, frames, origin),
         **_lights(frames, ground, index, origin),
-        **_road(ground, origin),
+        **_road(ground),
         **_driver(scene, origin),
         ego_state=_less(history.ego_state(scene.current), origin),
         centerline=_less(ground.centerline, origin),
@@ -275,15 +276,14 @@ def _lights(frames: Sequence[KeyFrame], ground: Ground, index: MapIndex, origin:
     return {"light_ids": ids, "light_vertices": vertices, "light_offsets": offsets, "light_active": active}
 
 
-def _road(ground: Ground, origin: Array) -> dict[str, Any]:
-    vertices, ring_offsets, polygon_ring_offsets = rings_of(ground.area.shapes, origin)
+def _road(ground: Ground) -> dict[str, Any]:
     return {
         "polygon_ids": ground.area.ids,
-        "polygon_layers": ground.area.layers,
-        "polygon_on_route": ground.area.on_route(set(ground.lanes)),
-        "ring_vertices": vertices,
-        "ring_offsets": ring_offsets,
-        "polygon_ring_offsets": polygon_ring_offsets,
+        "polygon_layers": ground.roads.layers,
+        "polygon_on_route": ground.roads.on_route,
+        "ring_vertices": ground.roads.ring_vertices,
+        "ring_offsets": ground.roads.ring_offsets,
+        "polygon_ring_offsets": ground.roads.polygon_ring_offsets,
     }
 
 

@@ -24,7 +24,7 @@ from latentvla_core.pdms import backend
 from latentvla_core.pdms.map_index import MapIndex
 from latentvla_core.pdms.observation import KeyFrame, detections, key_frame, tracks
 from latentvla_core.pdms.path import Path
-from latentvla_core.pdms.quads import quad_distances
+from latentvla_core.pdms.quads import quad_distances, ring_distance
 from latentvla_core.pdms.reference import plan_reference
 from latentvla_core.pdms.route import correct_route, search_blocks
 from latentvla_core.pdms.state import Layer
@@ -218,7 +218,7 @@ def test_the_reference_stops_behind_a_standing_car_and_before_a_red_light():
 def test_the_planner_ignores_what_overlaps_the_ego():
     scene = with_object(straight_scene(5.0), "inside", (4.0, 0.0))
     index = MapIndex.of(road())
-    reference = plan_reference(planner_scene(scene, find_ground(scene, index), index))
+    reference = plan_reference(planner_scene(scene, key_frame(scene.current), find_ground(scene, index), index))
     assert reference.ignored == ("inside",)
     assert reference.poses_v1[-1, 0] > 10.0
 
@@ -246,6 +246,17 @@ def test_distances_of_boxes_are_those_of_shapely(name):
     assert (theirs[allowed] > 1).any()
     np.testing.assert_allclose(ours[allowed], theirs[allowed], atol=5e-9)
     assert np.isinf(ours[~allowed]).all()
+
+
+@pytest.mark.skipif(backend.numba is None, reason="numba is not installed; shapely measures these distances then")
+def test_distances_to_any_polygon_are_those_of_shapely():
+    rng = np.random.default_rng(2)
+    angles = np.linspace(0, 2 * np.pi, 9)[:-1]
+    for box in _boxes(rng, 200):
+        radius = rng.uniform(1.0, 9.0, 8)  # a star around the origin: not convex
+        ring = np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=-1)
+        expected = shapely.distance(shapely.Polygon(box), shapely.Polygon(ring))
+        assert ring_distance(box, ring) == pytest.approx(expected, abs=1e-12)
 
 
 def _boxes(rng, n):

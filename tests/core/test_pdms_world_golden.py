@@ -12,6 +12,7 @@ from latentvla_core.data.filters import SceneFilter, iter_scenes
 from latentvla_core.data.maps import MapStore
 from latentvla_core.pdms.history import history_states
 from latentvla_core.pdms.map_index import MapIndex
+from latentvla_core.pdms.observation import key_frame
 from latentvla_core.pdms.reference import plan_reference
 from latentvla_core.pdms.state import Layer
 from latentvla_core.pdms.world import find_ground, planner_scene
@@ -38,7 +39,10 @@ def grounds():
 
 @cache
 def references():
-    return {token: plan_reference(planner_scene(s, grounds()[token], i)) for token, (s, i) in scenes().items()}
+    return {
+        token: plan_reference(planner_scene(s, key_frame(s.current), grounds()[token], i))
+        for token, (s, i) in scenes().items()
+    }
 
 
 @cache
