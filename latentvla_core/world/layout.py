@@ -28,8 +28,8 @@ class LayoutConfig:
     parking_share: float = 0.35
 
     def __post_init__(self) -> None:
-        if min(self.columns, self.rows) < 2:
-            raise ValueError(f"a town of {self.columns} x {self.rows} junctions has no loop; needs at least 2 x 2")
+        if min(self.columns, self.rows) < 2 or self.columns + self.rows < 5:
+            raise ValueError(f"a town of {self.columns} x {self.rows} points has no junction; needs at least 3 x 2")
 
 
 @dataclass(slots=True)

@@ -118,9 +118,16 @@ def test_the_same_seed_gives_the_same_town_and_another_seed_another():
     )
 
 
-def test_a_town_without_loops_is_refused():
-    with pytest.raises(ValueError, match="2 x 2"):
-        LayoutConfig(columns=1)
+@pytest.mark.parametrize(("columns", "rows"), [(1, 4), (2, 2)])
+def test_a_town_without_junctions_is_refused(columns, rows):
+    with pytest.raises(ValueError, match="3 x 2"):
+        LayoutConfig(columns=columns, rows=rows)
+
+
+def test_the_smallest_town_can_be_driven_in():
+    town = make_town(0, MAP_LOCATIONS[0], LayoutConfig(columns=3, rows=2))
+    assert len(town.drive_lanes) >= 6
+    assert all(town.successors[i] for i in town.lanes)
 
 
 def test_the_signal_groups_take_turns_with_yellow_and_a_pause_between_them():

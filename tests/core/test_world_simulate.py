@@ -15,7 +15,7 @@ from latentvla_core.world.session import ego_corners
 from latentvla_core.world.simulate import Simulation
 from latentvla_core.world.town import make_town, parked_actors
 
-SECONDS = 16
+SECONDS = 11
 
 
 def simulation(kind: str, seed: int, style: str = "normal") -> Simulation:
@@ -89,11 +89,11 @@ def test_moving_cars_do_not_drive_through_each_other(drive):
         assert all(i == j for i, j in pairs), snapshot.time_s
 
 
-@pytest.mark.parametrize("seed", [3, 4, 9])
+@pytest.mark.parametrize("seed", [3, 9])
 def test_the_ego_stops_for_a_light_that_turns_red(seed):
     sim = simulation("red_light", seed)
     stopped = False
-    for _ in range(200):
+    for _ in range(130):
         lane = sim.driver.chain[sim.driver.at]
         following = sim.driver.chain[sim.driver.at + 1]
         before = (lane, sim.colours.get(following, "none"))
@@ -121,20 +121,20 @@ def test_drivers_wait_for_a_pedestrian_until_he_has_passed():
 
 
 def test_people_cross_and_the_ego_lets_them():
-    sims = [simulation("crossing", seed) for seed in (1, 2, 5)]
+    sims = [simulation("crossing", seed) for seed in (1, 2)]
     crossed = 0
     for sim in sims:
-        for _ in range(160):
+        for _ in range(110):
             sim.step(look=False)
             crossed += sum(w.phase == "crossing" for w in sim.scenario.walkers)
-    assert crossed > 50
+    assert crossed > 30
 
 
 def test_a_lead_that_brakes_makes_the_ego_brake():
     sim = simulation("follow", 10)
     lead = next(d for d in sim.traffic.drivers if d.token == "lead")
     lights, slowest = False, np.inf
-    for _ in range(160):
+    for _ in range(110):
         snapshot = sim.step()
         lights |= any(a.token == "lead" and a.brake_lights for a in snapshot.actors)
         slowest = min(slowest, sim.ego.speed_mps)
@@ -145,7 +145,7 @@ def test_a_lead_that_brakes_makes_the_ego_brake():
 
 def test_turning_cars_indicate():
     sim = simulation("turn_left", 2)
-    shown = {a.indicator for _ in range(150) for a in sim.step().actors}
+    shown = {a.indicator for _ in range(80) for a in sim.step().actors}
     assert shown >= {"off", "left"} or shown >= {"off", "right"}
 
 
@@ -192,7 +192,7 @@ def test_idm_keeps_its_headway_and_stops_before_a_standing_car():
 
 def test_the_same_seed_drives_the_same():
     a, b = simulation("merge", 6), simulation("merge", 6)
-    for _ in range(60):
+    for _ in range(25):
         x, y = a.step(), b.step()
     assert np.array_equal(x.ego_pose, y.ego_pose)
     assert [t.token for t in x.actors] == [t.token for t in y.actors]

@@ -17,7 +17,7 @@ from latentvla_core.types import MAP_LOCATIONS, Command, ObjectClass
 from latentvla_core.world.session import ego_corners
 from latentvla_core.world.write import WorldConfig, write_world
 
-CONFIG = WorldConfig(seed=3, logs_train=2, logs_val=1, logs_test=1, seconds_per_log=14.0, cameras=(), workers=1)
+CONFIG = WorldConfig(seed=3, logs_train=2, logs_val=1, logs_test=1, seconds_per_log=10.0, cameras=(), workers=1)
 
 
 def digest(root: Path) -> dict[str, str]:
@@ -76,7 +76,7 @@ def test_a_finished_tree_is_left_alone_and_an_unfinished_one_completed(tree):
     times = {p: p.stat().st_mtime_ns for p in tree.root.rglob("*.pkl")}
     seen = []
     assert write_world(tree.root, CONFIG, lambda done, total: seen.append((done, total))).logs == tree.logs
-    assert seen == [(4 * 28, 4 * 28)]
+    assert seen == [(4 * 20, 4 * 20)]
     assert {p: p.stat().st_mtime_ns for p in tree.root.rglob("*.pkl")} == times
     tree.log_path("test", tree.logs["test"][0]).unlink()
     (tree.root / "world.json").unlink()  # as after a kill
@@ -89,12 +89,12 @@ def test_the_reader_finds_no_fault_and_every_field(tree, logs):
         for name in names:
             frames, faults = read_log_tolerant(tree.log_path(split, name))
             assert not faults
-            assert len(frames) == 28
+            assert len(frames) == 20
     for frames in logs.values():
         steps = np.diff([f.timestamp_us for f in frames])
         assert (steps == 500_000).all()
         assert all(len(f.cameras) == 8 and f.objects is not None and len(f.token) == 16 for f in frames)
-        assert len({f.token for f in frames}) == 28
+        assert len({f.token for f in frames}) == 20
 
 
 def test_logs_are_pickled_so_that_old_numpy_can_read_them(tree):
@@ -206,7 +206,7 @@ def test_the_human_scores_well_and_better_than_constant_velocity(logs, maps):
     scenes = [
         s
         for frames in logs.values()
-        for s in scenes_of_log(frames, SceneFilter(num_history_frames=4, num_future_frames=10, frame_interval=3), "x")
+        for s in scenes_of_log(frames, SceneFilter(num_history_frames=4, num_future_frames=10, frame_interval=2), "x")
     ]
     worlds = [build(s, maps[s.current.map_location]) for s in scenes]
     assert all(w.valid for w in worlds), [w.reason for w in worlds if not w.valid]
