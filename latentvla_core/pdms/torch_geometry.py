@@ -9,6 +9,8 @@ from latentvla_core.pdms.collision_kernels import AHEAD, BEHIND, OFFSETS, STEP_S
 from latentvla_core.pdms.state import HALF_LENGTH_M, HALF_WIDTH_M
 from latentvla_core.types import Vehicle
 
+FEW_EDGES = 6  # most slabs of most polygons have no more
+
 
 def motion_of(states: Tensor) -> Tensor:
     """(B, T, 7) `state.Motion` columns of states (B, T, 11)."""
@@ -46,10 +48,11 @@ def bearings(motion: Tensor, boxes: Tensor) -> Tensor:
     return torch.arccos(along.clamp(-1.0, 1.0))
 
 
-def first_contacts(
-    motion: Tensor, risky: Tensor, boxes: Tensor, present: Tensor, moving: Tensor, agent: Tensor
-) -> Tensor:
-    """(B, A) bool: is the first contact with the object the ego's fault? boxes (B, T', A, 6), T' >= 41."""
+def first_contacts(motion: Tensor, risky: Tensor, boxes: Tensor, present: Tensor, moving: Tensor) -> Tensor:
+    """(B, A) bool: is the first contact with the object the ego's fault? boxes (B, T', A, 6), T' >= 41.
+
+    moving: (B, A) bool: an agent that does not stand.
+    """
     steps = motion.shape[1]
     ego = motion[:, :, None]
     hit = present[:, :steps] & touching(ego[..., 2:4], ego[..., 4:6], boxes[:, :steps], HALF_LENGTH_M)
@@ -63,7 +66,7 @@ def first_contacts(
     return hit.any(dim=1) & fault & (row[..., 6] > STOPPED)
 
 
-def first_hits(motion: Tensor, risky: Tensor, boxes: Tensor, present: Tensor, moving: Tensor, *, last: int) -> Tensor:
+def first_hits(motion: Tensor, risky: Tensor, boxes: Tensor, present: Tensor, *, last: int) -> Tensor:
     """(B, A) bool: is the first projected hit of the object a TTC violation?"""
     offsets = torch.tensor(OFFSETS, device=motion.device)
     rows = torch.arange(last + 1, device=motion.device)[:, None] + offsets  # (t, f)
@@ -89,7 +92,7 @@ def _points(motion: Tensor) -> Tensor:
 
 def area_flags(motion: Tensor, scene: Tensor, roads: tuple[Tensor, ...]) -> Tensor:
     """(B, T, 5) bool flags in the order of `road.Areas`; roads as `TorchScorer` prepares them."""
-    ranges, kinds, first, count, edges = roads
+    ranges, kinds, first, count, edges, length = roads
     points = _points(motion)
     low, high = points.flatten(1, 2).amin(1), points.flatten(1, 2).amax(1)  # (B, 2)
     box = ranges[scene]
@@ -100,7 +103,7 @@ def area_flags(motion: Tensor, scene: Tensor, roads: tuple[Tensor, ...]) -> Tens
     held = []
     for c in range(most):  # one candidate polygon of every plan at a time, to bound memory
         p = which[:, c]
-        held.append(_inside(points, box[torch.arange(len(p)), p], first[scene, p], count[scene, p], edges))
+        held.append(_inside(points, box[torch.arange(len(p)), p], first[scene, p], count[scene, p], edges, length))
     inside = (
         torch.stack(held, dim=1) if held else points.new_zeros((len(points), 0, *points.shape[1:3]), dtype=torch.bool)
     )
@@ -118,7 +121,7 @@ def area_flags(motion: Tensor, scene: Tensor, roads: tuple[Tensor, ...]) -> Tens
     return torch.stack(flags, dim=-1)
 
 
-def _inside(points: Tensor, box: Tensor, first: Tensor, count: Tensor, edges: Tensor) -> Tensor:
+def _inside(points: Tensor, box: Tensor, first: Tensor, count: Tensor, edges: Tensor, length: Tensor) -> Tensor:
     """(B, T, 6) bool: points (B, T, 6, 2) strictly inside one polygon per plan: box (B, 4), slabs first … first + count."""
     x, y = points[..., 0], points[..., 1]
     left, low, right, high = (box[:, i, None, None] for i in range(4))
@@ -127,9 +130,11 @@ def _inside(points: Tensor, box: Tensor, first: Tensor, count: Tensor, edges: Te
     slab = ((y - low) * per_m).nan_to_num(0.0).clamp(min=0).long()
     slab = first[:, None, None] + torch.minimum(slab, count[:, None, None] - 1)
     out = torch.zeros_like(within)
-    at = within.nonzero(as_tuple=True)  # most points of most candidates are outside the bounding box
-    if len(at[0]):
-        out[at] = _even_odd(x[at], y[at], edges[slab[at]])
+    long = length[slab] > FEW_EDGES
+    for some, width in ((within & ~long, FEW_EDGES), (within & long, edges.shape[1])):
+        at = some.nonzero(as_tuple=True)  # most points of most candidates are outside the bounding box
+        if len(at[0]):
+            out[at] = _even_odd(x[at], y[at], edges[slab[at], :width])
     return out
 
 

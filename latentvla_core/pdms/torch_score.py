@@ -15,13 +15,17 @@ from torch import Tensor
 
 from latentvla_core.geometry import arc_length
 from latentvla_core.pdms import comfort, progress, road, tracker
+from latentvla_core.pdms.collision_kernels import EGO_REACH, STOPPED
 from latentvla_core.pdms.collisions import no_at_fault_collisions
 from latentvla_core.pdms.measure import obstacles_v1, road_polygons
-from latentvla_core.pdms.road_kernels import SLAB_M
+from latentvla_core.pdms.road_kernels import MAX_SLABS, SLAB_M
 from latentvla_core.pdms.torch_geometry import area_flags, first_contacts, first_hits, line_progress, motion_of
 from latentvla_core.pdms.torch_tracker import reference_states, simulate
 from latentvla_core.pdms.world import World
 from latentvla_core.types import PLAN_STEPS, Array
+
+TTC_LOOK_S = 0.9
+CHUNK = {"cpu": 64, "cuda": 4096}  # plans at once: what stays in the cache of a core, what fills a GPU
 
 
 class TorchScorer:
@@ -31,8 +35,11 @@ class TorchScorer:
     >>> scorer(poses)["score"]                      # poses (S, K, 8, 3) → (S, K)
     """
 
-    def __init__(self, worlds: Sequence[World], device: str | torch.device = "cpu", *, chunk: int = 512) -> None:
-        self.device, self.chunk = torch.device(device), chunk
+    def __init__(
+        self, worlds: Sequence[World], device: str | torch.device = "cpu", *, chunk: int | None = None
+    ) -> None:
+        self.device = torch.device(device)
+        self.chunk = chunk or CHUNK.get(self.device.type, 1024)
         self.valid = self._put(np.array([w.valid and w.has_v1 for w in worlds]))  # (S,)
         self.ego = self._put(np.stack([w.ego_state for w in worlds]))
         self._prepare_times(worlds)
@@ -64,10 +71,9 @@ class TorchScorer:
         motion = motion_of(states)
         lanes, off_road, oncoming, _, rear_crossing = area_flags(motion, scene, self.roads).unbind(-1)
         risky = lanes | off_road
-        objects = tuple(x[scene] for x in self.objects)
+        objects, agent = self._near_objects(motion, scene)
         collided = first_contacts(motion, risky, *objects)
-        threatened = first_hits(motion, risky | rear_crossing, *objects[:3], last=40)
-        agent = self.objects[3][scene]
+        threatened = first_hits(motion, risky | rear_crossing, *objects[:2], last=40)
         cost = torch.where(collided, torch.where(agent, 0.0, 0.5).double(), 1.0)
         contact = cost.min(dim=1).values if cost.shape[1] else torch.ones_like(motion[:, 0, 0])
         area = (~off_road.any(1)).double()
@@ -88,6 +94,21 @@ class TorchScorer:
         }
         weighted = 5 * out["ego_progress"] + 5 * out["time_to_collision_within_bound"] + 2 * out["comfort"]
         return out | {"score": product * weighted / 12}
+
+    def _near_objects(self, motion: Tensor, scene: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Boxes (B, 51, a, 6), presence (B, 51, a) and moving (B, a) of the objects a plan can meet; agents (B, a)."""
+        boxes, present, moving, agent, ranges = self.objects
+        far = motion[..., 2:4] + motion[..., 4:6] * (motion[..., 6:] * TTC_LOOK_S)
+        reached = torch.cat([motion[..., 2:4], far], dim=1)
+        low, high = reached.amin(1) - EGO_REACH, reached.amax(1) + EGO_REACH  # (B, 2)
+        box = ranges[scene]
+        near = (low[:, None] <= box[..., 2:]).all(-1) & (high[:, None] >= box[..., :2]).all(-1)  # (B, A)
+        most = int(near.sum(1).max()) if near.numel() else 0
+        which = near.int().topk(most, dim=1).indices if most else near.new_zeros((len(near), 0), dtype=torch.long)
+        step = torch.arange(boxes.shape[1], device=self.device)[:, None]
+        rows = (scene[:, None, None], step, which[:, None])
+        mine = (boxes[rows], present[rows], moving[scene[:, None], which])
+        return mine, agent[scene[:, None], which]
 
     def _direction(self, motion: Tensor, oncoming: Tensor) -> Tensor:
         """DDC (B,) from the metres driven off the route's lanes within a second."""
@@ -135,38 +156,42 @@ class TorchScorer:
         self.times = (self._put(high), self._put(offset.astype(float)), self._put(span.astype(float)))
 
     def _prepare_objects(self, worlds: Sequence[World]) -> None:
-        """Boxes (S, 50, A, 6), presence (S, 50, A), is a moving agent (S, A), is an agent (S, A)."""
+        """Boxes (S, 51, A, 6), presence (S, 51, A), is a moving agent (S, A), is an agent (S, A), ranges (S, A, 4)."""
         traffic = [obstacles_v1(world)[0] for world in worlds]
         most = max((t.valid.shape[1] for t in traffic), default=0)
         boxes, present = np.zeros((len(worlds), 51, most, 6)), np.zeros((len(worlds), 51, most), bool)
         moving, agent = np.zeros((len(worlds), most), bool), np.zeros((len(worlds), most), bool)
+        ranges = np.tile([np.inf, np.inf, -np.inf, -np.inf], (len(worlds), most, 1))
         for s, t in enumerate(traffic):
             n = t.valid.shape[1]
             boxes[s, :, :n], present[s, :, :n] = np.nan_to_num(t.boxes), t.valid
-            moving[s, :n], agent[s, :n] = t.is_agent & (t.speed_mps > 0.05), t.is_agent
-        self.objects = tuple(self._put(x) for x in (boxes, present, moving, agent))
+            moving[s, :n], agent[s, :n] = t.is_agent & (t.speed_mps > STOPPED), t.is_agent
+            around = t.boxes[..., :2] - t.reach[..., None], t.boxes[..., :2] + t.reach[..., None]
+            ranges[s, :n, :2] = np.where(t.valid[..., None], around[0], np.inf).min(0)
+            ranges[s, :n, 2:] = np.where(t.valid[..., None], around[1], -np.inf).max(0)
+        self.objects = tuple(self._put(x) for x in (boxes, present, moving, agent, ranges))
 
     def _prepare_roads(self, worlds: Sequence[World]) -> None:
-        """Polygons with their edges in slabs, padded: ranges (S, P, 4), kinds (S, P), first slab, slab count, edges."""
+        """Polygons of all scenes, padded: ranges (S, P, 4), kinds, first slab and slab count (S, P); and the slabs."""
         indices = [road.index_roads(road_polygons(world)) for world in worlds]
         most = max((len(index.ranges) for index in indices), default=0)
         ranges = np.tile([np.inf, np.inf, -np.inf, -np.inf], (len(worlds), most, 1))
-        kinds = np.zeros((len(worlds), most), np.int64)
-        first, count = np.zeros((len(worlds), most), np.int64), np.ones((len(worlds), most), np.int64)
-        slabs: list[Array] = []
+        kinds, first = np.zeros((len(worlds), most), np.int64), np.zeros((len(worlds), most), np.int64)
+        count, done = np.ones((len(worlds), most), np.int64), 0
+        edges, lengths = [], []
         for s, index in enumerate(indices):
             n = len(index.ranges)
+            offsets, own_edges, own_lengths = edges_by_slab(index)
             ranges[s, :n], kinds[s, :n] = index.ranges, index.kinds
-            for p in range(n):
-                own = index.edges[index.edge_offsets[p] : index.edge_offsets[p + 1]]
-                first[s, p] = len(slabs)
-                slabs += _slabs(own, index.ranges[p])
-                count[s, p] = len(slabs) - first[s, p]
-        longest = max((len(slab) for slab in slabs), default=1)
-        edges = np.full((max(len(slabs), 1), longest, 4), np.inf)  # an edge at infinite height is never crossed
-        for k, slab in enumerate(slabs):
-            edges[k, : len(slab)] = slab
-        self.roads = tuple(self._put(x) for x in (ranges, kinds, first, count, edges))
+            first[s, :n], count[s, :n] = offsets[:-1] + done, np.diff(offsets)
+            done += offsets[-1]
+            edges.append(own_edges)
+            lengths.append(own_lengths)
+        length = np.concatenate([*lengths, np.zeros(1, np.int64)])
+        slabs = np.full((len(length), max(int(length.max()), 1), 4), np.inf)  # an edge at infinite height is never met
+        slab = np.repeat(np.arange(len(length)), length)
+        slabs[slab, np.arange(len(slab)) - np.repeat(np.cumsum(length) - length, length)] = np.concatenate(edges)
+        self.roads = tuple(self._put(x) for x in (ranges, kinds, first, count, slabs, length))
 
     def _prepare_line(self, worlds: Sequence[World]) -> None:
         """Centre lines (S, C, 2) and arc lengths (S, C), padded with their last vertex."""
@@ -175,14 +200,23 @@ class TorchScorer:
         self.line = (self._put(np.stack(lines)), self._put(np.stack([arc_length(line) for line in lines])))
 
 
-def _slabs(edges: Array, box: Array) -> list[Array]:
-    """Edges (E, 4) of one polygon by horizontal slabs of equal height."""
-    height = max(box[3] - box[1], 0.0)
-    count = min(int(height / SLAB_M) + 1, 256)
-    per_m = count / height if height > 0 else 0.0
-    low = np.clip(((edges[:, [1, 3]].min(1) - box[1]) * per_m).astype(int), 0, count - 1)
-    high = np.clip(((edges[:, [1, 3]].max(1) - box[1]) * per_m).astype(int), 0, count - 1)
-    return [edges[(low <= k) & (high >= k)] for k in range(count)]
+def edges_by_slab(index: road.RoadIndex) -> tuple[Array, Array, Array]:
+    """First slab of each polygon (P + 1,), edges sorted by slab (n, 4), edges per slab (slabs,)."""
+    per_polygon = np.diff(index.edge_offsets)
+    height = np.maximum(index.ranges[:, 3] - index.ranges[:, 1], 0.0)
+    count = np.minimum((height / SLAB_M).astype(np.int64) + 1, MAX_SLABS)
+    offsets = np.concatenate([[0], np.cumsum(count)])
+    owner = np.repeat(np.arange(len(count)), per_polygon)
+    per_m = np.divide(count, height, out=np.zeros(len(count)), where=height > 0)[owner]
+    low, high = (
+        np.clip(((y - index.ranges[owner, 1]) * per_m).astype(np.int64), 0, count[owner] - 1) + offsets[owner]
+        for y in (index.edges[:, [1, 3]].min(1), index.edges[:, [1, 3]].max(1))
+    )
+    times = high - low + 1
+    edge = np.repeat(np.arange(len(times)), times)
+    slab = np.repeat(low, times) + np.arange(len(edge)) - np.repeat(np.cumsum(times) - times, times)
+    order = np.argsort(slab, kind="stable")
+    return offsets, index.edges[edge[order]], np.bincount(slab, minlength=offsets[-1])
 
 
 def reference_standard(world: World) -> float:
