@@ -6,7 +6,7 @@ Legend: A objects, R red lights, N maps 0.2 s apart.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,15 +82,16 @@ def forecast(ego_state: Array, objects: Detections, red_lights: Mapping[str, Any
     near = objects.take(_nearest(ego_box[4], objects))
     ego = shapely.Polygon(ego_box[:4])
     lights = np.array(list(red_lights.values()), object)
+    near = replace(near, velocities_mps=np.nan_to_num(near.velocities_mps))  # unknown: it stands
     speed = np.hypot(near.velocities_mps[:, 0], near.velocities_mps[:, 1])
     return Forecast(
         objects=near,
         speed_mps=speed,
         corners=_move(near, speed),
-        ignored=shapely.intersects(shapely.polygons(near.corners), ego),
+        ignored=np.asarray(shapely.intersects(shapely.polygons(near.corners), ego), bool),
         light_ids=tuple(red_lights),
         lights=lights,
-        light_ignored=shapely.within(ego, lights).astype(bool),
+        light_ignored=np.asarray(shapely.within(ego, lights), bool),
     )
 
 

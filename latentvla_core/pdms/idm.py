@@ -90,8 +90,15 @@ def unroll(paths: Sequence[Path], speed_limit_mps: float, ego_state: Array, expe
         run = _start(lane.path, start, float(ego_state[State.VX]), targets, NUM_STEPS, expected, lane)
         _advance(run, 1, NUM_STEPS)
         runs.append(run)
-    joined = (np.concatenate([getattr(r, n) for r in runs]) for n in ("progress_m", "speed_mps", "lead", "poses"))
-    return Unrolled(*joined, np.tile(targets, len(paths)), corridors, expected)
+    return Unrolled(
+        progress_m=np.concatenate([run.progress_m for run in runs]),
+        speed_mps=np.concatenate([run.speed_mps for run in runs]),
+        lead=np.concatenate([run.lead for run in runs]),
+        poses=np.concatenate([run.poses for run in runs]),
+        targets_mps=np.tile(targets, len(paths)),
+        corridors=corridors,
+        forecast=expected,
+    )
 
 
 def extend(proposals: Unrolled, index: int) -> Array:
@@ -235,7 +242,7 @@ def _ahead(run: Unrolled, k: int) -> tuple[Array, Array]:
     objects = quad_distances(boxes, expected.corners[index, members], lane.progress_m[index, members] > own)
     if not len(lane.lights):
         return members, objects
-    lights = shapely.distance(shapely.polygons(boxes)[:, None], expected.lights[lane.lights])
+    lights = shapely.distance(np.asarray(shapely.polygons(boxes))[:, None], expected.lights[lane.lights])
     lights = np.where(lane.light_progress_m > own, lights, np.inf)
     return np.append(members, lane.lights + len(expected.speed_mps)), np.concatenate([objects, lights], axis=1)
 

@@ -155,7 +155,7 @@ def _resample(seen: Array, values: Array) -> tuple[Array, Array]:
     keys = np.arange(num_keys)[:, None]
     before = np.maximum.accumulate(np.where(seen, keys, -1), axis=0)  # (K, A) last sighting up to k
     after = np.minimum.accumulate(np.where(seen, keys, num_keys)[::-1], axis=0)[::-1]  # first sighting from k on
-    start, end = (after[0], before[-1]) if num_keys else (np.zeros(0), np.zeros(0))
+    start, end = after[0], before[-1]
     column = np.arange(num_tracks)
     filled = values[np.maximum(before, start), column]  # unseen → previous pose, so that unwrapping crosses gaps
     filled[..., Pose.YAW] = np.unwrap(filled[..., Pose.YAW], axis=0)

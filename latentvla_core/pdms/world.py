@@ -131,6 +131,9 @@ def build(scene: Scene, road_map: RoadMap | MapIndex, *, extended: Sequence[KeyF
         return _build(scene, MapIndex.of(road_map), extended)
     except DataError as error:
         return _unusable(scene, str(error))
+    except shapely.errors.GEOSException as error:
+        text = f"a polygon of map {scene.current.map_location!r} or a box is not valid geometry ({error})"
+        return _unusable(scene, f"{text}; check the map with shapely.is_valid")
 
 
 @dataclass(frozen=True, slots=True)

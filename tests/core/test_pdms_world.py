@@ -223,6 +223,18 @@ def test_the_planner_ignores_what_overlaps_the_ego():
     assert reference.poses_v1[-1, 0] > 10.0
 
 
+def test_an_object_of_unknown_velocity_stands_in_the_forecast():
+    scene = with_object(straight_scene(8.0), "car", (40.0, 0.0), (np.nan, 0.0), heading=0.0)
+    still = with_object(straight_scene(8.0), "car", (40.0, 0.0), (0.0, 0.0), heading=0.0)
+    frames = [
+        replace(f, objects=replace(g.objects, velocities_mps=np.full((1, 3), np.nan)))
+        for f, g in zip(scene.frames, still.frames, strict=True)
+    ]
+    np.testing.assert_array_equal(
+        world_of(replace(scene, frames=tuple(frames))).reference_v1, world_of(still).reference_v1
+    )
+
+
 def test_both_twins_plan_the_same():
     scene = with_object(straight_scene(8.0), "car", (30.0, 0.5), (3.0, 0.0))
     scene = with_object(scene, "person", (25.0, -4.0), (0.0, 1.0), kind=ObjectClass.PEDESTRIAN)
@@ -347,6 +359,17 @@ def test_a_map_without_lanes_is_named():
     world = build(straight_scene(route=("a",)), replace(road(), lanes=empty))
     assert not world.valid
     assert "no lanes" in world.reason
+
+
+def test_a_map_with_broken_geometry_is_named():
+    """Two roadblock connectors of the route, one of them a bow tie that GEOS refuses to intersect."""
+    bow = shapely.Polygon([(50, -2), (90, 2), (90, -2), (50, 2)])
+    whole = road().group_connectors
+    shapes = np.array([*whole.shapes, bow], object)
+    broken_layer = replace(whole, ids=("j", "k"), shapes=shapes, from_group_ids=("a", "b"), to_group_ids=("b", "w"))
+    world = build(straight_scene(route=("a", "j", "b", "k", "w")), replace(road(), group_connectors=broken_layer))
+    assert not world.valid
+    assert "not valid geometry" in world.reason
 
 
 # ---------------------------------------------------------------- rows
