@@ -173,13 +173,11 @@ class Lake:
 
 def faults_of(spec: TableSpec, data: pa.Table, partition: Mapping[str, Any]) -> list[str]:
     """What is wrong with rows about to become one partition; empty when nothing is."""
-    import pyarrow.compute as pc
-
     faults = []
     if set(partition) != set(spec.partition_by):
         faults.append(f"partition {sorted(partition)} given, the table is partitioned by {sorted(spec.partition_by)}")
     for column, value in partition.items():
-        others = pc.unique(data.column(column)).to_pylist() if data.num_rows else []
+        others = data.column(column).unique().to_pylist() if data.num_rows else []
         if [v for v in others if v != value]:
             faults.append(f"column {column} holds {others}, the partition is {value!r}")
     nulls = [c.name for c in spec.columns if data.column(c.name).null_count]

@@ -181,7 +181,7 @@ def _source(path: Path, name: str, fields: Any, env: Mapping[str, str]) -> Sourc
     if unknown or "logs" not in fields:
         fault = f"unknown fields {sorted(unknown)}" if unknown else "field `logs` is missing"
         raise SetupError(f"{path}: split {name}: {fault}; known are {sorted(SOURCE_FIELDS)}")
-    values = {k: _expand(path, name, v, env) if isinstance(v, str) else v for k, v in fields.items()}
+    values: dict[str, Any] = {k: _expand(path, name, v, env) if isinstance(v, str) else v for k, v in fields.items()}
     if "part" in values:
         values["part"] = tuple(values["part"])
     return Source(split=name, **values)

@@ -60,21 +60,24 @@ def filter_of(source: Source) -> SceneFilter:
 
 
 def _sequences(folder: Path) -> list[Path]:
-    return sorted(p.parent for p in folder.glob("*/poses.csv"))
+    """Folders with pictures, at any depth; one without poses is listed too, so that ingest can say why it is refused."""
+    return sorted(p.parent for p in folder.rglob("frames") if p.is_dir())
 
 
 def _row(source: Source, path: Path, shards: int) -> dict[str, Any]:
     file = path if path.is_file() else path / "poses.csv"
+    size, key = (file.stat().st_size, content_key(file)) if file.is_file() else (0, "")
+    default_root = path if source.format == "frames_poses" else path.parent
     return {
         "split": source.split,
         "shard": shard_of(path.stem, shards),
         "log_name": path.stem,
         "format": source.format,
         "path": str(path),
-        "sensor_root": source.sensors or str(path.parent),
+        "sensor_root": source.sensors or str(default_root),
         "maps_root": source.maps,
-        "size_bytes": file.stat().st_size,
-        "content_key": content_key(file),
+        "size_bytes": size,
+        "content_key": key,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from latentvla_core.errors import DataError
+from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.types import Frame
 from pipelines.engine import Engine, Output
 from pipelines.lineage import Stage
@@ -25,30 +25,36 @@ def frames(engine: Engine, partition: str) -> Output:
 
     A frame that breaks the format goes to `quarantine` with file, frame and field; the rest of its log is kept.
     """
-    rows: list[dict[str, Any]] = []
-    refused: list[DataError] = []
     from latentvla_core.data.frame_rows import row_from_frame
 
+    rows: list[dict[str, Any]] = []
+    refused: list[DataError] = []
     for log in engine.listing:
         if f"{log['split']}-{log['shard']:02d}" == partition:
-            slots, faults = read_frames(log)
-            rows += [row_from_frame(f, i, log["sensor_root"]) for i, f in enumerate(slots) if f is not None]
+            found, faults = read_frames(log)
             refused += faults
+            for slots in found:
+                rows += [row_from_frame(f, i, log["sensor_root"]) for i, f in enumerate(slots) if f is not None]
     return Output(rows, [fault_row(fault) for fault in refused], metadata={"logs": len({r["log_name"] for r in rows})})
 
 
-def read_frames(log: dict[str, Any]) -> tuple[list[Frame | None], list[DataError]]:
-    """Frames of one row of `logs` with None for each refused one, and why. An unreadable log is one fault."""
+def read_frames(log: dict[str, Any]) -> tuple[list[list[Frame | None]], list[DataError]]:
+    """Frames of one row of `logs` with None for each refused one, and why. An unreadable log is one fault.
+
+    A sequence recorded faster than 2 Hz holds several logs, one per phase.
+    """
+    from latentvla_core.data.frames_poses import read_logs
     from latentvla_core.data.navsim import read_log_slots
 
     try:
         if log["format"] == "frames_poses":
-            from latentvla_core.data.frames_poses import read_sequence
-
-            return list(read_sequence(Path(log["path"]))), []
-        return read_log_slots(Path(log["path"]))
+            return [list(frames) for frames in read_logs(Path(log["path"])).values()], []
+        slots, faults = read_log_slots(Path(log["path"]))
+        return [slots], faults
     except DataError as error:
         return [], [error]
+    except DataFaults as errors:
+        return [], list(errors.faults)
 
 
 def fault_row(fault: DataError) -> dict[str, str]:

@@ -92,7 +92,7 @@ def start_of(engine: Engine, variant: Variant, features: Any) -> Any:
         raise SetupError(
             f"table {variant.features} has no rows for split {TRAIN}; materialise {variant.features} first"
         )
-    start = load(engine.model_dir(variant.start))
+    start: Any = load(engine.model_dir(variant.start))  # a host or a fused planner: variants never start from the MLP
     if variant.start == variant.host:
         return fuse(start, recipe.fusion, features.width)
     return refuse(start, features.width)

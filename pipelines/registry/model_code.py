@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 
-class LatentVLAModel(mlflow.pyfunc.PythonModel):
+class LatentVLAModel(PythonModel):
     """Latent action model, VLM, student, or a planner with the model whose features it needs."""
 
     def load_context(self, context: Any) -> None:
@@ -84,4 +85,4 @@ def codes_of(family: str, model: Any, records: list[Any]) -> np.ndarray:
     return features_of(family, model, records).codes
 
 
-mlflow.models.set_model(LatentVLAModel())
+set_model(LatentVLAModel())

@@ -171,12 +171,12 @@ def scene_json(record: SceneRecord) -> str:
 
 def fetch_model(settings: Settings, uri: str, target: Path) -> None:
     """Bring the weights of a registered model to this machine."""
-    import mlflow
+    from mlflow.artifacts import download_artifacts
 
     connect(settings)
     partial = target.with_name(target.name + ".fetching")
     shutil.rmtree(partial, ignore_errors=True)
-    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(partial)))
+    local = Path(download_artifacts(artifact_uri=uri, dst_path=str(partial)))
     found = next(local.glob(f"artifacts/{target.name}"), None)
     if found is None:
         raise SetupError(f"{uri} holds no folder {target.name}; materialise the model's asset again")
