@@ -2,7 +2,8 @@
 
     python benchmarks/latent_quality.py --out /tmp/latent-quality --seeds 0 1 2 --steps 2000
 
-Training uses the world's training logs, the numbers come from its test logs. Every argument but --out, --seeds, --logs,
+Training uses the world's training logs, the numbers come from its test logs,
+the probes being fitted on the training logs. Every argument but --out, --seeds, --logs,
 --seconds and --threads is a field of LatentActionConfig, given as NAME=VALUE (nested: ego.kind=fsq).
 """
 
@@ -92,7 +93,7 @@ def main() -> None:
         with ProgressSink(f"seed {seed}", seconds_per_line=30) as sink:
             model = train_latent_action_model(train, replace(config, seed=seed), sink=sink, cache=cache)
         seconds = time.process_time() - began
-        reports[seed] = evaluate(test, model, cache=cache) | {"train_cpu_s": seconds}
+        reports[seed] = evaluate(test, model, cache=cache, probe_records=train) | {"train_cpu_s": seconds}
         print(
             table({seed: reports[seed]}),
             "\n",

@@ -40,13 +40,13 @@ class LatentActionConfig:
     """Where stage 2's environment codes come from: the frozen stage-1 encoder, or its own encoder (UniVLA's code)."""
     action_weight: float = 1.0
     """Weight of the regression ego codes → ego motion in stage 2; 0 = faithful to the article."""
-    mirror: bool = False
+    mirror: bool = True
     """Exchange left and right in half of the training samples: pictures, trajectories and states alike."""
     steps: int = 250
     """Optimiser steps of each stage."""
     batch_size: int = 32
     """Frame pairs per step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak rate of both stages."""
     warmup_steps: int = 20
     """Linear warm-up of each stage."""

@@ -126,7 +126,11 @@ class InverseModel(nn.Module):
         self.group_sizes = [count for count, _ in groups]
         # Position-specific, distinct from the start: the positions must not all say the same (latentvla.md §2.8).
         self.queries = nn.Parameter(torch.empty(sum(self.group_sizes), width).uniform_(-1, 1))
-        self.embed = nn.Sequential(nn.LayerNorm(feature_dim), nn.Linear(feature_dim, width), nn.LayerNorm(width))
+        # A frame and its change since the frame before: else the first layer that could compare frames is one deep,
+        # and small models learn motion from few drives much later (docs/latent-actions.md).
+        self.embed = nn.Sequential(
+            nn.LayerNorm(2 * feature_dim), nn.Linear(2 * feature_dim, width), nn.LayerNorm(width)
+        )
         self.blocks = nn.ModuleList(SpaceTimeBlock(width, config.heads) for _ in range(config.encoder_layers))
         self.norm = nn.LayerNorm(width)
         self.reads = nn.ModuleList(nn.Linear(width, code_dim) for _, code_dim in groups)
@@ -140,7 +144,9 @@ class InverseModel(nn.Module):
         What is read at frame t depends on frames ≤ t only; the codes of the transition are those of the last frame.
         """
         batch, frames = x.shape[:2]
-        tokens = [self.queries.expand(batch, frames, -1, -1), self.embed(x) + self.position]
+        change = torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], dim=TIME)
+        seen = self.embed(torch.cat([x, change], dim=-1)) + self.position
+        tokens = [self.queries.expand(batch, frames, -1, -1), seen]
         if condition is not None:
             tokens.append(condition[:, None].expand(-1, frames, -1, -1))
         h = torch.cat(tokens, dim=SPACE) + self.time_embedding[:frames, None]  # (B, T, Q + P + C, W)

@@ -17,6 +17,9 @@ from latentvla_core.errors import DataError
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import FRAME_INTERVAL_S, Array, Pose, SceneRecord
 
+MAX_SPEED_MPS = 60.0
+MAX_ACCELERATION_MPS2 = 25.0  # from 0.5 s differences of a good localisation; emergency braking is 10
+
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -62,8 +65,8 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
             waypoints = geometry.to_local(poses[start], poses[start + 1 : start + 1 + gap_frames])
             if not all(paths):
                 dropped["a frame has no front picture"] += 1
-            elif not (np.isfinite(waypoints).all() and np.isfinite(states[start]).all()):
-                dropped["a pose is not finite"] += 1
+            elif why := _implausible(waypoints, states[start]):
+                dropped[why] += 1
             else:
                 first_seen[key] = (waypoints, states[start], record.log_name)
     return _decoded(first_seen, dropped, gap_frames, cache)
@@ -86,6 +89,16 @@ def _decoded(
     waypoints = np.stack([v[0] for v in values]).astype(np.float32)
     states = np.stack([v[1] for v in values]).astype(np.float32)
     return Pairs(cache, rows[good], waypoints, states, np.array([v[2] for v in values]), dict(dropped))
+
+
+def _implausible(waypoints: Array, state: Array) -> str:
+    """Why a motion cannot be learned from, "" if it can. One localisation jump would outweigh a thousand drives."""
+    if not (np.isfinite(waypoints).all() and np.isfinite(state).all()):
+        return "a pose is not finite"
+    steps = np.diff(waypoints[:, :2], axis=0, prepend=np.zeros((1, 2)))
+    speed_mps = max(np.linalg.norm(steps, axis=-1).max() / FRAME_INTERVAL_S, abs(state[0]))
+    jumps = speed_mps > MAX_SPEED_MPS or abs(state[1]) > MAX_ACCELERATION_MPS2
+    return "the pose jumps" if jumps else ""
 
 
 def ego_states(poses: Array) -> Array:

@@ -115,25 +115,39 @@ def evaluate(
     device: torch.device | str = "cpu",
     cache: ImageCache | None = None,
     seed: int = 0,
+    probe_records: Sequence[SceneRecord] | None = None,
 ) -> Report:
-    """The quality report as numbers by name; give records of logs the model was not trained on."""
+    """The quality report as numbers by name; give records of logs the model was not trained on.
+
+    Args:
+        probe_records: scenes of *other* logs to fit the probes on, best the training scenes: a handful of logs is
+            enough to test a probe, but not to fit its 64 weights. None: cross-validation over logs of `records`.
+    """
     config = model.config
-    pairs = collect_pairs(records, config.gap_frames, cache or ImageCache(config.features.image_size_wh))
+    cache = cache or ImageCache(config.features.image_size_wh)
+    pairs = collect_pairs(records, config.gap_frames, cache)
     model.to(device).eval()
     coded = _code(model, pairs, batch_size, np.random.default_rng(seed))
     size = config.ego.codebook_size, config.environment.codebook_size
-    ego, environment = one_hot(coded.ego, size[0]), one_hot(coded.environment, size[1])
-    folds = folds_of(pairs.logs)
-    probes = {"ego": ego, "environment": environment, "joint": np.concatenate([ego, environment], axis=1)}
+    probes = _inputs((coded.ego, coded.environment), size)
+    fit_on = None
+    if probe_records is not None:
+        others = collect_pairs(probe_records, config.gap_frames, cache)
+        _disjoint(pairs, others)
+        fit_on = _inputs(_all_codes(model, others, batch_size), size), others.motion
     report: Report = {"transitions": float(len(pairs)), "logs": float(len(np.unique(pairs.logs)))}
     report |= code_numbers("ego", coded.ego, size[0]) | code_numbers("environment", coded.environment, size[1])
     report["gain_over_copy"] = 1 - coded.error / max(coded.copy_error, 1e-12)
     report["shuffle_ego"] = coded.shuffled_ego / coded.error - 1
     report["shuffle_environment"] = coded.shuffled_environment / coded.error - 1
     for name, inputs in probes.items():
-        r2 = r_squared(pairs.motion, cross_predict(inputs, pairs.motion, folds))
+        if fit_on is None:
+            predicted = cross_predict(inputs, pairs.motion, folds_of(pairs.logs))
+        else:
+            predicted = predict(ridge(fit_on[0][name], fit_on[1].astype(np.float64)), inputs)
+        r2 = r_squared(pairs.motion, predicted)
         report |= {f"{name}_r2_{axis}": float(v) for axis, v in zip(AXES, r2, strict=True)}
-    return report | _transfer(coded, pairs, ego, size[0])
+    return report | _transfer(coded, pairs, probes["ego"], size[0])
 
 
 def require(report: Report, gate: QualityGate) -> None:
@@ -217,12 +231,10 @@ def r_squared(targets: Array, predictions: Array) -> Array:
 @torch.no_grad()
 def _code(model: LatentActionModel, pairs: Pairs, batch_size: int, rng: np.random.Generator) -> _Coded:
     """Codes of all transitions, and errors with the right codes, with codes shuffled over the whole set."""
-    order = [np.arange(i, min(i + batch_size, len(pairs))) for i in range(0, len(pairs), batch_size)]
-    coded = [_codes_of(model, pairs, index) for index in order]
-    ego, environment = (torch.cat([c[i] for c in coded]) for i in range(2))
+    ego, environment = (torch.from_numpy(c).to(model.device) for c in _all_codes(model, pairs, batch_size))
     partner = rng.permutation(len(pairs))
     sums, back = np.zeros(4), []
-    for index in order:
+    for index in _batches(len(pairs), batch_size):
         x, other = _features_of(model, pairs, index), partner[index]
         wrong_ego, wrong_environment = ego[other], environment[other]
         transferred = _decode(model, x, wrong_ego, environment[index])
@@ -239,6 +251,30 @@ def _code(model: LatentActionModel, pairs: Pairs, batch_size: int, rng: np.rando
     transfer = torch.cat(back).numpy()
     codes = ego.cpu().numpy(), environment.cpu().numpy()
     return _Coded(*codes, right, copy, wrong_ego, wrong_environment, transfer, partner)
+
+
+@torch.no_grad()
+def _all_codes(model: LatentActionModel, pairs: Pairs, batch_size: int) -> tuple[Array, Array]:
+    """(n, N) ego codes and (n, N_env) environment codes."""
+    coded = [_codes_of(model, pairs, index) for index in _batches(len(pairs), batch_size)]
+    ego, environment = (torch.cat([c[i] for c in coded]).cpu().numpy() for i in range(2))
+    return ego, environment
+
+
+def _batches(count: int, size: int) -> list[Array]:
+    return [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def _inputs(codes: tuple[Array, Array], sizes: tuple[int, int]) -> dict[str, Array]:
+    """What each probe sees."""
+    ego, environment = (one_hot(c, size) for c, size in zip(codes, sizes, strict=True))
+    return {"ego": ego, "environment": environment, "joint": np.concatenate([ego, environment], axis=1)}
+
+
+def _disjoint(judged: Pairs, fitted: Pairs) -> None:
+    shared = np.intersect1d(judged.logs, fitted.logs)
+    if len(shared):
+        raise ValueError(f"log {shared[0]} is in records and probe_records; a probe must be judged on other logs")
 
 
 def _features_of(model: LatentActionModel, pairs: Pairs, index: Array) -> Tensor:

@@ -85,6 +85,15 @@ def test_a_pose_that_is_no_number_drops_its_transitions(records):
     assert np.isfinite(pairs.states).all()
 
 
+def test_a_jump_of_the_localisation_drops_what_it_touches(records):
+    history = records[0].history_poses.copy()
+    history[0] += [-80.0, 0, 0]  # the log starts 80 m away
+    pairs = collect_pairs([replace(records[0], history_poses=history)], 2, ImageCache(SIZE_WH))
+    assert pairs.dropped == {"the pose jumps": 3}  # its own transition, and two whose state looks back at it
+    assert np.abs(pairs.motion).max() < 20
+    assert np.abs(pairs.states).max() < 20
+
+
 def test_nothing_usable_is_an_error_with_the_counts(records):
     empty = replace(records[0], front_paths=("",) * 14)
     with pytest.raises(DataError, match="no front picture: 12"):
