@@ -182,7 +182,10 @@ class Assembler:
         first = rng.uniform(12.0, s[-1] - 30.0)
         at = first + np.arange(0.0, 15.0, 3.0)
         line = offset_path(path, -(CENTRE_GAP_M + lanes * LANE_WIDTH_M + SHOULDER_M - 0.45))
-        yaw = np.interp(at, s, path_shape(path)[1])
+        _, headings, bends = path_shape(path)
+        if np.abs(np.interp(at, s, bends)).max() > 0.006:  # in a bend they would stand in the way
+            return
+        yaw = np.interp(at, s, headings)
         self.cones.append(np.stack([np.interp(at, s, line[:, 0]), np.interp(at, s, line[:, 1]), yaw], axis=1))
 
     def _add_junction(self, node: int, junction_id: str) -> None:
