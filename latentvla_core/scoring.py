@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
 
 from latentvla_core.data.filters import SceneFilter, iter_scenes, load_filter
 from latentvla_core.data.layout import DataRoot
@@ -107,6 +110,7 @@ def score_tree(
         metric: "pdms" (v1.1) or "epdms" (v2.2, one stage, log replay).
         scene_filter: devkit split name, YAML or filter: the scenes that are expected. None: those in the file.
         workers: processes; logs are shared out among them.
+        progress: called after each log; None: a bar on the terminal, if there is one.
     """
     if metric not in METRIC_VERSIONS:
         raise SetupError(f"metric is {metric!r}; must be one of {sorted(METRIC_VERSIONS)}")
@@ -173,8 +177,10 @@ def _score_logs(
 ) -> _Rows:
     """Rows of all logs. A limit on the number of scenes concerns all logs together, so then they are not shared out."""
     groups = [logs] if scene_filter.max_scenes is not None else [[log] for log in logs]
-    collected = _Rows()
-    for done, (rows, tokens, faults) in enumerate(_map(groups, maps_root, scene_filter, plans, metric, workers), 1):
+    collected, parts = _Rows(), _map(groups, maps_root, scene_filter, plans, metric, workers)
+    if progress is None and sys.stderr.isatty():
+        parts = track(parts, "scoring logs", len(groups), console=Console(stderr=True), transient=True)
+    for done, (rows, tokens, faults) in enumerate(parts, 1):
         collected.rows += rows
         collected.tokens |= tokens
         collected.faults += faults

@@ -5,6 +5,7 @@ Source: pdms.md §8 (sub-scores), §10 (human filter). Row 0 of every batch is t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +31,9 @@ FILTERED = (
     "time_to_collision_within_bound",
     "lane_keeping",
 )
+
+Reaction = Callable[[Array], Obstacles]
+"""Driven states (41, 11) of one plan → the traffic that reacts to them."""
 
 
 @dataclass(slots=True)
@@ -72,7 +76,7 @@ def score_scene_v1(world: World, plans: Array, interval_s: float = 0.5) -> Scene
     out = _empty(world, plans, needs_v1=True)
     keep = out.valid
     if not keep.any():
-        return _spread(out, {}, {})
+        return out
     states = _drive(world, world.reference_v1, plans[keep], interval_s)
     motion = ego_motion(states)
     areas = road.ego_areas(states, road.index_roads(road_polygons(world), motion=motion), motion=motion)
@@ -99,29 +103,57 @@ def score_scene_v1(world: World, plans: Array, interval_s: float = 0.5) -> Scene
     return _spread(out, columns, details)
 
 
-def score_scene_v2(world: World, plans: Array, interval_s: float = 0.5) -> SceneScore:
-    """Sub-scores of EPDMS v2.2 of plans (K, N, 3), log replay, before two-frame comfort and human filter."""
+def score_scene_v2(world: World, plans: Array, interval_s: float = 0.5, reaction: Reaction | None = None) -> SceneScore:
+    """Sub-scores of EPDMS v2.2 of plans (K, N, 3), before two-frame comfort and human filter.
+
+    Args:
+        reaction: how the traffic reacts to driven states (41, 11); None: log replay, the same for every plan.
+    """
     out = _empty(world, plans, needs_v1=False)
     keep = out.valid
     out.details["two_frame_rms"] = np.full((len(plans), 4), np.nan)
     if not keep.any():
-        return _spread(out, dict.fromkeys(FILTERED, np.zeros(0)), {})
+        out.columns = {name: np.full(len(plans), np.nan) for name in (*FILTERED, "ego_progress", "history_comfort")}
+        return out
     with_human = world.human_valid and not world.is_synthetic
     driven_plans = np.concatenate([world.human_poses[None], plans[keep]]) if with_human else plans[keep]
     states = _drive(world, world.reference_v2, driven_plans, interval_s)
+    columns, details = _replayed(world, states) if reaction is None else _reacted(world, states, reaction)
+    first = 1 if with_human else 0
+    if with_human:
+        out.human = {name: float(columns[name][0]) for name in FILTERED}
+    columns = {name: value[first:] for name, value in columns.items()}
+    columns["history_comfort"] = comfort_v2(states[first + 1 :], world.history_states).value
+    out.states[keep] = states[first + 1 :]
+    return _spread(out, columns, {name: value[first:] for name, value in details.items()})
+
+
+def _replayed(world: World, states: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Columns and details of plans (B - 1) in log replay; states (B, 41, 11), the reference first."""
     traffic, who = obstacles_v2(world)
     columns, raw = measure_v2(world, states, traffic)
-    first = 2 if with_human else 1
-    if with_human:
-        out.human = {name: float(columns[name][1]) for name in FILTERED}
     product = np.prod([columns[name] for name in aggregate.MULTIPLIERS_V2], axis=0)
     masked = raw.driven * product
     columns["ego_progress"] = progress.ego_progress_v2(raw.driven, np.maximum(masked, masked[0]))
-    columns = {name: value[first:] for name, value in columns.items()}
-    columns["history_comfort"] = comfort_v2(states[first:], world.history_states).value
-    details = _details(raw.contact, raw.hit, who, raw.driven, raw.oncoming, first)
-    out.states[keep] = states[first:]
-    return _spread(out, columns, details)
+    columns = {name: value[1:] for name, value in columns.items()}
+    return columns, _details(raw.contact, raw.hit, who, raw.driven, raw.oncoming, 1)
+
+
+def _reacted(world: World, states: Array, reaction: Reaction) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The same in traffic that reacts to each plan: the reference is measured again in the world of every plan (§14)."""
+    parts = []
+    for driven in states[1:]:
+        pair = np.stack([states[0], driven])
+        columns, raw = measure_v2(world, pair, reaction(driven))
+        product = np.prod([columns[name] for name in aggregate.MULTIPLIERS_V2], axis=0)
+        best = (raw.driven * product).max()
+        columns["ego_progress"] = progress.ego_progress_v2(raw.driven, np.full(2, best))
+        nobody = np.full(len(raw.contact.value), -1)
+        contact, hit = (Event(e.value, e.step, nobody) for e in (raw.contact, raw.hit))
+        details = _details(contact, hit, np.zeros(0, np.int64), raw.driven, raw.oncoming, 1)
+        parts.append(({name: value[1:] for name, value in columns.items()}, details))
+    columns, details = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
+    return columns, details
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 from latentvla_core.errors import DataError
 from latentvla_core.pdms import aggregate
 from latentvla_core.pdms.comfort import MAX_FRAME_GAP_S, two_frame_comfort
-from latentvla_core.pdms.measure import SceneScore, score_scene_v1, score_scene_v2
+from latentvla_core.pdms.measure import Reaction, SceneScore, score_scene_v1, score_scene_v2
 from latentvla_core.pdms.table import ScoreTable
 from latentvla_core.pdms.world import World
 from latentvla_core.types import PLAN_STEPS, Array
@@ -70,6 +70,7 @@ def score_trajectories(
     metric: Metric = "pdms",
     trajectory_ids: Sequence[Sequence[str]] | None = None,
     config: ScoreConfig | None = None,
+    reactions: Sequence[Reaction] | None = None,
 ) -> ScoreTable:
     """Score plans of many scenes; one row per plan, scene by scene.
 
@@ -81,15 +82,23 @@ def score_trajectories(
         trajectory_ids: K_s names per scene, default "0", "1", …; a plan's predecessor in two-frame comfort is the one
             with the same name.
         config: overrides `metric`.
+        reactions: epdms: per scene, how its traffic reacts to a plan (`traffic.reaction`); None: log replay.
     Raises:
         DataError: poses do not have the shape above.
     """
     config = config or ScoreConfig(metric=metric)
     plans = _plans(worlds, poses)
     names = _names(worlds, plans, trajectory_ids)
-    score_one = score_scene_v1 if config.metric == "pdms" else score_scene_v2
-    scenes = [score_one(world, plan, config.interval_s) for world, plan in zip(worlds, plans, strict=True)]
-    if config.metric == "epdms":
+    if config.metric == "pdms":
+        if reactions is not None:
+            raise DataError("pdms (v1.1) replays the log; reactive traffic belongs to epdms")
+        scenes = [score_scene_v1(world, plan, config.interval_s) for world, plan in zip(worlds, plans, strict=True)]
+    else:
+        reacting = reactions or [None] * len(worlds)
+        scenes = [
+            score_scene_v2(world, plan, config.interval_s, reaction)
+            for world, plan, reaction in zip(worlds, plans, reacting, strict=True)
+        ]
         _finish_v2(worlds, scenes, names, config.human_filter)
     return ScoreTable.of(
         worlds, names, scenes, config.metric, METRIC_VERSIONS[config.metric], SUB_SCORES[config.metric]

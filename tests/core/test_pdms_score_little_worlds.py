@@ -336,6 +336,10 @@ def test_a_scene_that_cannot_be_scored_is_not_a_zero():
     assert "5 s" in table.reason[1]
     assert np.isnan(table["score"][:2]).all()
     assert score(short, straight_plan(8.0), "epdms")["valid"]
+    table = score_trajectories([broken, straight_road(token="ok")], np.stack([straight_plan(8.0)] * 2), metric="epdms")
+    assert table.valid.tolist() == [False, True]
+    assert np.isnan(table["score"][0])
+    assert table["score"][1] == 1.0
 
 
 def test_counts_and_names_must_fit():
