@@ -144,6 +144,19 @@ def info() -> None:
         typer.echo(f"{name:<{width}}  {value}")
 
 
+@app.command("sizes", epilog="Example: latentvla sizes paper")
+def sizes(recipe: Annotated[str, typer.Argument(help="debug, mini, single_gpu or paper.")] = "paper") -> None:
+    """Parameters of every model of a recipe, and the VLM's memory plan; built without memory or weights."""
+    from latentvla_core.recipes import recipe_named
+    from latentvla_core.sizes import parameter_counts
+    from latentvla_core.vlm.memory import memory_plan
+
+    chosen = recipe_named(recipe)
+    for name, count in parameter_counts(chosen).items():
+        typer.echo(f"{name:<20} {count / 1e6:12,.2f} M parameters")
+    typer.echo(f"\n{memory_plan(chosen.vlm)}")
+
+
 def main() -> None:
     """Entry point: plug-in commands, and errors as one message instead of a traceback."""
     for plugin in entry_points(group="latentvla.commands"):

@@ -7,7 +7,7 @@ used: a recipe costs torch's import only when it is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
@@ -113,8 +113,28 @@ def paper() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {f.__name__: f for f in (debug, mini, single_gpu, paper)}
 
 
-def recipe_named(name: str) -> Recipe:
-    """The recipe of that name. Raises SetupError that lists the names."""
+def recipe_named(name: str, weights: Weights | None = None) -> Recipe:
+    """The recipe of that name, with pretrained weights where it wants them. Raises SetupError that lists the names."""
     if name not in RECIPES:
         raise SetupError(f"recipe {name!r} is unknown; use one of {', '.join(RECIPES)}")
-    return RECIPES[name]()
+    return with_weights(RECIPES[name](), weights or Weights())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """Local folders of published weights, for the recipes that start from them; nothing is downloaded."""
+
+    qwen: str = ""
+    """Qwen2.5-VL checkpoint: config.json, *.safetensors, tokenizer files."""
+    dinov2: str = ""
+    """DINOv2 backbone saved by transformers."""
+
+
+def with_weights(recipe: Recipe, weights: Weights) -> Recipe:
+    """The recipe reading these folders. Recipes that build their networks from configuration stay as they are."""
+    vlm, latent = recipe.vlm, recipe.latent
+    if weights.qwen and vlm.backend == "pretrained":
+        vlm = replace(vlm, pretrained_path=weights.qwen)
+    if weights.dinov2 and latent.features.kind == "dinov2":
+        latent = replace(latent, features=replace(latent.features, backbone=weights.dinov2))
+    return replace(recipe, vlm=vlm, latent=latent)

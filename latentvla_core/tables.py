@@ -152,7 +152,7 @@ SCENE_WORLDS = TableSpec(
         integer("light_offsets", "first vertex of each, and the end", "", (-1,)),
         flag("light_active", "red at that step", (41, -1)),
         text("polygon_ids", "drivable map, in the devkit's order", (-1,)),
-        integer("polygon_layers", "nuPlan semantic layer", "", (-1,), "int8"),
+        integer("polygon_layers", "pdms.state.Layer", "", (-1,), "int8"),
         flag("polygon_on_route", "lane or connector of the corrected route", (-1,)),
         real("ring_vertices", "closed rings, shells and holes", "m", (-1, 2)),
         integer("ring_offsets", "first vertex of each ring, and the end", "", (-1,)),

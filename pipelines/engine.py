@@ -75,7 +75,7 @@ class Engine:
         self.settings = settings
         self.stages = stages
         self.say = say
-        self.recipe: Recipe = recipe_named(settings.recipe)
+        self.recipe: Recipe = recipe_named(settings.recipe, settings.weights)
         self.lake = Lake(settings.lake)
         self._loaded: dict[str, Any] = {}
 

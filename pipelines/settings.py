@@ -10,6 +10,7 @@
 | OPENSCENE_DATA_ROOT, NUPLAN_MAPS_ROOT | a NAVSIM tree, as the devkit reads it | the embedded world |
 | LATENTVLA_TRAIN_SPLIT, LATENTVLA_TEST_SPLIT | devkit split name or YAML used with OPENSCENE_DATA_ROOT | navtrain, navtest |
 | LATENTVLA_SHARDS | shards per split | 2 embedded, 64 otherwise |
+| LATENTVLA_QWEN, LATENTVLA_DINOV2 | local folders of published weights, for single_gpu and paper | – |
 | LATENTVLA_DEVICE | torch device | cuda if there is one, else cpu |
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 import yaml
 
 from latentvla_core.errors import SetupError
+from latentvla_core.recipes import Weights
 from latentvla_core.store import home_folder, lake_root
 
 SOURCE_FIELDS = {"format", "logs", "sensors", "maps", "filter", "part"}
@@ -70,6 +72,7 @@ class Settings:
     embedded: bool
     """True: the logs are written by the embedded world."""
     sources: tuple[Source, ...]
+    weights: Weights = Weights()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -113,6 +116,7 @@ class Settings:
             device=env.get("LATENTVLA_DEVICE") or "auto",
             embedded=embedded,
             sources=sources,
+            weights=Weights(qwen=env.get("LATENTVLA_QWEN", ""), dinov2=env.get("LATENTVLA_DINOV2", "")),
         )
 
 

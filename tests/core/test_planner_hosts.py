@@ -101,7 +101,8 @@ def test_a_saved_planner_plans_the_same(host, fused, records, tmp_path):
 def test_a_host_learns_eight_scenes_by_heart(host, records):
     """Small L1 on its own training scenes: the data path, the losses and the heads belong together."""
     config = PlannerTrainConfig(steps=120, batch_size=8, learning_rate=3e-3, log_every=50)
-    size = replace(HOSTS[host].config.debug(), width=32, **({"score_every": 1000} if host == "ipad" else {}))
+    more = {"score_every": 1000, "hidden_width": 64} if host == "ipad" else {"ffn_width": 256}
+    size = replace(HOSTS[host].config.debug(), width=32, **more)
     planner = build_planner(host, size)
     before = displacement_errors(plan(planner, records), records)["ade_m"]
     train_planner(planner, records, config, worlds=[straight_world(r) for r in records])

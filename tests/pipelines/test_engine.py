@@ -28,7 +28,7 @@ class Line:
         self.faults: list[dict[str, str]] = []
         self.steps = 10
         self.home = tmp_path
-        monkeypatch.setattr(engine_module, "recipe_named", lambda name: SimpleNamespace(name=name, latent=self.steps))
+        monkeypatch.setattr(engine_module, "recipe_named", lambda name, weights: SimpleNamespace(name=name, latent=self.steps))
 
     def engine(self) -> Engine:
         stage = Stage(name="toy", run=self.run, kind="shards", table="latent_actions", deps=(), group="g", doc="", recipe=("latent",))
