@@ -52,7 +52,7 @@ class IpadConfig:
     """K, all with the same weights."""
     width: int = 64
     """D."""
-    hidden_width: int = 128
+    hidden_width: int = 256
     """Hidden width of the pose MLP and the feed-forward block."""
     heads: int = 4
     """Heads of the deformable attentions."""
@@ -117,8 +117,9 @@ class IpadConfig:
     def paper(cls) -> IpadConfig:
         return cls(cameras=("CAM_B0", "CAM_F0", "CAM_L0", "CAM_R0"), camera_width_px=768, camera_height_px=432,
                    stem_width=64, stage_widths=(64, 128, 256, 512), stage_depths=(3, 4, 6, 3),
-                   grid_mask_probability=0.7, pose_scale_m=1.0, proposals=64, iterations=4, width=256, hidden_width=1024, heads=8,
-                   self_points=4, height_anchors=4, picture_points=1, collision_steps=40)  # fmt: skip
+                   grid_mask_probability=0.7, proposals=64, iterations=4, width=256, hidden_width=1024, heads=8,
+                   self_points=4, height_anchors=4, picture_points=1, collision_steps=40,
+                   pose_scale_m=1.0)  # fmt: skip
 
 
 class Ipad(nn.Module):

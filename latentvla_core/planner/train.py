@@ -28,7 +28,7 @@ from latentvla_core.types import Array, SceneRecord
 class PlannerTrainConfig:
     """One training of one planner; one schema for every recipe. Defaults are `mini`."""
 
-    steps: int = 300
+    steps: int = 250
     """Optimiser steps of a host from scratch."""
     fine_tune_steps: int = 200
     """Optimiser steps from a host checkpoint: the fused planner, and the control without VLM."""
@@ -36,7 +36,7 @@ class PlannerTrainConfig:
     """Scenes per backward pass."""
     accumulate: int = 1
     """Backward passes per optimiser step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak rate from scratch."""
     fine_tune_learning_rate: float = 1e-3
     """Peak rate of planner and fusion when fine-tuning."""

@@ -52,13 +52,13 @@ class TransfuserConfig:
     """Transformer layers of the block after each stage."""
     gpt_heads: int = 2
     """Attention heads of those layers."""
-    gpt_dropout: float = 0.1
-    """Dropout of those layers."""
+    gpt_dropout: float = 0.0
+    """Dropout of those layers (Transfuser: 0.1; it keeps a small model from fitting within a few hundred steps)."""
     width: int = 64
     """D, width of BEV tokens and decoder."""
-    ffn_width: int = 128
+    ffn_width: int = 512
     """Hidden width of decoder layers and heads."""
-    decoder_layers: int = 1
+    decoder_layers: int = 2
     """Transformer decoder layers."""
     decoder_heads: int = 4
     """Attention heads of the decoder."""
@@ -72,12 +72,12 @@ class TransfuserConfig:
     """The trajectory head's unit. NAVSIM's is 1 m; a small head that trains for few steps needs a coarser one."""
     trajectory_weight: float = 10.0
     """Weight of the trajectory's L1."""
-    agent_class_weight: float = 10.0
-    """Weight of the agents' cross entropy."""
-    agent_box_weight: float = 1.0
-    """Weight of the boxes' L1."""
-    semantic_weight: float = 10.0
-    """Weight of the semantic map's cross entropy."""
+    agent_class_weight: float = 1.0
+    """Weight of the agents' cross entropy (NAVSIM: 10)."""
+    agent_box_weight: float = 0.1
+    """Weight of the boxes' L1 (NAVSIM: 1)."""
+    semantic_weight: float = 1.0
+    """Weight of the semantic map's cross entropy (NAVSIM: 10)."""
 
     def __post_init__(self) -> None:
         sides = (self.camera_width_px, self.camera_height_px, self.lidar_cells)
@@ -96,7 +96,7 @@ class TransfuserConfig:
 
     @classmethod
     def debug(cls) -> TransfuserConfig:
-        return cls(camera_width_px=128, camera_height_px=32, lidar_cells=64, width=16, ffn_width=16, decoder_heads=2,
+        return cls(decoder_layers=1, camera_width_px=128, camera_height_px=32, lidar_cells=64, width=16, ffn_width=16, decoder_heads=2,
                    stage_widths=(8, 8, 8, 8), agents=2, bev_channels=8, semantic_px=16)  # fmt: skip
 
     @classmethod
@@ -109,10 +109,12 @@ class TransfuserConfig:
 
     @classmethod
     def paper(cls) -> TransfuserConfig:
-        return cls(camera_width_px=1024, camera_height_px=256, lidar_cells=256, latent=False, pose_scale_m=1.0, stem_width=64,
-                   stage_widths=(64, 128, 256, 512), stage_depths=(3, 4, 6, 3), gpt_layers=2, gpt_heads=4, width=256,
-                   ffn_width=1024, decoder_layers=3, decoder_heads=8, agents=30, bev_channels=64,
-                   semantic_px=256)  # fmt: skip
+        """NAVSIM's sizes and loss weights."""
+        return cls(camera_width_px=1024, camera_height_px=256, lidar_cells=256, latent=False, stem_width=64,
+                   stage_widths=(64, 128, 256, 512), stage_depths=(3, 4, 6, 3), gpt_layers=2, gpt_heads=4,
+                   gpt_dropout=0.1, width=256, ffn_width=1024, decoder_layers=3, decoder_heads=8, agents=30,
+                   bev_channels=64, semantic_px=256, pose_scale_m=1.0, agent_class_weight=10.0, agent_box_weight=1.0,
+                   semantic_weight=10.0)  # fmt: skip
 
 
 class Transfuser(nn.Module):
