@@ -7,6 +7,9 @@ works without it.
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,8 +37,27 @@ def world_write(
 
     if out.exists() and any(out.iterdir()):
         raise SetupError(f"--out {out} is not empty; give a new folder, nothing is overwritten")
-    write_world(out, WorldConfig.for_logs(logs, seed))
+    with counting("frames") as progress:
+        write_world(out, WorldConfig.for_logs(logs, seed), progress)
     typer.echo(f"wrote {logs} logs to {out}; try: latentvla data check --root {out} --split test")
+
+
+@contextmanager
+def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with a rate for work that reports (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    started = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(unit, total=None, rate="")
+
+        def show(done: int, total: int) -> None:
+            rate = done / max(time.monotonic() - started, 1e-3)
+            bar.update(task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s")
+
+        yield show
 
 
 @data_app.command("check", epilog="Example: latentvla data check --root $OPENSCENE_DATA_ROOT --split test")

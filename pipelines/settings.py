@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Settings:
     embedded: bool
     """True: the logs are written by the embedded world."""
     sources: tuple[Source, ...]
-    weights: Weights = Weights()
+    weights: Weights = field(default_factory=Weights)
 
     @property
     def splits(self) -> tuple[str, ...]:
