@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from latentvla_core.pdms.collision_kernels import AHEAD, BEHIND, OFFSETS, STEP_S, STOPPED, TTC_STOPPED
+from latentvla_core.pdms.collision_kernels import AHEAD, BEHIND, EGO_REACH, OFFSETS, STEP_S, STOPPED, TTC_STOPPED
 from latentvla_core.pdms.state import HALF_LENGTH_M, HALF_WIDTH_M, Motion
 from latentvla_core.types import Array
 
@@ -40,6 +40,17 @@ def bearings(motion: Array, boxes: Array) -> Array:
     return np.arccos(np.clip(along, -1.0, 1.0))
 
 
+def _reachable(motion: Array, boxes: Array, reach: Array, valid: Array, seconds: float) -> Array:
+    """(a,) objects whose surroundings over all steps meet those of any ego box, moved on for up to `seconds`."""
+    center, far = motion[..., 2:4], motion[..., 4:6] * (motion[..., 6:] * seconds)
+    points = np.concatenate([center, center + far], axis=1).reshape(-1, 2)
+    present = valid[..., None]
+    low = np.where(present, boxes[..., :2] - reach[..., None], np.inf).min(axis=0)
+    high = np.where(present, boxes[..., :2] + reach[..., None], -np.inf).max(axis=0)
+    near = (low <= points.max(axis=0) + EGO_REACH) & (high >= points.min(axis=0) - EGO_REACH)
+    return np.flatnonzero(near.all(axis=1))
+
+
 def _chunks(count: int, width: int) -> list[slice]:
     size = max(1, GRID // max(width, 1))
     return [slice(i, i + size) for i in range(0, count, size)]
@@ -56,19 +67,21 @@ def first_contacts_numpy(
     step_row: Array,
 ) -> tuple[Array, Array]:
     """Twin of `first_contacts_numba`."""
-    count, length, objects = len(motion), motion.shape[1], boxes.shape[1]
-    steps, fault = np.full((count, objects), -1, np.int64), np.zeros((count, objects), bool)
+    count, length = len(motion), motion.shape[1]
+    steps, fault = np.full((count, boxes.shape[1]), -1, np.int64), np.zeros((count, boxes.shape[1]), bool)
     rows = step_row[:length]
-    for part in _chunks(count if objects else 0, length * objects):
+    near = _reachable(motion, boxes, reach, valid, 0.0)
+    boxes, valid = boxes[:, near], valid[:, near]
+    for part in _chunks(count if len(near) else 0, length * len(near)):
         ego = motion[part, :, None]
         touch = valid[rows] & touching(
             ego[..., 2:4], ego[..., 4:6], boxes[rows], HALF_LENGTH_M, HALF_WIDTH_M
         )  # (b, T, A)
-        steps[part] = np.where(touch.any(axis=1), touch.argmax(axis=1), -1)
-        i, a = np.nonzero(steps[part] >= 0)
-        t = steps[part][i, a]
-        guilty = _at_fault(motion[part][i, t], risky[part][i, t], boxes[rows[t], a], is_agent[a], speed[a])
-        fault[part][i, a] = guilty
+        i, a = np.nonzero(touch.any(axis=1))
+        t, who = touch.argmax(axis=1)[i, a], near[a]
+        steps[part][i, who] = t
+        guilty = _at_fault(motion[part][i, t], risky[part][i, t], boxes[rows[t], a], is_agent[who], speed[who])
+        fault[part][i, who] = guilty
     return steps, fault
 
 
@@ -89,19 +102,21 @@ def first_hits_numpy(
     motion: Array, risky: Array, boxes: Array, reach: Array, valid: Array, step_row: Array, last: int
 ) -> tuple[Array, Array]:
     """Twin of `first_hits_numba`."""
-    count, objects = len(motion), boxes.shape[1]
-    steps, violated = np.full((count, objects), -1, np.int64), np.zeros((count, objects), bool)
+    count = len(motion)
+    steps, violated = np.full((count, boxes.shape[1]), -1, np.int64), np.zeros((count, boxes.shape[1]), bool)
+    near = _reachable(motion[:, : last + 1], boxes, reach, valid, STEP_S * max(OFFSETS))
+    boxes, valid = boxes[:, near], valid[:, near]
     rows = step_row[np.arange(last + 1)[:, None] + np.array(OFFSETS)]  # (t, f)
     ahead_s = STEP_S * np.array(OFFSETS)
-    for part in _chunks(count if objects else 0, rows.size * objects):
+    for part in _chunks(count if len(near) else 0, rows.size * len(near)):
         ego = motion[part, : last + 1, None, None]  # (b, t, 1, 1, 7)
         moved = ego[..., 2:4] + ego[..., 4:6] * (ego[..., 6:7] * ahead_s[:, None, None])
         hit = valid[rows] & touching(moved, ego[..., 4:6], boxes[rows], HALF_LENGTH_M, HALF_WIDTH_M)
         hit &= ego[..., 6] >= TTC_STOPPED
-        hit = hit.reshape(len(hit), -1, objects)  # (b, t·f, A)
+        hit = hit.reshape(len(hit), -1, len(near))  # (b, t·f, A)
         i, a = np.nonzero(hit.any(axis=1))
         t, f = np.divmod(hit.argmax(axis=1)[i, a], len(OFFSETS))
         angle = bearings(motion[part][i, t], boxes[rows[t, f], a])
-        steps[part][i, a] = t
-        violated[part][i, a] = (angle < AHEAD) | (risky[part][i, t] & ~(angle > BEHIND))
+        steps[part][i, near[a]] = t
+        violated[part][i, near[a]] = (angle < AHEAD) | (risky[part][i, t] & ~(angle > BEHIND))
     return steps, violated
