@@ -28,7 +28,7 @@ from latentvla_core.types import Array, SceneRecord
 class PlannerTrainConfig:
     """One training of one planner; one schema for every recipe. Defaults are `mini`."""
 
-    steps: int = 250
+    steps: int = 300
     """Optimiser steps of a host from scratch."""
     fine_tune_steps: int = 200
     """Optimiser steps from a host checkpoint: the fused planner, and the control without VLM."""

@@ -52,13 +52,13 @@ class TransfuserConfig:
     """Transformer layers of the block after each stage."""
     gpt_heads: int = 2
     """Attention heads of those layers."""
-    gpt_dropout: float = 0.0
-    """Dropout of those layers (Transfuser: 0.1; it keeps a small model from fitting within a few hundred steps)."""
+    gpt_dropout: float = 0.1
+    """Dropout of those layers."""
     width: int = 64
     """D, width of BEV tokens and decoder."""
-    ffn_width: int = 512
+    ffn_width: int = 128
     """Hidden width of decoder layers and heads."""
-    decoder_layers: int = 2
+    decoder_layers: int = 1
     """Transformer decoder layers."""
     decoder_heads: int = 4
     """Attention heads of the decoder."""
@@ -96,7 +96,7 @@ class TransfuserConfig:
 
     @classmethod
     def debug(cls) -> TransfuserConfig:
-        return cls(decoder_layers=1, camera_width_px=128, camera_height_px=32, lidar_cells=64, width=16, ffn_width=16, decoder_heads=2,
+        return cls(camera_width_px=128, camera_height_px=32, lidar_cells=64, width=16, ffn_width=16, decoder_heads=2,
                    stage_widths=(8, 8, 8, 8), agents=2, bev_channels=8, semantic_px=16)  # fmt: skip
 
     @classmethod
