@@ -32,6 +32,9 @@ FILTERED = (
     "lane_keeping",
 )
 
+MAX_POSE = 1e4  # m, rad: beyond it a plan is broken, and arithmetic with it may overflow
+NOT_FINITE = "poses contain NaN or infinity; a plan needs 8 finite poses"
+FAR = f"a pose has a coordinate beyond {MAX_POSE:g}; poses are metres and radians in the ego frame"
 Reaction = Callable[[Array], Obstacles]
 """Driven states (41, 11) of one plan → the traffic that reacts to them."""
 
@@ -68,7 +71,9 @@ def usable(world: World, plans: Array, needs_v1: bool) -> tuple[Array, list[str]
     if scene:
         return np.zeros(len(plans), bool), [scene] * len(plans)
     finite: Array = np.asarray(np.isfinite(plans).all(axis=(1, 2)))
-    return finite, ["" if ok else "poses contain NaN or infinity; a plan needs 8 finite poses" for ok in finite]
+    near = finite & (np.abs(plans) < MAX_POSE).all(axis=(1, 2))
+    reasons = ["" if ok else FAR if known else NOT_FINITE for ok, known in zip(near, finite, strict=True)]
+    return near, reasons
 
 
 def score_scene_v1(world: World, plans: Array, interval_s: float = 0.5) -> SceneScore:

@@ -135,7 +135,7 @@ def _points_inside(xs, ys, done, box, first, slabs, starts, spans, edges, held):
         held[t] = 0
         for c in range(6):
             x, y = xs[t, c], ys[t, c]
-            if done[t] & (1 << c) or x <= left or x >= right or y <= low or y >= high:
+            if done[t] & (1 << c) or not (left < x < right and low < y < high):  # NaN is nowhere
                 continue
             s = first + min(int((y - low) * per_m), slabs - 1)
             if x < spans[s, 0] or x > spans[s, 1]:

@@ -17,7 +17,7 @@ from latentvla_core.geometry import arc_length
 from latentvla_core.pdms import comfort, progress, road, tracker
 from latentvla_core.pdms.collision_kernels import EGO_REACH, STOPPED
 from latentvla_core.pdms.collisions import no_at_fault_collisions
-from latentvla_core.pdms.measure import obstacles_v1, road_polygons
+from latentvla_core.pdms.measure import MAX_POSE, obstacles_v1, road_polygons
 from latentvla_core.pdms.road_kernels import MAX_SLABS, SLAB_M
 from latentvla_core.pdms.torch_geometry import area_flags, first_contacts, first_hits, line_progress, motion_of
 from latentvla_core.pdms.torch_tracker import reference_states, simulate
@@ -55,8 +55,8 @@ class TorchScorer:
             raise ValueError(f"poses have shape {tuple(poses.shape)}; needs ({len(self.ego)}, K, {PLAN_STEPS}, 3)")
         flat = poses.detach().to(self.device, torch.float64).reshape(-1, PLAN_STEPS, 3)
         scene = torch.arange(scenes, device=self.device).repeat_interleave(count)
-        good = self.valid[scene] & torch.isfinite(flat).all(-1).all(-1)
-        parts = zip(flat.nan_to_num(0.0, 0.0, 0.0).split(self.chunk), scene.split(self.chunk), strict=True)
+        good = self.valid[scene] & (flat.abs() < MAX_POSE).all(-1).all(-1)
+        parts = zip(flat.where(good[:, None, None], 0.0).split(self.chunk), scene.split(self.chunk), strict=True)
         scored = [self._score(part, index) for part, index in parts]
         blank = torch.tensor(torch.nan, dtype=torch.float64, device=self.device)
         return {

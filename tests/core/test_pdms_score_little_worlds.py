@@ -321,6 +321,12 @@ def test_bad_poses_are_invalid_rows_with_a_reason_and_leave_the_others_alone():
         assert table["score"][1] == 1.0
 
 
+def test_a_plan_in_global_coordinates_is_recognised_as_broken():
+    row = score(straight_road(), straight_plan(8.0) + [664000.0, 3997000.0, 0.0])
+    assert not row["valid"]
+    assert "ego frame" in row["reason"]
+
+
 @pytest.mark.parametrize("shape", [(7, 3), (8, 2), (40, 3)])
 def test_wrong_shapes_are_named(shape):
     with pytest.raises(DataError, match=r"needs \(K, 8, 3\)"):
