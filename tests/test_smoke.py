@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ def kill_once_something_is_stored(home: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("smoke") / "home"
     kill_once_something_is_stored(home)
     interrupted = Lake(str(home / "lake")).read("materialisations").num_rows
@@ -66,7 +65,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert interrupted > 0
     assert "up to date" in done.stderr, "the second start should have kept what the killed one finished"
-    yield home
+    return home
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def camera_strip(record: SceneRecord, plans: Mapping[str, Array], height_px: int
     return buffer.getvalue()
 
 
-def _tile(record: SceneRecord, camera: int, plans: Mapping[str, Array], height_px: int):  # noqa: ANN202 (Pillow image)
+def _tile(record: SceneRecord, camera: int, plans: Mapping[str, Array], height_px: int):
     from PIL import Image, ImageDraw
 
     from latentvla_core.data.files import join

@@ -55,7 +55,9 @@ def test_every_check_blocks(tmp_path: Path):
 
 def test_one_night_asks_for_every_partition(tmp_path: Path):
     schedule = build(settings(tmp_path)).get_repository_def().get_schedule_def("nightly_retraining")
-    tick = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 2, 2, 0, tzinfo=UTC)))
+    tick = schedule.evaluate_tick(
+        dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 2, 2, 0, tzinfo=UTC))
+    )
     (request,) = tick.run_requests or []
     assert request.run_key == "nightly-2026-01-02"
     assert request.tags["dagster/asset_partition_range_start"] == "train-00"

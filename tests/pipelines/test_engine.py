@@ -28,10 +28,21 @@ class Line:
         self.faults: list[dict[str, str]] = []
         self.steps = 10
         self.home = tmp_path
-        monkeypatch.setattr(engine_module, "recipe_named", lambda name, weights: SimpleNamespace(name=name, latent=self.steps))
+        monkeypatch.setattr(
+            engine_module, "recipe_named", lambda name, weights: SimpleNamespace(name=name, latent=self.steps)
+        )
 
     def engine(self) -> Engine:
-        stage = Stage(name="toy", run=self.run, kind="shards", table="latent_actions", deps=(), group="g", doc="", recipe=("latent",))
+        stage = Stage(
+            name="toy",
+            run=self.run,
+            kind="shards",
+            table="latent_actions",
+            deps=(),
+            group="g",
+            doc="",
+            recipe=("latent",),
+        )
         settings = Settings.from_env({"LATENTVLA_HOME": str(self.home), "LATENTVLA_RECIPE": "toy"})
         return Engine(settings, {"toy": stage})
 
@@ -71,9 +82,10 @@ def test_killed_between_rows_and_ledger_gives_the_same_table(line: Line, monkeyp
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("pipelines.lineage.Ledger.record", killed)
-        line.engine().execute("toy", "train-00")
+        with pytest.raises(KeyboardInterrupt):
+            line.engine().execute("toy", "train-00")
     assert not line.engine().execute("toy", "train-00").skipped
     assert line.engine().lake.read("latent_actions")["scene_token"].to_pylist() == ["a", "b"]
 
