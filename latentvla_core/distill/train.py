@@ -17,8 +17,9 @@ from latentvla_core.distill.losses import distillation_loss
 from latentvla_core.distill.predict import Student
 from latentvla_core.distill.student import StudentNetwork
 from latentvla_core.errors import SetupError
+from latentvla_core.training.epochs import fit_config
 from latentvla_core.training.images import ImageCache
-from latentvla_core.training.loop import FitConfig, fit
+from latentvla_core.training.loop import fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array, SceneRecord
 from latentvla_core.vlm.evaluation import code_frequencies
@@ -139,24 +140,6 @@ def batch_loss(network: StudentNetwork, batch: StudentBatch, config: StudentConf
         teacher_action=batch.teacher_action,
         labels=batch.labels,
         config=config,
-    )
-
-
-def fit_config(config: StudentConfig, num_samples: int) -> FitConfig:
-    """The loop's settings for a training set of this size."""
-    steps = config.steps(num_samples)
-    return FitConfig(
-        steps=steps,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup_steps=round(config.warmup_fraction * steps),
-        clip_norm=config.clip_norm,
-        seed=config.seed,
-        precision=config.precision,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
     )
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from latentvla_core.training.epochs import fit_config
 from latentvla_core.training.images import MISSING, ImageCache
-from latentvla_core.training.loop import FitConfig, FitResult, fit
+from latentvla_core.training.loop import FitResult, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.evaluation import code_frequencies
@@ -85,24 +86,6 @@ def answer_loss(vlm: Vlm, batch: VlmBatch) -> tuple[Tensor, dict[str, float]]:
     chosen = logits[:, :NUM_ACTION_TOKENS, actions].argmax(-1)
     correct = actions[chosen] == batch.labels[:, :NUM_ACTION_TOKENS]
     return loss, {"token_accuracy": float(correct.float().mean())}
-
-
-def fit_config(config: VlmConfig, num_samples: int) -> FitConfig:
-    """The loop's settings for a training set of this size."""
-    steps = config.steps(num_samples)
-    return FitConfig(
-        steps=steps,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup_steps=round(config.warmup_fraction * steps),
-        clip_norm=config.clip_norm,
-        seed=config.seed,
-        precision=config.precision,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-    )
 
 
 def _checked(sample: VlmSample, rows: dict[tuple[str, str], int], cache: ImageCache) -> VlmSample:
