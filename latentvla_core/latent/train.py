@@ -108,7 +108,23 @@ def environment_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tupl
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
     revived = stage.quantizer.learn(quantized)
     numbers = _numbers(x, reconstruction, quantized.loss, revived)
-    return reconstruction + quantized.loss, numbers
+    loss = reconstruction + quantized.loss
+    if model.config.independence_weight > 0:
+        leak = dependence(quantized.values.flatten(1), stage.scales.motion(batch["waypoints"]))
+        loss = loss + model.config.independence_weight * leak
+        numbers["leak"] = float(leak.detach())
+    return loss, numbers
+
+
+def dependence(values: Tensor, motion: Tensor) -> Tensor:
+    """Squared correlation of code vectors (B, m) with motion (B, 3), summed over motion, averaged over m; 0 … 3.
+
+    No adversarial probe with reversed gradient: the encoder sees the trajectory, and beats such a probe by encoding
+    motion in ever other ways (measured: R² of motion from environment codes rose from 0.6 to 0.9).
+    """
+    standard = [(v - v.mean(0)) * torch.rsqrt(v.var(0, correction=0) + 1e-4) for v in (values, motion)]
+    correlation = standard[0].T @ standard[1] / len(values)  # (m, 3)
+    return correlation.square().sum(1).mean()
 
 
 def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor, Numbers]:
