@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from latentvla_core.errors import SetupError
 from latentvla_core.recipes import Recipe, recipe_named
@@ -28,7 +28,15 @@ from pipelines.settings import Settings
 if TYPE_CHECKING:
     from latentvla_core.training.sinks import ProgressSink
 
+QUIET_S = 5.0  # shorter work needs no bar
+CHUNK = 512  # scenes between two signs of life of a model that predicts
+Item = TypeVar("Item")
 CHECKPOINTS = "checkpoints"  # inside a model's working folder; gone when the model is complete
+
+
+def chunks(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """Parts of at most CHUNK items, in order."""
+    return [items[first : first + CHUNK] for first in range(0, len(items), CHUNK)]
 
 
 @dataclass(slots=True)
@@ -103,6 +111,16 @@ class Engine:
         from latentvla_core.training.sinks import ProgressSink
 
         return ProgressSink(title)
+
+    def track(self, title: str, items: Sequence[Item]) -> Iterator[Item]:
+        """The items, with a rate shown once they take longer than five seconds."""
+        started = time.monotonic()
+        with self.progress(title) as sink:
+            for done, item in enumerate(items, 1):
+                yield item
+                seconds = time.monotonic() - started
+                if seconds > QUIET_S:
+                    sink.log(done, {"progress": done / len(items), "samples_per_s": done / seconds})
 
     # ---- reading, for stages -------------------------------------------------------------------------------------
 

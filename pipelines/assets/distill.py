@@ -7,7 +7,7 @@ from pathlib import Path
 from latentvla_core.errors import SetupError
 from pipelines.assets.latent_actions import training_records
 from pipelines.assets.vlm import feature_output, features_of, labels_of
-from pipelines.engine import CHECKPOINTS, Engine, Model, Output
+from pipelines.engine import CHECKPOINTS, Engine, Model, Output, chunks
 from pipelines.lineage import Stage
 from pipelines.settings import TRAIN, VAL
 
@@ -35,13 +35,16 @@ def student(engine: Engine, folder: Path) -> Model:
 def student_features(engine: Engine, partition: str) -> Output:
     """What the student predicts: the same columns as `vlm_features`, at a fraction of the cost."""
     from latentvla_core.distill.predict import load_student
+    from latentvla_core.vlm.features import concat
 
     split, _, shard = partition.rpartition("-")
     records = engine.records(split, int(shard))
     if not records:
         return Output([])
     model = engine.model("student", lambda folder: load_student(folder, engine.device))
-    return feature_output(engine, records, model.predict(records, batch_size=engine.recipe.feature_batch), "student")
+    batch = engine.recipe.feature_batch
+    parts = engine.track(f"student_features {partition}", chunks(records))
+    return feature_output(engine, records, concat([model.predict(part, batch) for part in parts]), "student")
 
 
 STAGES = (

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
-from pipelines.engine import CHECKPOINTS, Engine, Model, Output
+from pipelines.engine import CHECKPOINTS, Engine, Model, Output, chunks
 from pipelines.lineage import Stage
 from pipelines.settings import TRAIN, VAL
+
+if TYPE_CHECKING:
+    from latentvla_core.latent.label import Labels
 
 
 def training_records(engine: Engine) -> list[SceneRecord]:
@@ -52,8 +57,16 @@ def latent_actions(engine: Engine, partition: str) -> Output:
     if not records:
         return Output([])
     model = engine.model("latent_action_model", load)
-    labels = label_scenes(records, model, batch_size=engine.recipe.label_batch, device=engine.device)
-    rows = [
+    rows: list[dict[str, Any]] = []
+    for part in engine.track(f"latent_actions {partition}", chunks(records)):
+        labels = label_scenes(part, model, batch_size=engine.recipe.label_batch, device=engine.device)
+        rows += label_rows(part, labels, version)
+    return Output(rows, metadata={"labelled": sum(row["valid"] for row in rows), "scenes": len(rows)})
+
+
+def label_rows(records: Sequence[SceneRecord], labels: Labels, version: str) -> list[dict[str, Any]]:
+    """Rows of `latent_actions`; a scene that could not be labelled keeps its row, with the reason."""
+    return [
         {
             "scene_token": record.scene_token,
             "log_name": record.log_name,
@@ -65,7 +78,6 @@ def latent_actions(engine: Engine, partition: str) -> Output:
         }
         for i, record in enumerate(records)
     ]
-    return Output(rows, metadata={"labelled": int(labels.valid.sum()), "scenes": len(rows)})
 
 
 STAGES = (

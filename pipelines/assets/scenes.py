@@ -36,7 +36,9 @@ def scene_worlds(engine: Engine, partition: str) -> Output:
     if not source.maps:
         return Output([], metadata={"note": f"split {split} has no map: its scenes are not scored"})
     maps = MapStore(source.maps)
-    worlds = [build(scene, maps.get(scene.current.map_location)) for scene in windows_of(engine, partition)]
+    windows = list(windows_of(engine, partition))
+    tracked = engine.track(f"scene_worlds {partition} (scenes)", windows)
+    worlds = [build(scene, maps.get(scene.current.map_location)) for scene in tracked]
     rows = [world.to_row() for world in worlds]
     unusable = [
         {"file": w.log_name, "frame": w.scene_token, "field": "", "reason": w.reason} for w in worlds if not w.valid

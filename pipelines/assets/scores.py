@@ -45,7 +45,8 @@ def pdm_scores(engine: Engine, partition: str) -> Output:
     plans: dict[str, dict[str, Any]] = defaultdict(dict)
     for row in engine.lake.rows("trajectories", place):
         plans[row["trajectory_id"]][row["scene_token"]] = row
-    rows = [row for name in sorted(plans) for row in score_rows(name, worlds, plans[name])]
+    tracked = engine.track(f"pdm_scores {partition} (planners)", sorted(plans))
+    rows = [row for name in tracked for row in score_rows(name, worlds, plans[name])]
     return Output(rows, groups=tuple(sorted(plans)), metadata={"plans": len(rows), "planners": len(plans)})
 
 

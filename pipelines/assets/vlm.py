@@ -9,7 +9,7 @@ import numpy as np
 
 from latentvla_core.types import SceneRecord
 from pipelines.assets.latent_actions import training_records
-from pipelines.engine import CHECKPOINTS, Engine, Model, Output
+from pipelines.engine import CHECKPOINTS, Engine, Model, Output, chunks
 from pipelines.lineage import Stage
 from pipelines.settings import TRAIN, VAL
 
@@ -73,6 +73,7 @@ def vlm(engine: Engine, folder: Path) -> Model:
 
 def vlm_features(engine: Engine, partition: str) -> Output:
     """Codes, logits and states of the frozen VLM, read from tokens it generated itself: a label never enters."""
+    from latentvla_core.vlm.features import concat
     from latentvla_core.vlm.vlm import load
 
     split, _, shard = partition.rpartition("-")
@@ -80,8 +81,9 @@ def vlm_features(engine: Engine, partition: str) -> Output:
     if not records:
         return Output([])
     model = engine.model("vlm", lambda folder: load(folder, engine.device))
-    features = model.predict(samples_of(engine, records), batch_size=engine.recipe.feature_batch)
-    return feature_output(engine, records, features, "vlm")
+    batch = engine.recipe.feature_batch
+    parts = engine.track(f"vlm_features {partition}", chunks(samples_of(engine, records)))
+    return feature_output(engine, records, concat([model.predict(part, batch) for part in parts]), "vlm")
 
 
 def feature_output(engine: Engine, records: list[SceneRecord], features: Any, model: str) -> Output:
