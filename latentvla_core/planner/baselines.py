@@ -89,6 +89,7 @@ class EgoStatusInputs:
 
     def __init__(self, records: Sequence[SceneRecord]) -> None:
         self.status = torch.from_numpy(ego_status(records))
+        self.faults = [""] * len(records)
 
     def batch(self, indices: Array) -> dict[str, Any]:
         return {"status": self.status[indices]}

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from latentvla_core.data.cameras import PANORAMA_CAMERAS, image_size, load_image, load_panorama
-from latentvla_core.data.files import join
+from latentvla_core.data.files import exists, is_remote, join
 from latentvla_core.data.lidar import read_pcd
+from latentvla_core.errors import DataError
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import Array, Box, Command, ObjectClass, SceneRecord
 
@@ -49,6 +50,9 @@ class Pictures:
         self.cache = ImageCache(size_wh, load=load_image, file=file)
         wanted = [picture_of(record, name) for record in records for name in cameras]
         self.rows = self.cache.indices(wanted).reshape(len(records), len(cameras))  # (N, C)
+        broken = np.array([self.cache.faults.get(path, "") for _, path in wanted], object).reshape(self.rows.shape)
+        self.faults = tuple(next(filter(None, row), "") for row in broken)
+        """Per record: which of its pictures cannot be read and why, or ""."""
 
     def present(self, indices: Array) -> Array:
         """(B,) → (B, C) bool"""
@@ -73,7 +77,10 @@ class Panoramas:
 
     def __init__(self, records: Sequence[SceneRecord], size_wh: tuple[int, int], file: str | None = None) -> None:
         self.cache = ImageCache(size_wh, load=_load_panorama, file=file)
-        self.rows = self.cache.indices([(r.sensor_root, _joined(r)) for r in records])  # (N,)
+        wanted = [(r.sensor_root, _joined(r)) for r in records]
+        self.rows = self.cache.indices(wanted)  # (N,)
+        self.faults = tuple(self.cache.faults.get(joined, "") for _, joined in wanted)
+        """Per record: which of its pictures cannot be read and why, or ""."""
 
     def take(self, indices: Array) -> Array:
         """(B,) → (B, H, W, 3); a camera that is missing is black."""
@@ -115,18 +122,28 @@ def lidar_of(record: SceneRecord, cells: int, range_m: float, max_hits: int) -> 
     return lidar_histogram(points, cells, range_m, max_hits=max_hits)
 
 
+def lidar_fault(record: SceneRecord) -> str:
+    """Why a record's point cloud cannot be there, without reading it; "" when it has none, is there, or is remote."""
+    path = join(record.sensor_root, record.lidar_path)
+    if not record.lidar_path or is_remote(path) or exists(path):
+        return ""
+    return f"{path}: the file does not exist; download the point clouds of this log, or leave the lidar out"
+
+
 def projections(records: Sequence[SceneRecord], cameras: Sequence[str]) -> Array:
     """(N, C, 3, 4) float64: homogeneous ego point → (u·d, v·d, d), u and v in parts of the full picture, d depth in m.
 
-    u = 0 is the left edge, 1 the right edge. NaN where the record lacks the camera. Distortion is not modelled.
+    u = 0 is the left edge, 1 the right edge. NaN where the record lacks the camera, or no picture of its folder was
+    readable so far. Distortion is not modelled.
     """
     out = np.full((len(records), len(cameras), 3, 4), np.nan)
     sizes = PictureSizes()
     for i, record in enumerate(records):
         for j, name in enumerate(cameras):
             root, path = picture_of(record, name)
-            if path:
-                out[i, j] = _projection(record, name, sizes(root, path))
+            size_wh = sizes(root, path) if path else None
+            if size_wh is not None:
+                out[i, j] = _projection(record, name, size_wh)
     return out
 
 
@@ -144,10 +161,14 @@ class PictureSizes:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], tuple[int, int]] = {}
 
-    def __call__(self, root: str, path: str) -> tuple[int, int]:
+    def __call__(self, root: str, path: str) -> tuple[int, int] | None:
+        """The size; None while no picture of the folder could be read."""
         folder = (root, path.rpartition("/")[0])
         if folder not in self._known:
-            self._known[folder] = image_size(root, path)
+            try:
+                self._known[folder] = image_size(root, path)
+            except DataError:
+                return None
         return self._known[folder]
 
 

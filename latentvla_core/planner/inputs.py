@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from latentvla_core.errors import DataError
 from latentvla_core.planner import features
 from latentvla_core.planner.fusion import NUM_ACTION_TOKENS, VlmTokens
 from latentvla_core.planner.raster import MapLayers, semantic_map
@@ -58,6 +59,9 @@ class LazyRows:
 class Inputs(Protocol):
     """Input batches of one host."""
 
+    faults: list[str]
+    """Per record: what of its input cannot be read and why, or "". A point cloud is read, and found broken, in `batch`."""
+
     def batch(self, indices: Array) -> dict[str, Any]: ...
 
 
@@ -69,11 +73,20 @@ class TransfuserInputs:
         size = (config.camera_width_px, config.camera_height_px)
         self.pictures = features.Panoramas(records, size, _file(scratch, "panorama"))
         self.status = torch.from_numpy(features.ego_status(records))
-        self.lidar = LazyRows(lambda i: self._hits(records[i]))
+        self.records = records
+        self.lidar = LazyRows(self._hits)
+        lidar = [""] * len(records) if config.latent else map(features.lidar_fault, records)
+        self.faults = [a or b for a, b in zip(self.pictures.faults, lidar, strict=True)]
 
-    def _hits(self, record: SceneRecord) -> Array:
-        hits = features.lidar_of(record, self.config.lidar_cells, self.config.lidar_range_m, self.config.lidar_max_hits)
-        return np.rint(hits * self.config.lidar_max_hits).astype(np.uint8)
+    def _hits(self, index: int) -> Array:
+        """uint8 counts; zeros and a fault where the file is damaged."""
+        config, cells = self.config, self.config.lidar_cells
+        try:
+            hits = features.lidar_of(self.records[index], cells, config.lidar_range_m, config.lidar_max_hits)
+        except DataError as error:
+            self.faults[index] = self.faults[index] or str(error)
+            hits = np.zeros((1, cells, cells), np.float32)
+        return np.rint(hits * config.lidar_max_hits).astype(np.uint8)
 
     def batch(self, indices: Array) -> dict[str, Any]:
         batch = {"camera": torch.from_numpy(self.pictures.take(indices)), "status": self.status[indices]}
@@ -89,6 +102,7 @@ class IpadInputs:
     def __init__(self, config: Any, records: Sequence[SceneRecord], scratch: Path | None = None) -> None:
         size = (config.camera_width_px, config.camera_height_px)
         self.pictures = features.Pictures(records, config.cameras, size, _file(scratch, "ipad"))
+        self.faults = list(self.pictures.faults)
         self.ego = torch.from_numpy(features.ipad_ego(records))
         projection = features.projections(records, config.cameras)
         self.projection = torch.from_numpy(np.nan_to_num(projection).astype(np.float32))

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from latentvla_core.errors import SetupError
-from latentvla_core.planner.inputs import Maps, TrajectoryTargets, TransfuserTargets, VlmFeatures
+from latentvla_core.errors import DataError, SetupError
+from latentvla_core.planner.inputs import Inputs, Maps, TrajectoryTargets, TransfuserTargets, VlmFeatures
 from latentvla_core.planner.ipad import Ipad
 from latentvla_core.planner.ipad_loss import ipad_loss
 from latentvla_core.planner.model import Planner
-from latentvla_core.planner.plan import Batches, make_batches
+from latentvla_core.planner.plan import Batches, inputs_of, with_features
 from latentvla_core.planner.proposal_targets import Simulator
 from latentvla_core.planner.transfuser import Transfuser
 from latentvla_core.planner.transfuser_loss import transfuser_loss
@@ -110,13 +110,19 @@ def train_planner(
     if planner.fusion is not None and features is None:
         raise SetupError("a fused planner is trained without VLM features; pass features, or train the host alone")
     tune = planner.fusion is not None if fine_tune is None else fine_tune
-    inputs = make_batches(planner, records, features, scratch)
+    seen = inputs_of(planner, records, scratch)
+    inputs = with_features(planner, seen, records, features)
+    usable = readable(seen)
     targets = make_targets(planner, records, maps)
     loss = make_loss(planner, worlds, config.simulation_processes)
+
+    def collate(indices: Array) -> dict[str, Any]:
+        return {**inputs(indices), "targets": targets(indices), "index": indices}
+
     return fit(
         planner,
-        num_samples=len(records),
-        collate=lambda indices, rng: {**inputs(indices), "targets": targets(indices), "index": np.asarray(indices)},
+        num_samples=len(usable),
+        collate=lambda indices, rng: collate(usable[indices]),
         loss=loss,
         config=fit_config(config, tune),
         param_groups=param_groups(planner, config, tune),
@@ -125,6 +131,16 @@ def train_planner(
         device=device,
         until=until,
     )
+
+
+def readable(inputs: Inputs) -> Array:
+    """(n,) int64 the records whose pictures can be read; the others are left out of the training."""
+    usable = np.array([i for i, fault in enumerate(inputs.faults) if not fault], np.int64)
+    if not len(usable) and inputs.faults:
+        raise DataError(
+            f"not one of {len(inputs.faults)} scenes has inputs that can be read; first: {inputs.faults[0]}"
+        )
+    return usable
 
 
 def fit_config(config: PlannerTrainConfig, fine_tune: bool) -> FitConfig:

@@ -114,6 +114,9 @@ def _report(engine: Engine, model: Any, records: list[SceneRecord], table: str |
     poses = plan(model, held_out, features, device=engine.device)
     truth = np.stack([record.future_poses[:8] for record in held_out])
     error_m = np.linalg.norm(poses[..., :2] - truth[..., :2], axis=-1)
+    error_m = error_m[np.isfinite(error_m).all(axis=-1)]  # scenes whose pictures cannot be read have no plan
+    if not len(error_m):
+        return Model(sum(p.numel() for p in model.parameters()), {}, parts)
     metrics = {"val/ade_m": float(error_m.mean()), "val/fde_m": float(error_m[:, -1].mean())}
     return Model(sum(p.numel() for p in model.parameters()), metrics, parts)
 
@@ -139,22 +142,25 @@ def trajectories(engine: Engine, partition: str) -> Output:
     rows: list[dict[str, Any]] = []
     names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
     tables = {variant.name: variant.features for variant in VARIANTS}
-    for name in names if records else ():
+    for name in engine.track(f"trajectories {partition} (planners)", names if records else ()):
         model = engine.model(name, load)
         features = features_of(engine, records, tables[name]) if tables.get(name) else None
-        poses = plan(model, records, features, device=engine.device)
-        rows += _rows(name, records, poses, engine.ledger.made_by(name, ""))
+        faults: list[str] = []
+        poses = plan(model, records, features, device=engine.device, faults=faults)
+        rows += _rows(name, records, poses, engine.ledger.made_by(name, ""), faults)
     return Output(rows, groups=names, metadata={"planners": len(names), "scenes": len(records)})
 
 
-def _rows(name: str, records: list[SceneRecord], poses: np.ndarray, version: str) -> list[dict[str, Any]]:
+def _rows(
+    name: str, records: list[SceneRecord], poses: np.ndarray, version: str, faults: list[str] | None = None
+) -> list[dict[str, Any]]:
     rows = []
-    for record, plan in zip(records, poses, strict=True):
+    for record, plan, fault in zip(records, poses, faults or [""] * len(records), strict=True):
         usable = bool(np.isfinite(plan).all())
         rows.append({
             "trajectory_id": name, "scene_token": record.scene_token, "log_name": record.log_name,
             "poses": plan if usable else np.zeros((0, 3)), "valid": usable,
-            "reason": "" if usable else "the planner had no usable input or gave a pose that is not finite",
+            "reason": "" if usable else fault or "the planner gave a pose that is not finite",
             "model_version": version,
         })  # fmt: skip
     return rows
