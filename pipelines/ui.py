@@ -22,10 +22,11 @@ def main() -> None:
     env["DAGSTER_HOME"] = str(settings.prepare_dagster_home())
     commands = {
         f"Dagster  http://localhost:{DAGSTER_PORT}": ["dagster", "dev", "-m", "pipelines.definitions", "-p", DAGSTER_PORT],
-        f"MLflow   http://localhost:{MLFLOW_PORT}": ["mlflow", "server", "--backend-store-uri", settings.mlflow_uri, "--port", MLFLOW_PORT],
+        f"MLflow   http://localhost:{MLFLOW_PORT}": ["mlflow", "server", "--backend-store-uri", settings.mlflow_uri, "--port", MLFLOW_PORT, "--workers", "1"],
     }  # fmt: skip
     for line in commands:
         print(line)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends both, as Ctrl-C does
     # A session of its own each: a Ctrl-C reaches them only through us, so both stop whole (stack.md §3.2).
     running = [
         subprocess.Popen([sys.executable, "-m", *_module(command)], env=env, start_new_session=True)
