@@ -20,16 +20,18 @@ def main() -> None:
     connect(settings).search_registered_models(max_results=1)  # creates the database before two processes want to
     env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": settings.mlflow_uri}
     env["DAGSTER_HOME"] = str(settings.prepare_dagster_home())
+    dagster = ["dagster", "dev", "-m", "pipelines.definitions", "-p", DAGSTER_PORT]
+    mlflow = ["mlflow", "server", "--backend-store-uri", settings.mlflow_uri, "--port", MLFLOW_PORT, "--workers", "1"]
     commands = {
-        f"Dagster  http://localhost:{DAGSTER_PORT}": ["dagster", "dev", "-m", "pipelines.definitions", "-p", DAGSTER_PORT],
-        f"MLflow   http://localhost:{MLFLOW_PORT}": ["mlflow", "server", "--backend-store-uri", settings.mlflow_uri, "--port", MLFLOW_PORT, "--workers", "1"],
-    }  # fmt: skip
+        f"Dagster  http://localhost:{DAGSTER_PORT}": dagster,
+        f"MLflow   http://localhost:{MLFLOW_PORT}": mlflow,
+    }
     for line in commands:
         print(line)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends both, as Ctrl-C does
     # A session of its own each: a Ctrl-C reaches them only through us, so both stop whole (stack.md §3.2).
     running = [
-        subprocess.Popen([sys.executable, "-m", *_module(command)], env=env, start_new_session=True)
+        subprocess.Popen([sys.executable, "-m", *command], env=env, start_new_session=True)
         for command in commands.values()
     ]
     try:
@@ -42,10 +44,6 @@ def main() -> None:
             process.send_signal(signal.SIGTERM)
     for process in running:
         process.wait(timeout=30)
-
-
-def _module(command: list[str]) -> list[str]:
-    return [{"dagster": "dagster", "mlflow": "mlflow"}[command[0]], *command[1:]]
 
 
 if __name__ == "__main__":
