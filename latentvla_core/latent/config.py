@@ -36,7 +36,7 @@ class LatentActionConfig:
     """Stage 1: part of the samples whose codes are zeroed, so that the decoder learns to use the trajectory."""
     environment_dropout: float = 0.0
     """Stage 2: part of the samples whose environment codes are zeroed, so that the ego codes carry more."""
-    independence_weight: float = 1.0
+    independence_weight: float = 0.5
     """Stage 1: weight of the squared correlation between environment codes and ego motion. 0 = faithful."""
     env_source: Literal["stage1_frozen", "reencode"] = "stage1_frozen"
     """Where stage 2's environment codes come from: the frozen stage-1 encoder, or its own encoder (UniVLA's code)."""
