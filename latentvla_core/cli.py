@@ -6,6 +6,7 @@ works without it.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,15 +31,19 @@ app.add_typer(data_app, name="data")
 def world_write(
     out: Annotated[Path, typer.Option(help="New folder for navsim_logs/, sensor_blobs/ and maps/.")],
     logs: Annotated[int, typer.Option(min=2, help="Number of logs; one in four goes to the test split.")] = 8,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
 ) -> None:
     """Write a data set in NAVSIM's own layout: log pickles, JPEGs, lidar, nuPlan maps."""
     from latentvla_core.world.write import WorldConfig, write_world
 
-    if out.exists() and any(out.iterdir()):
-        raise SetupError(f"--out {out} is not empty; give a new folder, nothing is overwritten")
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        fault = "is a file" if out.is_file() else "is not empty"
+        raise SetupError(f"--out {out} {fault}; give a new folder, nothing is overwritten")
+    beside = out.absolute().with_name(f".{out.absolute().name}.partial")  # a killed run leaves no half world at --out
+    shutil.rmtree(beside, ignore_errors=True)
     with counting("frames") as progress:
-        write_world(out, WorldConfig.for_logs(logs, seed), progress)
+        write_world(beside, WorldConfig.for_logs(logs, seed), progress)
+    beside.rename(out)
     typer.echo(f"wrote {logs} logs to {out}; try: latentvla data check --root {out} --split test")
 
 
@@ -110,7 +115,22 @@ def sql(
     """Embedded SQL over the Delta tables."""
     from latentvla_core.store import Lake, lake_root
 
+    _check_style(style, out)
     write_table(Lake(lake_root()).sql(query), style, out)
+
+
+def _check_style(style: str, out: Path | None) -> None:
+    """Before the query runs. Raises SetupError when `write_table` could not do what is asked for."""
+    if style not in ("table", "csv", "parquet"):
+        raise SetupError(f"--format is {style!r}; use table, csv or parquet")
+    if style == "parquet" and out is None:
+        raise SetupError("--format parquet writes a file; give it with --out FILE.parquet")
+    if style == "table" and out is not None:
+        raise SetupError(f"--out {out}: --format table is for the screen; add --format csv or --format parquet")
+    if out is not None:
+        from latentvla_core.scoring import check_writable
+
+        check_writable(out)
 
 
 def write_table(table: Any, style: str, out: Path | None) -> None:
@@ -118,15 +138,11 @@ def write_table(table: Any, style: str, out: Path | None) -> None:
     if style == "parquet":
         import pyarrow.parquet as pq
 
-        if out is None:
-            raise SetupError("--format parquet writes a file; give it with --out FILE.parquet")
         pq.write_table(table, out)
     elif style == "csv":
         _write_csv(table, out)
-    elif style == "table":
-        _print_table(table)
     else:
-        raise SetupError(f"--format is {style!r}; use table, csv or parquet")
+        _print_table(table)
 
 
 def _write_csv(table: Any, out: Path | None) -> None:
@@ -192,8 +208,16 @@ def main() -> None:
     try:
         app()
     except LatentVLAError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise  # not about a path of the user's
+        _fail(f"{error.filename}: {error.strerror}; check the path, its permissions and the space on the disk")
+
+
+def _fail(message: str) -> None:
+    typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
+    sys.exit(2)
 
 
 def _lazy(plugin: Any) -> Any:

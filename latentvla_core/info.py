@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from latentvla_core import __version__
+from latentvla_core.errors import LatentVLAError
 from latentvla_core.store import Lake, lake_root
 from latentvla_core.tables import TABLES
 
@@ -57,6 +58,8 @@ def _lake() -> list[tuple[str, str]]:
             table = lake.delta(name)
             if table is not None:
                 rows.append((f"  {name}", f"{table.to_pyarrow_dataset().count_rows()} rows, version {table.version()}"))
+    except LatentVLAError as error:
+        rows.append(("  tables", f"error: {error}"))
     except ImportError:
         rows.append(("  tables", "deltalake is not installed: pip install 'latentvla[data]'"))
     return rows

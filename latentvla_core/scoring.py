@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from latentvla_core.data.filters import SceneFilter, iter_scenes, load_filter
 from latentvla_core.data.layout import DataRoot
 from latentvla_core.data.maps import MapStore
 from latentvla_core.data.submissions import read_submission
-from latentvla_core.errors import DataError, SetupError
+from latentvla_core.errors import DataError, LatentVLAError, SetupError
 from latentvla_core.pdms.score import METRIC_VERSIONS, SUB_SCORES, score_trajectories
 from latentvla_core.pdms.summary import Summary, summarize
 from latentvla_core.pdms.world import build
@@ -114,6 +115,7 @@ def score_tree(
     """
     if metric not in METRIC_VERSIONS:
         raise SetupError(f"metric is {metric!r}; must be one of {sorted(METRIC_VERSIONS)}")
+    check_writable(out)  # before hours of scoring, not after
     place, plans = DataRoot.find(root), read_trajectories(trajectories)
     chosen = load_filter(scene_filter) if isinstance(scene_filter, str) else scene_filter
     counted = "scenes of the filter" if chosen else "scenes named in the file; --filter counts against a whole split"
@@ -131,27 +133,58 @@ def read_trajectories(path: str | Path) -> Plans:
     """Plans of a Parquet file or a submission.pkl. Rows whose poses are not (8, 3) keep the reason instead.
 
     Raises:
-        SetupError: no such file. DataError: a column is missing, or a key occurs twice.
+        SetupError: no such file. DataError: not Parquet, no rows, a column is missing, or a key occurs twice.
     """
     path = Path(path)
-    if not path.exists():
-        raise SetupError(f"{path} does not exist; give a Parquet file with {', '.join(COLUMNS)}, or a submission.pkl")
+    if not path.is_file():
+        fault = "is a folder" if path.is_dir() else "does not exist"
+        raise SetupError(f"{path} {fault}; give a Parquet file with {', '.join(COLUMNS)}, or a submission.pkl")
     if path.suffix == ".pkl":
         poses = read_submission(path).poses()
         return Plans({token: {"submission": np.asarray(plan, np.float64)} for token, plan in poses.items()})
-    table = pq.read_table(path)
-    absent = [name for name in COLUMNS if name not in table.column_names]
-    if absent:
-        raise DataError(f"lacks {', '.join(absent)}; has {', '.join(table.column_names)}", file=str(path))
+    table = _read_columns(path)
     of_scene: dict[str, dict[str, Array | str]] = {}
     for token, name, poses in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
-        if token is None or name is None:
-            raise DataError("a row has no scene_token or no trajectory_id; both are its key", file=str(path))
+        if not isinstance(token, str) or not isinstance(name, str):
+            message = f"a row has scene_token {token!r} and trajectory_id {name!r}; both are its key and must be text"
+            raise DataError(message, file=str(path))
         plans = of_scene.setdefault(token, {})
         if name in plans:
             raise DataError(f"trajectory {name!r} occurs twice; keys must be unique", file=str(path), frame=token)
         plans[name] = _poses(poses)
     return Plans(of_scene)
+
+
+def _read_columns(path: Path) -> pa.Table:
+    """COLUMNS of a Parquet file. Raises DataError when it is none, lacks one of them, or has no rows."""
+    rule = f"write a Parquet file with the columns {', '.join(COLUMNS)}"
+    try:
+        names = pq.read_schema(path).names
+        absent = [name for name in COLUMNS if name not in names]
+        table = pq.read_table(path, columns=list(COLUMNS)) if not absent else None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"cannot be read as Parquet ({error}); {rule}", file=str(path)) from error
+    if table is None:
+        raise DataError(f"lacks {', '.join(absent)}; has {', '.join(names)}", file=str(path))
+    if not table.num_rows:
+        raise DataError(f"has no rows, so there is nothing to score; {rule}", file=str(path))
+    return table
+
+
+def check_writable(out: str | Path) -> None:
+    """Raises SetupError when a file cannot be written at `out`; makes the folder it lies in."""
+    out = Path(out)
+    if out.is_dir():
+        raise SetupError(f"--out {out} is a folder; give the name of a file to write, e.g. {out / 'scores.parquet'}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe = out.with_name(f".{out.name}.{os.getpid()}")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SetupError(
+            f"--out {out} cannot be written ({error.strerror or error}); give a file in a folder of yours"
+        ) from error
 
 
 def _poses(value: Any) -> Array | str:
@@ -198,7 +231,11 @@ def _map(
     context = multiprocessing.get_context("spawn")  # the caller may have threads, which fork would break
     with ProcessPoolExecutor(min(workers, len(groups)), context) as pool:
         jobs = [pool.submit(score_logs, group, maps_root, scene_filter, plans, metric) for group in groups]
-        yield from (job.result() for job in jobs)
+        try:
+            yield from (job.result() for job in jobs)
+        except BrokenProcessPool as error:
+            text = f"one of {workers} worker processes was killed, probably for want of memory; use fewer --workers"
+            raise LatentVLAError(text) from error
 
 
 @lru_cache(maxsize=4)

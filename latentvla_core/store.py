@@ -10,7 +10,8 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,9 +49,10 @@ class Lake:
         """The Delta table, or None while nothing was written to it."""
         from deltalake import DeltaTable
 
-        if not DeltaTable.is_deltatable(self.uri(name)):
-            return None
-        return DeltaTable(self.uri(name), version=version)
+        with explained(self.uri(name)):
+            if not DeltaTable.is_deltatable(self.uri(name)):
+                return None
+            return DeltaTable(self.uri(name), version=version)
 
     def version(self, name: str) -> int:
         """Current Delta version; -1 while the table does not exist."""
@@ -77,9 +79,22 @@ class Lake:
             term = ds.field(column).isin(values)
             expression = term if expression is None else expression & term
         wanted = list(dict.fromkeys([*(columns or spec.names), *spec.key]))
-        arrow = table.to_pyarrow_dataset().to_table(columns=wanted, filter=expression)
+        with explained(self.uri(name)):
+            arrow = table.to_pyarrow_dataset().to_table(columns=wanted, filter=expression)
         arrow = arrow.select(wanted).cast(_subset(spec, wanted)).sort_by([(k, "ascending") for k in spec.key])
         return _select(arrow, columns)
+
+    def count(self, name: str, partition: Mapping[str, Any] | None = None) -> int:
+        """Rows of a table, or of a partition given by some of its columns, from the transaction log; no file is read."""
+        import pyarrow as pa
+
+        table = self.delta(name)
+        if table is None:
+            return -1
+        wanted = {f"partition.{column}": value for column, value in (partition or {}).items()}
+        actions = pa.table(table.get_add_actions(flatten=True)).select(["num_records", *wanted])
+        files: list[dict[str, Any]] = actions.to_pylist()
+        return sum(f["num_records"] for f in files if all(f[column] == value for column, value in wanted.items()))
 
     def rows(
         self, name: str, where: Mapping[str, Any] | None = None, columns: Sequence[str] | None = None
@@ -112,7 +127,8 @@ class Lake:
             self._create(spec)
             write_deltalake(self.uri(name), data, mode="overwrite", predicate=where, commit_properties=commit)
 
-        _retry(write)
+        with explained(self.uri(name)):
+            _retry(write)
         return self.version(name)
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -126,7 +142,8 @@ class Lake:
             self._create(spec)
             write_deltalake(self.uri(name), data, mode="append")
 
-        _retry(write)
+        with explained(self.uri(name)):
+            _retry(write)
         return self.version(name)
 
     def sql(self, query: str) -> pa.Table:
@@ -136,7 +153,6 @@ class Lake:
         """
         import pyarrow as pa
         from deltalake import QueryBuilder
-        from deltalake.exceptions import DeltaError
 
         engine, known = QueryBuilder(), []
         for name in TABLES:
@@ -152,7 +168,9 @@ class Lake:
             raise SetupError(f"the query names no table of the lake; there are: {', '.join(TABLES)}")
         try:
             return pa.table(engine.execute(query).read_all())
-        except (DeltaError, RuntimeError, ValueError) as error:
+        except Exception as error:  # the engine raises bare Exceptions
+            if "Object Store error" in str(error) or "Parquet error" in str(error):
+                raise SetupError(f"{self.root}: {_first_lines(error)}; {_remedy(self.root)}") from error
             raise DataError(f"the query was refused: {error}") from error
 
     def _create(self, spec: TableSpec) -> None:
@@ -169,6 +187,40 @@ class Lake:
                 description=spec.row,
                 commit_properties=CommitProperties(custom_metadata={"schema_version": str(spec.version)}),
             )
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Failures of the storage below as one SetupError that names the table and the remedy."""
+    import pyarrow as pa
+    from deltalake.exceptions import CommitFailedError, DeltaError
+
+    try:
+        yield
+    except CommitFailedError as error:
+        text = f"{WRITE_ATTEMPTS} commits failed against other writers ({_first_lines(error)})"
+        raise SetupError(f"{uri}: {text}; nothing was written, run again when the others are done") from error
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise SetupError(f"{uri}: {_first_lines(error)}; {_remedy(uri)}") from error
+
+
+def _remedy(uri: str) -> str:
+    if "://" in uri:
+        return (
+            "check LATENTVLA_LAKE and that the bucket exists, and set AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,"
+            " AWS_SECRET_ACCESS_KEY and AWS_REGION"
+        )
+    return (
+        "LATENTVLA_LAKE must name a folder that can be written, with space left; if the table is damaged, move its"
+        " folder away and run again, which makes its rows anew"
+    )
+
+
+def _first_lines(error: Exception) -> str:
+    """What a storage error says, without colours and stack frames of the native library, on one line."""
+    lines = re.sub(r"\x1b\[\d+m|↳", "", str(error)).splitlines()
+    said = [line.strip() for line in lines if not re.match(r"\s*(\d+: |at )", line)]
+    return ": ".join(dict.fromkeys(filter(None, said)))[:400]
 
 
 def faults_of(spec: TableSpec, data: pa.Table, partition: Mapping[str, Any]) -> list[str]:

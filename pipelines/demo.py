@@ -31,6 +31,7 @@ def demo(
         os.environ["LATENTVLA_RECIPE"] = recipe
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     settings = Settings.from_env()
+    _check_job(job)
     started = time.monotonic()
     todo = None if force else work_left(settings, job)
     if todo == []:
@@ -47,15 +48,20 @@ def work_left(settings: Settings, job: str) -> list[tuple[str, str]] | None:
     from pipelines.jobs import JOBS
     from pipelines.stages import STAGES
 
-    if job not in JOBS:
-        raise SetupError(f"--job is {job!r}; use one of {', '.join(JOBS)}")
     engine = Engine(settings, STAGES)
     if settings.embedded and not sources.world_is_current(settings, engine.recipe):
         return None
     sources.prepare(settings, engine.recipe, print)
     return stale_work(
-        STAGES, engine.recipe, settings.partitions, engine.ledger, engine.sources_key, selected=JOBS[job][0]
+        STAGES, engine.recipe, settings.partitions, engine.ledger, engine.sources_key, JOBS[job][0], engine.is_there
     )
+
+
+def _check_job(job: str) -> None:
+    from pipelines.jobs import JOBS
+
+    if job not in JOBS:
+        raise SetupError(f"--job is {job!r}; use one of {', '.join(JOBS)}")
 
 
 def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
@@ -65,6 +71,7 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
     from pipelines.definitions import build
     from pipelines.jobs import JOBS, all_partitions
 
+    _check_job(job)
     settings.prepare_dagster_home()
     resolved = build(settings).resolve_job_def(job)
     with dg.DagsterInstance.get() as instance:
@@ -103,6 +110,9 @@ def finish(settings: Settings, seconds: float) -> None:
     lake = Lake(settings.lake)
     if lake.version("pdm_summary") >= 0:
         write_table(lake.sql(SUMMARY), "table", None)
+    refused = lake.read("quarantine", columns=["file"]).num_rows
+    if refused:
+        print(f'{refused} rows were refused; why: latentvla sql "select * from quarantine"')
     path = write_report(settings)
     print(f"report  {path}\nlake    {settings.lake}\nmodels  {settings.mlflow_uri}\nUI      make ui", file=sys.stdout)
     print(f"done in {seconds:.0f} s")

@@ -93,17 +93,17 @@ class Engine:
 
     @cached_property
     def listing(self) -> list[dict[str, Any]]:
-        return sources.list_logs(self.settings)
+        return sources.checked_logs(self.settings)
 
     def sources_key(self, partition: str) -> str:
         return sources.key_of(self.listing, self.settings, self.recipe, partition)
 
     @cached_property
     def device(self) -> str:
-        if self.settings.device != "auto":
-            return self.settings.device
         import torch
 
+        if self.settings.device != "auto":
+            return _checked_device(self.settings.device)
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def progress(self, title: str) -> ProgressSink:
@@ -162,7 +162,7 @@ class Engine:
             sources.prepare(self.settings, self.recipe, self.say)
             self.__dict__.pop("listing", None)
         made_by = self.fingerprint(stage, partition)
-        if not force and self.ledger.made_by(name, partition) == made_by and self._is_there(stage, made_by):
+        if not force and self.ledger.made_by(name, partition) == made_by and self.is_there(stage, partition):
             return Outcome(
                 made_by, skipped=True, metadata={"note": "up to date: inputs, recipe and code are unchanged"}
             )
@@ -179,10 +179,13 @@ class Engine:
             stage, partition, self.recipe, self.settings.partitions, self.stages, self.ledger.made_by, self.sources_key
         )
 
-    def _is_there(self, stage: Stage, made_by: str) -> bool:
+    def is_there(self, stage: Stage, partition: str) -> bool:
+        """Whether what the ledger calls finished still exists: a table or model folder may have been moved away."""
         if stage.kind == "model":
-            return (self.settings.models / stage.name / made_by).is_dir()
-        return self.lake.version(stage.table) >= 0
+            return (self.settings.models / stage.name / self.ledger.made_by(stage.name, partition)).is_dir()
+        split, _, shard = partition.rpartition("-")
+        place = {"split": split, "shard": int(shard)} if stage.partitioned else {}
+        return self.lake.count(stage.table, place) >= self.ledger.rows_of(stage.name, partition)
 
     def _input_version(self, dep: str) -> int:
         return self.lake.version(self.stages[dep].table)
@@ -258,6 +261,18 @@ class Engine:
             "inputs": json.dumps(outcome.inputs), "recipe": self.recipe.name, "code_version": stage.code_version,
             "commit": git_commit(), "run_id": run_id, "seconds": outcome.seconds, "finished_us": time.time_ns() // 1000,
         }  # fmt: skip
+
+
+def _checked_device(name: str) -> str:
+    """The name itself, if this machine has such a device."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SetupError(f"LATENTVLA_DEVICE is {name!r}: {reason}; use cpu, cuda or cuda:N, or unset it") from error
+    return name
 
 
 def _summary_of(model: Model, seconds: float) -> dict[str, Any]:

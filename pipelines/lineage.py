@@ -125,6 +125,10 @@ class Ledger:
         row = self.latest.get((asset, partition))
         return row["made_by"] if row else "absent"
 
+    def rows_of(self, asset: str, partition: str) -> int:
+        """How many rows the latest finished work wrote."""
+        return self.latest[asset, partition]["rows"]
+
     def record(self, row: dict[str, Any]) -> None:
         self.lake.append("materialisations", [row])
         self.latest[(row["asset"], row["partition"])] = row
@@ -137,6 +141,7 @@ def stale_work(
     ledger: Ledger,
     sources_key: Callable[[str], str],
     selected: Iterable[str] | None = None,
+    is_there: Callable[[Stage, str], bool] = lambda stage, partition: True,
 ) -> list[tuple[str, str]]:
     """(asset, partition) pairs that a run of the selected assets would do, in order; empty when all are up to date.
 
@@ -152,7 +157,7 @@ def stale_work(
             if stage.name in chosen:
                 made = fingerprint(stage, part, recipe, partitions, stages, lambda a, p: expected[a, p], sources_key)
                 expected[stage.name, part] = made
-                if there != made:
+                if there != made or not is_there(stage, part):
                     stale.append((stage.name, part))
     return stale
 

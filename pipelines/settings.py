@@ -171,24 +171,42 @@ def read_sources(path: Path, env: Mapping[str, str], home: Path) -> tuple[Source
     """
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SetupError(f"LATENTVLA_SOURCES is {path}: {error}; give a readable YAML file (examples/)") from error
     splits = content.get("splits") if isinstance(content, dict) else None
     if not isinstance(splits, dict) or not splits:
         raise SetupError(f"{path}: needs a mapping `splits:` with at least one split (examples/)")
     world = world_sources(home) if content.get("embedded_world") else ()
-    return (*world, *(_source(path, name, fields, env) for name, fields in splits.items()))
+    twice = sorted({source.split for source in world} & {str(name) for name in splits})
+    if twice:
+        raise SetupError(
+            f"{path}: splits {twice} are the embedded world's; rename them, or drop `embedded_world: true`"
+        )
+    return (*world, *(_source(path, str(name), fields, env) for name, fields in splits.items()))
 
 
 def _source(path: Path, name: str, fields: Any, env: Mapping[str, str]) -> Source:
+    if not isinstance(fields, dict):
+        raise SetupError(f"{path}: split {name}: is {fields!r}; needs fields, at least `logs: FOLDER` (examples/)")
     unknown = set(fields) - SOURCE_FIELDS
     if unknown or "logs" not in fields:
         fault = f"unknown fields {sorted(unknown)}" if unknown else "field `logs` is missing"
         raise SetupError(f"{path}: split {name}: {fault}; known are {sorted(SOURCE_FIELDS)}")
     values: dict[str, Any] = {k: _expand(path, name, v, env) if isinstance(v, str) else v for k, v in fields.items()}
+    for key, value in values.items():
+        if key not in ("part", "filter") and not isinstance(value, str):
+            raise SetupError(f"{path}: split {name}: {key} is {value!r}; a text is expected")
     if "part" in values:
-        values["part"] = tuple(values["part"])
+        values["part"] = _part(path, name, values["part"])
     return Source(split=name, **values)
+
+
+def _part(path: Path, name: str, value: Any) -> tuple[float, float]:
+    try:
+        low, high = map(float, value)
+    except (TypeError, ValueError) as error:
+        raise SetupError(f"{path}: split {name}: part is {value!r}; needs [low, high], e.g. [0.0, 0.9]") from error
+    return low, high
 
 
 def _expand(path: Path, name: str, text: str, env: Mapping[str, str]) -> str:

@@ -26,7 +26,7 @@ ENDS_B = 65_536  # a log is identified by its size and its first and last 64 KiB
 def list_logs(settings: Settings) -> list[dict[str, Any]]:
     """Rows of table `logs` (without made_by) for everything the sources offer now, sorted.
 
-    Raises SetupError when a folder is missing, or when one log would be in two of train, val and test.
+    Raises SetupError when one log would be in two of train, val and test.
     """
     rows = [row for source in settings.sources for row in _logs_of(source, settings.shards)]
     twice = [name for name, n in Counter(row["log_name"] for row in rows).items() if n > 1]
@@ -38,13 +38,57 @@ def list_logs(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _logs_of(source: Source, shards: int) -> list[dict[str, Any]]:
+    there = _offered(source)
+    named = filter_of(source).log_names if source.filter and there else None
+    paths = [path for path in there if named is None or path.stem in named]
+    return [_row(source, path, shards) for path in paths if source.part[0] <= share_of(path.stem) < source.part[1]]
+
+
+def _offered(source: Source) -> list[Path]:
     folder = Path(source.logs)
     if not folder.is_dir():
         return []
-    paths = sorted(folder.glob("*.pkl")) if source.format == "navsim" else _sequences(folder)
+    return sorted(folder.glob("*.pkl")) if source.format == "navsim" else _sequences(folder)
+
+
+def checked_logs(settings: Settings) -> list[dict[str, Any]]:
+    """`list_logs`, when every split has some: what `frames` replaces its rows by.
+
+    A disk that is not mounted must not pass for one without logs. Raises SetupError naming folder and remedy.
+    """
+    _check_folders(settings)
+    rows = list_logs(settings)
+    filled = {row["split"] for row in rows}
+    faults = [_why_empty(source) for source in settings.sources if source.split not in filled]
+    if any(faults):
+        raise SetupError("; ".join(filter(None, faults)))
+    return rows
+
+
+def _why_empty(source: Source) -> str:
+    """Why a split has no logs; "" when only its part of the log names is empty, as that of a small val split is."""
+    there = _offered(source)
+    if not there:
+        what = "no .pkl file" if source.format == "navsim" else "no sequence (a folder with frames/ and poses.csv)"
+        return f"split {source.split}: {source.logs} holds {what}; download its logs, or leave the split out"
     named = filter_of(source).log_names if source.filter else None
-    paths = [path for path in paths if named is None or path.stem in named]
-    return [_row(source, path, shards) for path in paths if source.part[0] <= share_of(path.stem) < source.part[1]]
+    if named is None or any(path.stem in named for path in there):
+        return ""
+    return (
+        f"split {source.split}: not one of the {len(named)} log_names of filter {source.filter} is among the"
+        f" {len(there)} logs in {source.logs} (the first is {there[0].stem}); download them, or name another filter"
+    )
+
+
+def _check_folders(settings: Settings) -> None:
+    missing = [f"{s.split}: {s.logs}" for s in settings.sources if not Path(s.logs).is_dir()]
+    if missing and settings.embedded and not (settings.home / "world" / MARKER).is_file():
+        raise SetupError(f"the embedded world is not in {settings.home} yet; materialise asset logs, which writes it")
+    if missing:
+        raise SetupError(
+            f"log folders are missing: {'; '.join(missing)}. Set OPENSCENE_DATA_ROOT (with navsim_logs/trainval and"
+            " navsim_logs/test inside) or LATENTVLA_SOURCES, or unset both for the embedded world"
+        )
 
 
 def filter_of(source: Source) -> SceneFilter:
@@ -55,7 +99,7 @@ def filter_of(source: Source) -> SceneFilter:
         return load_filter(source.filter)
     try:
         return SceneFilter(**dict(source.filter))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise SetupError(f"source {source.split}: filter: {error}; use the devkit's scene filter fields") from error
 
 
@@ -101,17 +145,10 @@ def prepare(settings: Settings, recipe: Recipe, say: Callable[[str], None]) -> N
     """Make sure there is something to list: write the embedded world, or say which folder of the user's is missing."""
     if settings.embedded:
         _write_world(settings, recipe, say)
-        return
-    missing = [f"{s.split}: {s.logs}" for s in settings.sources if not Path(s.logs).is_dir()]
-    if missing:
-        raise SetupError(
-            "log folders are missing: "
-            + "; ".join(missing)
-            + ". Set OPENSCENE_DATA_ROOT (with navsim_logs/trainval and"
-            " navsim_logs/test inside) or LATENTVLA_SOURCES, or unset both for the embedded world"
-        )
-    if not list_logs(settings):
-        raise SetupError(f"no logs in {[s.logs for s in settings.sources]}; the folders hold no .pkl file or sequence")
+    filled = {row["split"] for row in checked_logs(settings)}
+    for source in settings.sources:
+        if source.split not in filled:
+            say(f"split {source.split} has no logs: no log name in {source.logs} falls into its part {source.part}")
 
 
 def world_is_current(settings: Settings, recipe: Recipe) -> bool:

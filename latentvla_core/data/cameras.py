@@ -77,7 +77,9 @@ def _open(data: bytes, name: str) -> Image:
     try:
         return Image.open(io.BytesIO(data))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"no readable picture ({len(data):,} bytes: {error}); {_REMEDY}", file=name) from error
+        # Pillow's own words for "unidentified" hold a memory address, which would make equal rows differ
+        why = "of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DataError(f"no readable picture ({len(data):,} bytes, {why}); {_REMEDY}", file=name) from error
 
 
 def _decode(data: bytes, size_wh: tuple[int, int] | None, crop_xy: tuple[float, float], name: str) -> Image:
