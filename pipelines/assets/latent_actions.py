@@ -30,10 +30,10 @@ def training_records(engine: Engine) -> list[SceneRecord]:
 def latent_action_model(engine: Engine, folder: Path) -> Model:
     """Two stages of inverse and forward dynamics around a VQ bottleneck: environment codes first, then 16 ego action codes.
 
-    The quality report in the metadata is measured on the val split, which no training sees.
+    The quality report in the metadata is measured on the val split, which no training sees; `quality` names every missed threshold.
     """
     from latentvla_core.latent.model import save
-    from latentvla_core.latent.probes import evaluate
+    from latentvla_core.latent.probes import QualityGate, evaluate
     from latentvla_core.latent.train import train_latent_action_model
 
     records = training_records(engine)
@@ -42,8 +42,10 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
             records, engine.recipe.latent, sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device
         )
     save(model, folder)
-    report = evaluate(engine.records(VAL) or records, model)
-    return Model(sum(p.numel() for p in model.parameters()), report)
+    report = evaluate(engine.records(VAL) or records, model, probe_records=records, device=engine.device)
+    faults = QualityGate.tiny().faults(report)
+    note = {"quality": "; ".join(faults) or "every threshold reached"}
+    return Model(sum(p.numel() for p in model.parameters()), report, metadata=note)
 
 
 def latent_actions(engine: Engine, partition: str) -> Output:
