@@ -6,6 +6,7 @@ works without it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -203,6 +204,7 @@ def sizes(recipe: Annotated[str, typer.Argument(help="debug, mini, single_gpu or
 
 def main() -> None:
     """Entry point: plug-in commands, and errors as one message instead of a traceback."""
+    os.environ.setdefault("RUST_LOG", "error")  # deltalake's S3 client warns at length about what our message says
     for plugin in entry_points(group="latentvla.commands"):
         app.command(plugin.name)(_lazy(plugin))
     try:

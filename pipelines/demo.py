@@ -51,7 +51,7 @@ def work_left(settings: Settings, job: str) -> list[tuple[str, str]] | None:
     engine = Engine(settings, STAGES)
     if settings.embedded and not sources.world_is_current(settings, engine.recipe):
         return None
-    sources.prepare(settings, engine.recipe, print)
+    sources.prepare(settings, engine.recipe, lambda text: None)  # asset logs will say it
     return stale_work(
         STAGES, engine.recipe, settings.partitions, engine.ledger, engine.sources_key, JOBS[job][0], engine.is_there
     )
@@ -72,6 +72,8 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
     from pipelines.jobs import JOBS, all_partitions
 
     _check_job(job)
+    if settings != Settings.from_env():
+        raise SetupError("the settings differ from the environment's, which assets read; export the variables instead")
     settings.prepare_dagster_home()
     resolved = build(settings).resolve_job_def(job)
     with dg.DagsterInstance.get() as instance:
@@ -95,8 +97,9 @@ def _explain(result: Any) -> None:
         if event.is_step_failure:
             error = event.step_failure_data.error
             cause = error.cause or error
+            message = cause.message.strip().removeprefix(f"latentvla_core.errors.{cause.cls_name}: ")
             raise LatentVLAError(
-                f"asset {event.step_key} failed: {cause.message.strip()}\nFinished work is kept; run again to go on."
+                f"asset {event.step_key} failed: {message}\nFinished work is kept; run again to go on."
             )
     raise LatentVLAError("the run failed before a step could say why; look at it in the UI (make ui)")
 

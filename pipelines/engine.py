@@ -197,8 +197,9 @@ class Engine:
         note = {"asset": stage.name, "partition": partition, "made_by": outcome.made_by}
         rows = [{**row, **place, "made_by": outcome.made_by} for row in output.rows]
         outcome.delta_version = self._replace(stage.table, rows, place, output.groups, note)
+        told = {tuple(sorted(fault.items())): fault for fault in output.quarantine}  # once, however often it was met
         refused = [{**fault, "stage": stage.name, "split": split, "shard": int(shard or 0), "made_by": outcome.made_by}
-                   for fault in output.quarantine]  # fmt: skip
+                   for fault in told.values()]  # fmt: skip
         self._quarantine(stage, split, int(shard or 0), refused)
         outcome.rows, outcome.quarantined, outcome.metadata = len(rows), len(refused), output.metadata
 

@@ -31,8 +31,10 @@ def list_logs(settings: Settings) -> list[dict[str, Any]]:
     rows = [row for source in settings.sources for row in _logs_of(source, settings.shards)]
     twice = [name for name, n in Counter(row["log_name"] for row in rows).items() if n > 1]
     if twice:
+        between = sorted({row["split"] for row in rows if row["log_name"] in twice})
         raise SetupError(
-            f"logs {twice[:5]} are in two splits; splits must not share a log: give the sources disjoint `part`s"
+            f"logs {twice[:5]} are in two splits ({', '.join(between)}); splits must not share a log: give the sources"
+            " disjoint `part`s, or remove the logs from one folder"
         )
     return sorted(rows, key=lambda row: (row["split"], row["log_name"]))
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+from latentvla_core.errors import LatentVLAError
 from pipelines.registry.register import connect
 from pipelines.settings import Settings
 
@@ -47,4 +48,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LatentVLAError as error:
+        sys.exit(f"error: {error}")

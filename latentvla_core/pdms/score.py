@@ -112,7 +112,11 @@ def _plans(worlds: Sequence[World], poses: Array | Sequence[Array]) -> list[Arra
     single = isinstance(poses, np.ndarray) and poses.ndim == 3
     out = []
     for world, plan in zip(worlds, poses, strict=True):
-        plan = np.asarray(plan, np.float64)[None] if single else np.asarray(plan, np.float64)
+        try:
+            plan = np.asarray(plan, np.float64)[None] if single else np.asarray(plan, np.float64)
+        except (TypeError, ValueError) as error:
+            rule = f"needs a regular table of numbers (K, {PLAN_STEPS}, 3)"
+            raise DataError(f"{error}; {rule}", frame=world.scene_token, field="poses") from error
         if plan.ndim != 3 or plan.shape[1:] != (PLAN_STEPS, 3):
             rule = f"needs (K, {PLAN_STEPS}, 3): {PLAN_STEPS} poses x_m, y_m, yaw_rad, 0.5 s apart, without now"
             raise DataError(f"poses have shape {plan.shape}; {rule}", frame=world.scene_token, field="poses")

@@ -29,9 +29,10 @@ def frames(engine: Engine, partition: str) -> Output:
 
     rows: list[dict[str, Any]] = []
     refused: list[DataError] = []
+    names = {log["log_name"] for log in engine.listing}
     for log in engine.listing:
         if f"{log['split']}-{log['shard']:02d}" == partition:
-            found, faults = read_frames(log)
+            found, faults = without_copies(log, *read_frames(log), names)
             refused += faults
             for slots in found:
                 rows += [row_from_frame(f, i, log["sensor_root"]) for i, f in enumerate(slots) if f is not None]
@@ -57,9 +58,22 @@ def read_frames(log: dict[str, Any]) -> tuple[list[list[Frame | None]], list[Dat
         return [], list(errors.faults)
 
 
+def without_copies(
+    log: dict[str, Any], logs: list[list[Frame | None]], faults: list[DataError], names: set[str]
+) -> tuple[list[list[Frame | None]], list[DataError]]:
+    """Refuse a log file that holds another file's log: twice the same scenes, perhaps once in train and once in test."""
+    inside = {frame.log_name for slots in logs for frame in slots if frame is not None}
+    if log["format"] != "navsim" or not (others := inside & names - {log["log_name"]}):
+        return logs, faults
+    rule = f"holds log {min(others)!r}, which has a file of its own; remove this copy"
+    return [], [*faults, DataError(rule, file=log["path"], field="log_name")]
+
+
 def fault_row(fault: DataError) -> dict[str, str]:
     """A row of `quarantine` without the columns the engine adds."""
-    return {"file": Path(fault.file).name, "frame": fault.frame, "field": fault.field, "reason": fault.reason}
+    path = Path(fault.file)
+    file = "/".join(path.parts[-2:]) if path.suffix == ".csv" else path.name  # every sequence has a poses.csv
+    return {"file": file, "frame": fault.frame, "field": fault.field, "reason": fault.reason}
 
 
 STAGES = (
