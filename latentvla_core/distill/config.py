@@ -45,7 +45,7 @@ class StudentConfig:
     """Scale of the matched states beside their direction."""
     label_prefix_fraction: float = 0.5
     """Part of each batch that is conditioned on labels; the rest on the teacher's own tokens."""
-    epochs: float = 12.0
+    epochs: float = 8.0
     max_steps: int = 300
     """Upper bound of optimiser steps whatever the epochs say; 0 = none."""
     batch_size: int = 32

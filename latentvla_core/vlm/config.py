@@ -96,7 +96,7 @@ class VlmConfig:
     learn_end_token: bool = True
     """Also train the end-of-turn token that follows the 12 actions."""
     gradient_checkpointing: bool = False
-    epochs: float = 12.0
+    epochs: float = 8.0
     max_steps: int = 400
     """Upper bound of optimiser steps whatever the epochs say; 0 = none."""
     batch_size: int = 32
