@@ -44,7 +44,7 @@ class LatentActionConfig:
     """Weight of the regression ego codes → ego motion in stage 2; 0 = faithful to the article."""
     mirror: bool = True
     """Exchange left and right in half of the training samples: pictures, trajectories and states alike."""
-    steps: int = 180
+    steps: int = 150
     """Optimiser steps of each stage."""
     batch_size: int = 32
     """Frame pairs per step."""

@@ -28,9 +28,9 @@ from latentvla_core.types import Array, SceneRecord
 class PlannerTrainConfig:
     """One training of one planner; one schema for every recipe. Defaults are `mini`."""
 
-    steps: int = 100
+    steps: int = 80
     """Optimiser steps of a host from scratch."""
-    fine_tune_steps: int = 40
+    fine_tune_steps: int = 30
     """Optimiser steps from a host checkpoint: the fused planner, and the control without VLM."""
     batch_size: int = 16
     """Scenes per backward pass."""
