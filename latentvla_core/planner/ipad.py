@@ -98,7 +98,9 @@ class IpadConfig:
     @property
     def padded_wh(self) -> tuple[int, int]:
         """(width, height) of a picture after padding."""
-        width, height = (-(-side // self.stride) * self.stride for side in (self.camera_width_px, self.camera_height_px))
+        width, height = (
+            -(-side // self.stride) * self.stride for side in (self.camera_width_px, self.camera_height_px)
+        )
         return width, height
 
     @classmethod
