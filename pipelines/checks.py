@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,21 @@ def _same(stored: Any, declared: Any) -> bool:
     if pa.types.is_list(stored) and pa.types.is_list(declared):
         return stored.value_type == declared.value_type  # the item's name differs, which means nothing
     return stored == declared
+
+
+def complete(lake: Lake) -> Verdict:
+    """Was every expected scene scored? One fault per split and planner with a hole, with the reasons."""
+    rows = lake.rows("pdm_summary")
+    holes = [row for row in rows if row["num_scored"] < row["num_expected"]]
+    faults = [
+        f"{row['split']}/{row['trajectory_id']}: scored {row['num_scored']} of {row['num_expected']} ({row['reasons']})"
+        for row in holes
+    ]
+    return Verdict(len(rows), faults)
+
+
+# Checks beside the schema's, by asset: name → function of the lake. They report and do not block.
+EXTRA: dict[str, dict[str, Callable[[Lake], Verdict]]] = {"pdm_summary": {"pdm_summary_complete": complete}}
 
 
 def _partition_faults(lake: Lake, spec: TableSpec, stage: Stage, key: str, outcome: Outcome) -> tuple[int, list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from latentvla_core.tables import TABLES, Column
-from pipelines.checks import verify
+from pipelines.checks import EXTRA, Verdict, verify
 from pipelines.engine import Engine, Outcome
 from pipelines.lineage import UNPARTITIONED, Stage
 from pipelines.resources import LatentVLAResource
@@ -24,7 +24,7 @@ def partitions_of(settings: Settings) -> dg.StaticPartitionsDefinition:
 
 def asset_of(stage: Stage, settings: Settings, stages: Mapping[str, Stage]) -> dg.AssetsDefinition:
     """The Dagster asset of one stage, with its blocking schema check."""
-    spec = TABLES[stage.table]
+    extra = EXTRA.get(stage.name, {})
 
     @dg.asset(
         name=stage.name,
@@ -35,7 +35,10 @@ def asset_of(stage: Stage, settings: Settings, stages: Mapping[str, Stage]) -> d
         kinds={"python", *stage.kinds},
         partitions_def=partitions_of(settings) if stage.partitioned else None,
         backfill_policy=dg.BackfillPolicy.single_run() if stage.partitioned else None,
-        check_specs=[dg.AssetCheckSpec(check_name(stage), asset=stage.name, blocking=True, description=_CHECK)],
+        check_specs=[
+            dg.AssetCheckSpec(check_name(stage), asset=stage.name, blocking=True, description=_CHECK),
+            *(dg.AssetCheckSpec(name, asset=stage.name, description=f.__doc__) for name, f in extra.items()),
+        ],
         metadata=_definition_metadata(stage, settings),
         tags={"latentvla/kind": stage.kind},
         pool="gpu" if stage.heavy else None,
@@ -57,14 +60,16 @@ def asset_of(stage: Stage, settings: Settings, stages: Mapping[str, Stage]) -> d
             metadata=run_metadata(engine, stage, outcomes),
             data_version=dg.DataVersion(_version_of(outcomes)),
             check_results=[
-                dg.AssetCheckResult(
-                    passed=not checked.faults, check_name=check_name(stage), metadata=checked.metadata()
-                )
+                _result(check_name(stage), checked),
+                *(_result(name, check(engine.lake)) for name, check in extra.items()),
             ],
         )
 
-    assert spec.name == stage.table
     return body
+
+
+def _result(name: str, verdict: Verdict) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=not verdict.faults, check_name=name, metadata=verdict.metadata())
 
 
 _CHECK = "Schema as declared in tables.py, unique keys, rows as counted when written, every row with its provenance."

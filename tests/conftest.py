@@ -15,8 +15,8 @@ for variable in ("LATENTVLA_LAKE", "LATENTVLA_SOURCES", "LATENTVLA_RECIPE", "LAT
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A test that forgets to say where it works still works in its own folder."""
-    monkeypatch.setenv("LATENTVLA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    (tmp_path / "dagster").mkdir()
+def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A test that forgets to say where it works still works in a folder of its own (and not in its tmp_path)."""
+    folder: Path = tmp_path_factory.mktemp("surroundings")
+    monkeypatch.setenv("LATENTVLA_HOME", str(folder / "home"))
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))

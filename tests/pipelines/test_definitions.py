@@ -46,11 +46,27 @@ def test_jobs_schedule_and_sensor_are_there_and_off(tmp_path: Path):
     assert repository.get_sensor_def("new_logs").default_status == dg.DefaultSensorStatus.STOPPED
 
 
-def test_every_check_blocks(tmp_path: Path):
+def test_every_asset_has_a_blocking_schema_check(tmp_path: Path):
     graph = build(settings(tmp_path)).resolve_asset_graph()
     for key in graph.get_all_asset_keys():
-        assert graph.get(key).check_keys, f"{key} has no check"
-    assert all(graph.get_check_spec(key).blocking for key in graph.asset_check_keys)
+        blocking = [check.name for check in graph.get(key).check_keys if graph.get_check_spec(check).blocking]
+        assert blocking == [f"{key.to_user_string()}_schema"]
+
+
+def test_a_hole_in_a_split_fails_a_check(tmp_path: Path):
+    from latentvla_core.store import Lake
+    from latentvla_core.tables import TABLES
+    from pipelines.checks import complete
+
+    def row(name: str, scored: int) -> dict[str, object]:
+        values = {c.name: {"string": "", "float64": 0.5}.get(c.dtype, 4) for c in TABLES["pdm_summary"].columns}
+        return values | {"split": "test", "trajectory_id": name, "num_scored": scored, "reasons": "1 × no plan"}
+
+    lake = Lake(str(tmp_path))
+    lake.replace("pdm_summary", [row("whole", 4)], {})
+    assert complete(lake).faults == []
+    lake.replace("pdm_summary", [row("whole", 4), row("holed", 3)], {})
+    assert complete(lake).faults == ["test/holed: scored 3 of 4 (1 × no plan)"]
 
 
 def test_one_night_asks_for_every_partition(tmp_path: Path):
