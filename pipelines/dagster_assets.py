@@ -22,8 +22,14 @@ def partitions_of(settings: Settings) -> dg.StaticPartitionsDefinition:
     return dg.StaticPartitionsDefinition(list(settings.partitions))
 
 
-def asset_of(stage: Stage, settings: Settings, stages: Mapping[str, Stage]) -> dg.AssetsDefinition:
-    """The Dagster asset of one stage, with its blocking schema check."""
+def asset_of(
+    stage: Stage, settings: Settings, stages: Mapping[str, Stage], *, pooled: bool = True
+) -> dg.AssetsDefinition:
+    """The Dagster asset of one stage, with its blocking schema check.
+
+    `pooled` false leaves the gpu pool out: a killed process keeps its place in a pool until a daemon frees it, and a
+    run without a daemon would wait for it for ever.
+    """
     extra = EXTRA.get(stage.name, {})
 
     @dg.asset(
@@ -41,7 +47,7 @@ def asset_of(stage: Stage, settings: Settings, stages: Mapping[str, Stage]) -> d
         ],
         metadata=_definition_metadata(stage, settings),
         tags={"latentvla/kind": stage.kind},
-        pool="gpu" if stage.heavy else None,
+        pool="gpu" if stage.heavy and pooled else None,
         config_schema={
             "force": dg.Field(bool, default_value=False, description="Do the work even if nothing changed.")
         },

@@ -16,9 +16,9 @@ from pipelines.settings import Settings  # noqa: E402
 from pipelines.stages import STAGES  # noqa: E402
 
 
-def build(settings: Settings) -> dg.Definitions:
+def build(settings: Settings, *, pooled: bool = True) -> dg.Definitions:
     """All assets, checks, jobs, the schedule and the sensor of one deployment."""
-    assets = [asset_of(stage, settings, STAGES) for stage in STAGES.values()]
+    assets = [asset_of(stage, settings, STAGES, pooled=pooled) for stage in STAGES.values()]
     jobs = jobs_of(settings)
     return dg.Definitions(
         assets=assets,

@@ -75,7 +75,7 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
     if settings != Settings.from_env():
         raise SetupError("the settings differ from the environment's, which assets read; export the variables instead")
     settings.prepare_dagster_home()
-    resolved = build(settings).resolve_job_def(job)
+    resolved = build(settings, pooled=False).resolve_job_def(job)
     with dg.DagsterInstance.get() as instance:
         result = resolved.execute_in_process(
             instance=instance,
