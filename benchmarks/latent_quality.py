@@ -1,6 +1,6 @@
 """Do latent actions mean ego motion? Writes an embedded world, trains both stages per seed, prints the quality table.
 
-    python benchmarks/latent_quality.py --out /tmp/latent-quality --seeds 0 1 2 --steps 2000
+    python benchmarks/latent_quality.py --out DIR --seeds 0 1 2 --steps 2000
 
 Training uses the world's training logs, the numbers come from its test logs,
 the probes being fitted on the training logs. Every argument but --out, --seeds, --logs,

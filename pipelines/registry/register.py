@@ -74,7 +74,7 @@ def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any],
     import mlflow
     import pandas as pd
 
-    kind = kind_of(stage.name)
+    kind = kind_of(stage)
     example = pd.DataFrame({"scene": [scene_json(example_record(engine))]})
     artifacts = {"model": str(folder), **summary["parts"]}
     tags = lineage_tags(engine, stage, folder.name, inputs)
@@ -129,9 +129,9 @@ def lineage_tags(engine: Engine, stage: Stage, made_by: str, inputs: Mapping[str
             "code_version": stage.code_version, "lake": engine.settings.lake, **versions}  # fmt: skip
 
 
-def kind_of(name: str) -> str:
+def kind_of(stage: Stage) -> str:
     """What the registered model answers with: latent action codes, or a plan."""
-    return "codes" if name in ("latent_action_model", "vlm", "student") else PLANS
+    return PLANS if stage.family == "planner" else "codes"
 
 
 def signature(kind: str) -> Any:
