@@ -182,7 +182,7 @@ def _type_name(column: Column) -> str:
 def page(specs: Mapping[str, TableSpec]) -> str:
     """docs/tables.md."""
     head = (
-        "# Tables\n\nGenerated from `latentvla_core/tables.py`. Arrays are stored as flat lists; the type column gives"
+        "# Tables\n\nGenerated from `latentvla_core/tables/`. Arrays are stored as flat lists; the type column gives"
         " their shape.\n\n"
     )
     return head + "\n".join(markdown(spec) for spec in specs.values())

@@ -1,0 +1,35 @@
+"""THE place for the lake's schemas: every table's columns, units, docs, key, partitioning and schema version.
+
+Storage (`store.py`), blocking checks (`pipelines/checks.py`) and `docs/tables.md` all derive from `TABLES`.
+A change of columns or meaning raises `TableSpec.version` and is named under *Data* in the changelog.
+`python -m latentvla_core.tables > docs/tables.md` writes the page.
+"""
+
+from __future__ import annotations
+
+from latentvla_core.schema import Column, TableSpec, to_arrow, to_rows
+from latentvla_core.tables import actions, drives, records, scores
+from latentvla_core.tables.columns import NUM_TOKENS
+
+__all__ = ["NUM_TOKENS", "TABLES", "Column", "TableSpec", "to_arrow", "to_rows"]
+
+TABLES: dict[str, TableSpec] = {
+    spec.name: spec
+    for spec in (
+        drives.LOGS,
+        drives.FRAMES,
+        drives.SCENES,
+        scores.SCENE_WORLDS,
+        actions.LATENT_ACTIONS,
+        actions.VLM_SAMPLES,
+        actions.VLM_FEATURES,
+        actions.STUDENT_FEATURES,
+        scores.TRAJECTORIES,
+        scores.PDM_SCORES,
+        scores.PDM_SUMMARY,
+        records.MODELS,
+        records.RELEASES,
+        records.QUARANTINE,
+        records.MATERIALISATIONS,
+    )
+}
