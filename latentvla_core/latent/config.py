@@ -38,8 +38,11 @@ class LatentActionConfig:
     """Stage 2: part of the samples whose environment codes are zeroed, so that the ego codes carry more."""
     independence_weight: float = 0.5
     """Stage 1: weight of the squared correlation between environment codes and ego motion. 0 = faithful."""
-    env_source: Literal["stage1_frozen", "reencode"] = "stage1_frozen"
-    """Where stage 2's environment codes come from: the frozen stage-1 encoder, or its own encoder (UniVLA's code)."""
+    conditioning: Literal["added", "token", "none"] = "added"
+    """How stage 1 is told the trajectory: tokens that are also added to every decoder token, tokens only, not at all."""
+    env_source: Literal["stage1_frozen", "reencode", "none"] = "stage1_frozen"
+    """Where stage 2's environment codes come from: the frozen stage-1 encoder, or its own encoder (UniVLA's code).
+    none: there are no such codes and there is no stage 1 (LAPO)."""
     action_weight: float = 1.0
     """Weight of the regression ego codes → ego motion in stage 2; 0 = faithful to the article."""
     mirror: bool = True
@@ -70,6 +73,13 @@ class LatentActionConfig:
             raise ValueError(f"dropouts {self.code_dropout}, {self.environment_dropout}; need 0 <= p < 1")
         if self.gap_frames < 1:
             raise ValueError(f"gap_frames is {self.gap_frames}; a transition needs at least 1 frame of 0.5 s")
+        if self.env_source != "none" and self.environment.kind == "continuous":
+            raise ValueError("environment.kind is 'continuous'; only ego codes may be, as a comparator: use 'ema'")
+
+    @property
+    def environment_positions(self) -> int:
+        """Environment codes per transition that there really are: 0 in a single stage."""
+        return 0 if self.env_source == "none" else self.environment_codes
 
     @property
     def num_tokens(self) -> int:

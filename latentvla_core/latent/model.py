@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.dynamics import ConditionEncoder, ForwardModel, InverseModel
 from latentvla_core.latent.features import Features, build_features
@@ -63,26 +64,37 @@ class Scales(nn.Module):
 
 
 class EnvironmentStage(nn.Module):
-    """Stage 1: codes of what the trajectory does not explain."""
+    """Stage 1: codes of what the trajectory does not explain. In a single-stage model it holds the scales only."""
 
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
         features, code = config.features, config.environment
         sizes: dict[str, Any] = {"feature_dim": features.dim, "grid_hw": features.grid_hw}
-        width, count = config.dynamics.width, config.environment_codes
+        width, count = config.dynamics.width, config.environment_positions
+        self.positions = count
         self.scales = Scales(config.gap_frames)
-        self.condition = ConditionEncoder(width, waypoint_dim=WAYPOINT_DIM, state_dim=STATE_DIM)
+        self.condition = None
+        if count == 0:
+            self.quantizer = build_quantizer(code, 0)
+            return
+        if config.conditioning != "none":
+            self.condition = ConditionEncoder(width, waypoint_dim=WAYPOINT_DIM, state_dim=STATE_DIM)
         self.inverse = InverseModel(config.dynamics, groups=[(count, code.dim)], **sizes)
         self.quantizer = build_quantizer(code, count)
-        self.decoder = ForwardModel(config.dynamics, codes=count, code_dim=code.dim, conditioned=True, **sizes)
+        added = config.conditioning == "added"
+        self.decoder = ForwardModel(config.dynamics, codes=count, code_dim=code.dim, conditioned=added, **sizes)
 
-    def embed_condition(self, waypoints: Tensor, states: Tensor) -> Tensor:
-        """(B, S, 3) poses from the first frame, (B, 3) ego state → (B, S + 1, W)."""
+    def embed_condition(self, waypoints: Tensor, states: Tensor) -> Tensor | None:
+        """(B, S, 3) poses from the first frame, (B, 3) ego state → (B, S + 1, W), or None where it is not told."""
+        if self.condition is None:
+            return None
         return self.condition(self.scales.waypoints(waypoints), self.scales.state(states))
 
     @torch.no_grad()
     def codes(self, x: Tensor, waypoints: Tensor, states: Tensor) -> Tensor:
-        """Features (B, 2, P, D) → (B, N_env) int64."""
+        """Features (B, 2, P, D) → (B, N_env) int64; N_env is 0 in a single-stage model."""
+        if self.positions == 0:
+            return torch.zeros((len(x), 0), dtype=torch.int64, device=x.device)
         (z,) = self.inverse(x, self.embed_condition(waypoints, states))
         return self.quantizer.nearest(z[:, -1])
 
@@ -93,7 +105,7 @@ class EgoStage(nn.Module):
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
         features, code, environment = config.features, config.ego, config.environment
-        counts = (config.codes_per_transition, config.environment_codes)
+        counts = (config.codes_per_transition, config.environment_positions)
         groups = [(counts[0], code.dim), (counts[1], environment.dim)]
         sizes: dict[str, Any] = {"feature_dim": features.dim, "grid_hw": features.grid_hw}
         used = groups if config.env_source == "reencode" else groups[:1]
@@ -133,11 +145,16 @@ class LatentActionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.environment.inverse.queries.device
+        return self.ego.inverse.queries.device
 
     @torch.no_grad()
     def codes(self, pictures: Tensor) -> Tensor:
-        """(B, 2, H, W, 3) uint8 front pictures, one gap apart → (B, N) ego codes. Needs no trajectory."""
+        """(B, 2, H, W, 3) uint8 front pictures, one gap apart → (B, N) ego codes. Needs no trajectory.
+
+        Raises SetupError for a continuous model, which has no codes to give.
+        """
+        if self.config.ego.kind == "continuous":
+            raise SetupError("a model with ego.kind 'continuous' has no codes to label with; train one with 'ema'")
         z = self.ego.encode(self.features(pictures.to(self.device)))[0]
         return self.ego.quantizer.nearest(z)
 

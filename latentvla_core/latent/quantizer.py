@@ -18,8 +18,9 @@ from torch import Tensor, nn
 class QuantizerConfig:
     """One codebook, shared by the N positions of a transition."""
 
-    kind: Literal["ema", "fsq", "gradient"] = "ema"
-    """ema: codes follow their encoder outputs; fsq: fixed grid; gradient: codes are parameters (UniVLA)."""
+    kind: Literal["ema", "fsq", "gradient", "continuous"] = "ema"
+    """ema: codes follow their encoder outputs; fsq: fixed grid; gradient: codes are parameters (UniVLA);
+    continuous: no bottleneck but the width (LAPO's ablation): probes can read it, labels cannot be made of it."""
     codebook_size: int = 16
     """K; also the number of words the VLM learns."""
     code_dim: int = 16
@@ -252,9 +253,35 @@ class FiniteScalarQuantizer(Quantizer):
         return (digits * self.radix).sum(-1)
 
 
+class Continuous(Quantizer):
+    """No codes: the encoder output is its own "code", (B, N, d) float instead of (B, N) int64. A comparator only."""
+
+    def __init__(self, config: QuantizerConfig, positions: int) -> None:
+        super().__init__(config, positions)
+        self.register_buffer("codebook", torch.zeros(0, config.code_dim), persistent=False)
+
+    def forward(self, z: Tensor) -> Quantized:
+        z = self._prepare(z, training=self.training)
+        return Quantized(z, z.detach(), z.new_zeros(()), z)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return codes
+
+    def learn(self, made: Quantized) -> int:
+        return 0
+
+    def _choose(self, z: Tensor) -> Tensor:
+        return z
+
+
 def build_quantizer(config: QuantizerConfig, positions: int) -> Quantizer:
     """The quantiser of a config's kind, for `positions` codes per transition."""
-    kinds = {"ema": EmaQuantizer, "gradient": GradientQuantizer, "fsq": FiniteScalarQuantizer}
+    kinds = {
+        "ema": EmaQuantizer,
+        "gradient": GradientQuantizer,
+        "fsq": FiniteScalarQuantizer,
+        "continuous": Continuous,
+    }
     return kinds[config.kind](config, positions)
 
 

@@ -56,6 +56,8 @@ def train_environment(
 ) -> None:
     """Stage 1, in place."""
     model.environment.scales.measure(torch.from_numpy(pairs.waypoints), torch.from_numpy(pairs.states))
+    if model.config.env_source == "none":
+        return
     fit(
         model.environment,
         num_samples=len(pairs),
@@ -81,7 +83,7 @@ def train_ego(
     if model.config.env_source == "reencode":
         start_from_environment(model)
     before = state_hash(model.environment)
-    given = environment_codes(model, pairs) if model.config.env_source == "stage1_frozen" else None
+    given = None if model.config.env_source == "reencode" else environment_codes(model, pairs)
     fit(
         model.ego,
         num_samples=len(pairs),
@@ -164,7 +166,9 @@ def environment_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 
     Made once: stage 2 sees every transition many times, and the encoder that makes them does not change.
     """
     sides = [False, True] if model.config.mirror else [False]
-    codes = np.zeros((2, len(pairs), model.config.environment_codes), np.int64)
+    codes = np.zeros((2, len(pairs), model.config.environment_positions), np.int64)
+    if codes.size == 0:
+        return codes
     for side, flip in enumerate(sides):
         for start in range(0, len(pairs), batch_size):
             index = np.arange(start, min(start + batch_size, len(pairs)))

@@ -1,0 +1,103 @@
+"""Named variants of the latent action model: what the ablations of docs/latent-actions.md compare, each changing one idea.
+
+A preset is a change to a configuration of any size: `preset("faithful", LatentActionConfig.paper())`. Those marked as a
+bundle restate somebody else's method and change several things at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from latentvla_core.errors import SetupError
+from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.latent.physical import PhysicalConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One named variant."""
+
+    isolates: str
+    """The question it answers, in one line."""
+    change: Callable[[LatentActionConfig], LatentActionConfig]
+    """What it does to a configuration."""
+
+
+def _set(**changes: Any) -> Callable[[LatentActionConfig], LatentActionConfig]:
+    """Fields of the config, or of one of its parts given as a dict."""
+
+    def change(config: LatentActionConfig) -> LatentActionConfig:
+        found = {n: replace(getattr(config, n), **v) if isinstance(v, dict) else v for n, v in changes.items()}
+        return replace(config, **found)
+
+    return change
+
+
+FAITHFUL: dict[str, Any] = {"action_weight": 0.0, "independence_weight": 0.0}
+"""The article has neither term."""
+LAPO: dict[str, Any] = {
+    **FAITHFUL,
+    "env_source": "none",
+    "conditioning": "none",
+    "mirror": False,
+    "codes_per_transition": 8,
+}
+"""LAPO: no environment branch, no trajectory, 8 codes of 64 entries, commitment 0.05 [code of LAPO]."""
+
+PRESETS: dict[str, Preset] = {
+    "default": Preset("ours: two stages, trajectory added, action term, independence", _set()),
+    "faithful": Preset("do our two additions to the article matter? action term and independence off", _set(**FAITHFUL)),
+    "no_action_term": Preset("does regressing the motion from the ego codes matter?", _set(action_weight=0.0)),
+    "no_independence": Preset("does keeping motion out of the environment codes matter?", _set(independence_weight=0.0)),
+    "no_code_dropout": Preset("must stage 1 be forced to use the trajectory?", _set(code_dropout=0.0)),
+    "no_mirror": Preset("do mirrored drives help?", _set(mirror=False)),
+    "single_stage": Preset("does the environment branch matter? no stage 1, action term kept", _set(env_source="none")),
+    "reencode": Preset("environment codes of stage 2's own encoder instead of the frozen stage 1", _set(env_source="reencode")),
+    "conditioning_token": Preset("is the trajectory ignored unless it is added?", _set(conditioning="token")),
+    "conditioning_none": Preset("what does stage 1 learn without the trajectory?", _set(conditioning="none")),
+    "gap_0.5s": Preset("half the frame gap", _set(gap_frames=1)),
+    "gap_2s": Preset("twice the frame gap", _set(gap_frames=4)),
+    **{
+        f"codebook_{size}": Preset(f"{size} ego codes instead of 16", _set(ego={"codebook_size": size}))
+        for size in (4, 8, 32, 64, 256)
+    },
+    "fsq": Preset(
+        "a fixed grid that cannot collapse, for both codebooks",
+        _set(ego={"kind": "fsq"}, environment={"kind": "fsq"}),
+    ),
+    "gradient": Preset(
+        "codes moved by the optimiser instead of EMA, for both codebooks",
+        _set(ego={"kind": "gradient"}, environment={"kind": "gradient"}),
+    ),
+    "univla": Preset(
+        "bundle: UniVLA's code as it is, its traps mended: gradient codes, re-encoding, trajectory as tokens, no extra terms",
+        _set(
+            **FAITHFUL,
+            env_source="reencode",
+            conditioning="token",
+            code_dropout=0.0,
+            mirror=False,
+            ego={"kind": "gradient", "standardise": False},
+            environment={"kind": "gradient", "standardise": False},
+        ),
+    ),
+    "lapo_vq": Preset(
+        "bundle: LAPO, 8 codes of 64 entries, nothing but reconstruction",
+        _set(**LAPO, ego={"codebook_size": 64, "commitment": 0.05, "standardise": False}),
+    ),
+    "lapo_continuous": Preset(
+        "bundle: LAPO without the bottleneck: a vector of 8 × 16, the most a probe could find",
+        _set(**LAPO, ego={"kind": "continuous"}),
+    ),
+}  # fmt: skip
+PHYSICAL: dict[str, PhysicalConfig] = {"physical_2048": PhysicalConfig()}
+"""Comparators cut out of the trajectories, with nothing to train (latent/physical.py)."""
+
+
+def preset(name: str, config: LatentActionConfig | None = None) -> LatentActionConfig:
+    """The configuration (default: `mini`) changed as the preset says. Raises SetupError that lists the names."""
+    if name not in PRESETS:
+        raise SetupError(f"preset {name!r} is unknown; use one of {', '.join(PRESETS)}")
+    return PRESETS[name].change(config or LatentActionConfig.mini())

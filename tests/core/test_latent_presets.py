@@ -1,0 +1,144 @@
+"""Every named variant builds, trains, is saved and read back; single stage, conditioning and continuous codes do what they say."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from latent_little_world import little_records
+
+from latentvla_core.errors import SetupError
+from latentvla_core.latent import train as training
+from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.latent.model import LatentActionModel, load, save, state_hash
+from latentvla_core.latent.pairs import collect_pairs
+from latentvla_core.latent.presets import PRESETS, preset
+from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer
+from latentvla_core.training.images import ImageCache
+from latentvla_core.training.sinks import ListSink
+
+torch.set_num_threads(1)
+BUNDLES = {"faithful", "univla", "lapo_vq", "lapo_continuous"}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return little_records(tmp_path_factory.mktemp("presets"), logs=2, frames=16)
+
+
+@pytest.fixture(scope="module")
+def cache():
+    return ImageCache(LatentActionConfig.debug().features.image_size_wh)
+
+
+def flat(config):
+    parts = {}
+    for name, value in asdict(config).items():
+        parts.update({f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value})
+    return parts
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_trains_and_comes_back_from_disk_unchanged(name, records, cache, tmp_path):
+    config = preset(name, LatentActionConfig.debug())
+    model = training.train_latent_action_model(records, config, cache=cache)
+    again = load(save(model, tmp_path))
+    assert again.config == config
+    assert state_hash(again) == state_hash(model)
+    pictures = torch.randint(0, 256, (3, 2, 16, 32, 3), dtype=torch.uint8)
+    seen = model.features(pictures)
+    z = model.ego.encode(seen)[0]
+    assert torch.equal(z, again.ego.encode(seen)[0])
+    assert z.shape == (3, config.codes_per_transition, config.ego.dim)
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - BUNDLES - {"default"}))
+def test_a_preset_changes_one_idea_and_keeps_the_size(name):
+    for size in (LatentActionConfig.debug(), LatentActionConfig.paper()):
+        before, after = flat(size), flat(preset(name, size))
+        changed = {key.split(".")[-1] for key in before if before[key] != after[key]}
+        assert len(changed) == 1, changed
+
+
+def test_the_default_is_the_default_and_an_unknown_name_lists_the_known():
+    assert preset("default") == LatentActionConfig.mini()
+    with pytest.raises(SetupError, match="faithful.*univla.*lapo_vq"):
+        preset("faithfull")
+
+
+def losses(name, records, cache, stage, scale, **changes):
+    """Loss of one stage at fresh weights with the trajectory scaled; the batch and all draws are the same."""
+    config = replace(preset(name, LatentActionConfig.debug()), **changes)
+    torch.manual_seed(1)
+    model = LatentActionModel(config)
+    for part in (model.ego, *([model.environment] if config.environment_positions else [])):
+        torch.nn.init.normal_(part.decoder.out.weight, std=0.1)  # else it is the copy baseline, whatever it sees
+    model.eval()
+    pairs = collect_pairs(records, config.gap_frames, cache)
+    given = training.environment_codes(model, pairs)
+    batch = training._collate(pairs, config, given)(np.arange(6), np.random.default_rng(0))
+    batch |= {"waypoints": batch["waypoints"] * scale, "states": batch["states"] * scale}
+    torch.manual_seed(0)
+    return getattr(training, f"{stage}_loss")(model, batch)[0].item()
+
+
+@pytest.mark.parametrize(("conditioning", "told"), [("added", True), ("token", True), ("none", False)])
+def test_stage_one_is_told_the_trajectory_only_where_the_config_says_so(records, cache, conditioning, told):
+    changes = {"conditioning": conditioning, "independence_weight": 0.0}
+    found = [losses("default", records, cache, "environment", scale, **changes) for scale in (1.0, 3.0)]
+    assert (found[0] != found[1]) == told
+
+
+def test_conditioning_by_tokens_alone_adds_nothing_to_the_decoder():
+    models = {c: LatentActionModel(LatentActionConfig.debug(conditioning=c)) for c in ("added", "token", "none")}
+    assert models["added"].environment.decoder.add_condition is not None
+    assert models["token"].environment.decoder.add_condition is None
+    assert models["token"].environment.condition is not None
+    assert models["none"].environment.condition is None
+
+
+@pytest.mark.parametrize("name", ["lapo_vq", "lapo_continuous"])
+def test_lapo_never_sees_a_trajectory_nor_trains_a_first_stage(records, cache, name):
+    assert losses(name, records, cache, "ego", 1.0) == losses(name, records, cache, "ego", 3.0)
+    sink = ListSink()
+    config = preset(name, LatentActionConfig.debug())
+    model = training.train_latent_action_model(records, config, cache=cache, sink=sink)
+    assert all("stage2/loss" in row for _, row in sink.rows)
+    assert not list(model.environment.parameters())
+
+
+def test_a_single_stage_knows_the_motion_by_its_action_term_only(records, cache):
+    assert losses("single_stage", records, cache, "ego", 1.0) != losses("single_stage", records, cache, "ego", 3.0)
+    without = [losses("single_stage", records, cache, "ego", s, action_weight=0.0) for s in (1.0, 3.0)]
+    assert without[0] == without[1]
+
+
+def test_faithful_has_neither_term_and_trains_no_motion_head(records, cache):
+    config = preset("faithful", LatentActionConfig.debug())
+    sink = ListSink()
+    torch.manual_seed(config.seed)
+    fresh = LatentActionModel(config).ego.motion.state_dict()
+    model = training.train_latent_action_model(records, config, cache=cache, sink=sink)
+    assert not any(key.endswith(("/action", "/leak")) for _, row in sink.rows for key in row)
+    assert torch.equal(model.ego.motion[2].bias, fresh["2.bias"])
+
+
+def test_continuous_codes_are_the_encoder_outputs_and_make_no_labels():
+    q = build_quantizer(QuantizerConfig(kind="continuous", code_dim=4, standardise=False), 3).train()
+    z = torch.randn(8, 3, 4, requires_grad=True)
+    made = q(z)
+    assert torch.equal(made.values, z)
+    assert torch.equal(q.lookup(q.nearest(z)), z)
+    assert float(made.loss) == 0
+    (made.values * torch.arange(4.0)).sum().backward()
+    torch.testing.assert_close(z.grad, torch.arange(4.0).expand(8, 3, 4))
+    model = LatentActionModel(preset("lapo_continuous", LatentActionConfig.debug()))
+    with pytest.raises(SetupError, match="no codes to label with"):
+        model.codes(torch.zeros((1, 2, 16, 32, 3), dtype=torch.uint8))
+
+
+def test_environment_codes_must_be_codes():
+    with pytest.raises(ValueError, match=r"environment\.kind is 'continuous'"):
+        LatentActionConfig(environment=QuantizerConfig(kind="continuous"))
