@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
+from latentvla_core.pdms.metrics import METRIC_VERSIONS, Metric
 
 if TYPE_CHECKING:
     from latentvla_core.data.filters import SceneFilter
@@ -53,10 +54,17 @@ class Recipe:
     student: StudentConfig
     ego_status: EgoStatusConfig
     planner: PlannerRecipe
+    metrics: tuple[Metric, ...] = ("pdms", "epdms")
+    """What plans are scored by; the first one decides about promotions and which scenes are worst."""
     label_batch: int = 128
     """Scenes per batch when labelling; changes speed, not results."""
     feature_batch: int = 64
     """Scenes per batch when VLM or student predict; changes speed, not results."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.metrics if name not in METRIC_VERSIONS]
+        if unknown or not self.metrics:
+            raise ValueError(f"metrics is {self.metrics}; needs at least one of {', '.join(METRIC_VERSIONS)}")
 
 
 def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:

@@ -28,7 +28,8 @@ from latentvla_core.data.layout import DataRoot
 from latentvla_core.data.maps import MapStore
 from latentvla_core.data.submissions import read_submission
 from latentvla_core.errors import DataError, LatentVLAError, SetupError
-from latentvla_core.pdms.score import METRIC_VERSIONS, SUB_SCORES, score_trajectories
+from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES
+from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.pdms.summary import Summary, summarize
 from latentvla_core.pdms.world import build
 from latentvla_core.types import PLAN_STEPS, Array

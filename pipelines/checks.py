@@ -64,11 +64,12 @@ def _same(stored: Any, declared: Any) -> bool:
 
 
 def complete(lake: Lake) -> Verdict:
-    """Was every expected scene scored? One fault per split and planner with a hole, with the reasons."""
+    """Was every expected scene scored? One fault per split, planner and metric with a hole, with the reasons."""
     rows = lake.rows("pdm_summary")
     holes = [row for row in rows if row["num_scored"] < row["num_expected"]]
     faults = [
-        f"{row['split']}/{row['trajectory_id']}: scored {row['num_scored']} of {row['num_expected']} ({row['reasons']})"
+        f"{row['split']}/{row['trajectory_id']}, {row['metric_version']}: "
+        f"scored {row['num_scored']} of {row['num_expected']} ({row['reasons']})"
         for row in holes
     ]
     return Verdict(len(rows), faults)

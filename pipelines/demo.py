@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from latentvla_core.errors import LatentVLAError, SetupError
+from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, short
+from latentvla_core.recipes import recipe_named
 from pipelines.engine import Engine
 from pipelines.lineage import stale_work
 from pipelines.settings import Settings
@@ -112,7 +114,8 @@ def finish(settings: Settings, seconds: float) -> None:
 
     lake = Lake(settings.lake)
     if lake.version("pdm_summary") >= 0:
-        write_table(lake.sql(SUMMARY), "table", None)
+        for metric in recipe_named(settings.recipe).metrics:
+            write_table(lake.sql(summary_sql(metric)), "table", None)
     refused = lake.read("quarantine", columns=["file"]).num_rows
     if refused:
         print(f'{refused} rows were refused; why: latentvla sql "select * from quarantine"')
@@ -121,10 +124,11 @@ def finish(settings: Settings, seconds: float) -> None:
     print(f"done in {seconds:.0f} s")
 
 
-SUMMARY = """
-select split, trajectory_id as planner, round(score, 4) as pdms, round(score_stderr, 4) as stderr,
-       round(no_at_fault_collisions, 3) as nc, round(drivable_area_compliance, 3) as dac,
-       round(time_to_collision_within_bound, 3) as ttc, round(comfort, 3) as comfort, round(ego_progress, 3) as ep,
+def summary_sql(metric: str) -> str:
+    """Query for the means of one metric, by planner."""
+    means = ", ".join(f"round({name}, 3) as {short(name).lower()}" for name in SUB_SCORES[metric])
+    return f"""
+select split, trajectory_id as planner, round(score, 4) as {metric}, round(score_stderr, 4) as stderr, {means},
        num_scored || ' of ' || num_expected as scored
-from pdm_summary where split <> 'train' order by split, score desc
+from pdm_summary where split <> 'train' and metric_version = '{METRIC_VERSIONS[metric]}' order by split, score desc
 """

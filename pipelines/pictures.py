@@ -9,10 +9,15 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
+from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES
 from latentvla_core.types import SceneRecord
+from pipelines.assets.planners import BASELINES
+from pipelines.assets.scores import world_from_row
 from pipelines.engine import Engine, Outcome
 from pipelines.lineage import Stage
+from pipelines.settings import TEST
 
+SHOWN_WORST = 3
 SHOWN_PLANS = ("human", "constant_velocity", "ipad", "ipad_latent", "ipad_student")
 
 
@@ -22,8 +27,9 @@ def pictures_of(engine: Engine, stage: Stage, outcomes: Mapping[str, Outcome]) -
     made = [key for key, outcome in outcomes.items() if not outcome.skipped and outcome.rows]
     if draw is None or not made:
         return {}
-    png = draw(engine, made)
-    return {"picture": as_markdown(png)} if png else {}
+    drawn = draw(engine, made)
+    pictures = [png for png in ([drawn] if isinstance(drawn, bytes) else drawn) if png]
+    return {f"picture{'' if k == 1 else f'_{k}'}": as_markdown(png) for k, png in enumerate(pictures, 1)}
 
 
 def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
@@ -76,38 +82,83 @@ def _worlds(engine: Engine, keys: list[str]) -> bytes:
     return draw_world(rows[len(rows) // 2], {}, {}) if rows else b""
 
 
-def _worst(engine: Engine, keys: list[str]) -> bytes:
-    """The scene of the shard in which the planners together do worst."""
-    place = _place(keys[-1])
-    scores = engine.lake.rows("pdm_scores", {**place, "valid": True})
-    if not scores:
+def _worst_of_shard(engine: Engine, keys: list[str]) -> list[bytes]:
+    return [png for png, _ in worst_plans(engine, _place(keys[-1]), 1)]
+
+
+def _worst_of_split(engine: Engine, keys: list[str]) -> list[bytes]:
+    """The held-out split's, or those of whatever split there is."""
+    splits = engine.lake.read("pdm_summary", columns=["split"])["split"].to_pylist()
+    split = TEST if TEST in splits else splits[-1]
+    return [png for png, _ in worst_plans(engine, {"split": split}, SHOWN_WORST)]
+
+
+def worst_plans(engine: Engine, place: Mapping[str, Any], count: int) -> list[tuple[bytes, str]]:
+    """(picture, "planner, scene") of the plans that score least by the recipe's first metric, each failing differently.
+
+    Plans of trained planners; of the baselines where there are no others.
+    """
+    metric = engine.recipe.metrics[0]
+    rows = engine.lake.rows("pdm_scores", {**place, "valid": True, "metric_version": METRIC_VERSIONS[metric]})
+    lost = [row for row in rows if row["score"] < 1.0]
+    planned = [row for row in lost if row["trajectory_id"] not in BASELINES] or lost
+    return [
+        (_failure(engine, row, metric), f"{row['trajectory_id']}, {row['scene_token']}")
+        for row in _least(planned, SUB_SCORES[metric], count)
+    ]
+
+
+def _least(rows: list[dict[str, Any]], names: tuple[str, ...], count: int) -> list[dict[str, Any]]:
+    """Rows with the least score, none with the failures or the scene of one before it, as far as there are such."""
+    order = sorted(
+        rows, key=lambda r: (r["score"], -sum(r[n] < 1 for n in names), r["scene_token"], r["trajectory_id"])
+    )
+    picked: list[dict[str, Any]] = []
+    seen: set[Any] = set()
+    for row in order:
+        failed = frozenset(name for name in names if row[name] < 1)
+        if failed not in seen and row["scene_token"] not in seen and len(picked) < count:
+            picked.append(row)
+            seen |= {failed, row["scene_token"]}
+    return picked
+
+
+def _failure(engine: Engine, row: Mapping[str, Any], metric: Any) -> bytes:
+    """Where and why one scored plan lost points."""
+    from latentvla_core.pdms.explain import explain
+    from latentvla_core.viz.failures import failure_view
+
+    name = row["trajectory_id"]
+
+    def found(token: str) -> tuple[Any, np.ndarray] | None:
+        worlds = engine.lake.rows("scene_worlds", {"split": row["split"], "scene_token": token, "valid": True})
+        plans = plans_of(engine, token, (name,))
+        return (world_from_row(worlds[0]), plans[name]) if worlds and plans else None
+
+    now = found(row["scene_token"])
+    if now is None:
         return b""
-    totals: dict[str, list[float]] = {}
-    for row in scores:
-        if row["trajectory_id"] in SHOWN_PLANS:
-            totals.setdefault(row["scene_token"], []).append(row["score"])
-    worst = min(totals, key=lambda token: (np.mean(totals[token]), token))
-    world = engine.lake.rows("scene_worlds", {**place, "scene_token": worst})[0]
-    return draw_world(world, plans_of(engine, worst), scores_of(scores, worst))
+    before = found(now[0].previous_token) if metric == "epdms" and now[0].previous_token else None
+    return failure_view(now[0], name, now[1], explain(*now, metric, before=before))
 
 
 def scores_of(rows: list[dict[str, Any]], scene_token: str) -> dict[str, dict[str, Any]]:
-    """Score rows of one scene by planner."""
+    """Score rows of one scene (and one metric) by planner."""
     return {row["trajectory_id"]: row for row in rows if row["scene_token"] == scene_token}
 
 
 def draw_world(row: dict[str, Any], plans: Mapping[str, np.ndarray], scores: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Bird's-eye view of a row of `scene_worlds`."""
     from latentvla_core.viz.birds_eye import birds_eye
-    from pipelines.assets.scores import world_from_row
 
     return birds_eye(world_from_row(row), plans, scores)
 
 
-PICTURES: dict[str, Callable[[Engine, list[str]], bytes]] = {
+PICTURES: dict[str, Callable[[Engine, list[str]], bytes | list[bytes]]] = {
     "scenes": _scene,
     "scene_worlds": _worlds,
     "latent_actions": _codes,
     "trajectories": _plans,
-    "pdm_scores": _worst,
+    "pdm_scores": _worst_of_shard,
+    "pdm_summary": _worst_of_split,
 }

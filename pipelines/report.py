@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from latentvla_core.pdms.metrics import METRIC_LABELS, METRIC_VERSIONS, SUB_SCORES, short
 from pipelines.engine import Engine
 from pipelines.lineage import git_commit
-from pipelines.pictures import SHOWN_PLANS, draw_world, plans_of, scores_of
+from pipelines.pictures import SHOWN_PLANS, SHOWN_WORST, draw_world, plans_of, scores_of, worst_plans
 from pipelines.settings import TEST, Settings
 
 STYLE = """
@@ -23,14 +24,6 @@ table{border-collapse:collapse;font-size:13px} td,th{padding:.25rem .6rem;text-a
 td:first-child,th:first-child{text-align:left} img{max-width:100%;border-radius:4px} figure{margin:1rem 0}
 figcaption{color:#666;font-size:12px} .pair{display:grid;grid-template-columns:3fr 2fr;gap:1rem;align-items:start}
 """
-COLUMNS = (
-    ("score", "PDMS"),
-    ("no_at_fault_collisions", "NC"),
-    ("drivable_area_compliance", "DAC"),
-    ("time_to_collision_within_bound", "TTC"),
-    ("comfort", "C"),
-    ("ego_progress", "EP"),
-)
 
 
 def write_report(settings: Settings) -> Path:
@@ -44,6 +37,7 @@ def write_report(settings: Settings) -> Path:
         _models(engine),
         _codes(engine),
         _scenes(engine),
+        _failures(engine),
         _quarantine(engine),
         _work(engine),
     ]
@@ -80,18 +74,27 @@ def _scores(engine: Engine) -> str:
     rows = sorted(engine.lake.rows("pdm_summary"), key=lambda r: (r["split"] != TEST, r["split"], -_low(r["score"])))
     if not rows:
         return "<h2>scores</h2><p>No scores yet.</p>"
+    note = "<p>A mean is shown only when every expected scene of the split was scored.</p>"
+    return "<h2>scores</h2>" + note + "".join(_scores_of(metric, rows) for metric in engine.recipe.metrics)
+
+
+def _scores_of(metric: str, rows: list[dict[str, Any]]) -> str:
+    """Table of one metric: a row per split and planner."""
+    version = METRIC_VERSIONS[metric]
     table = [
         (
             f"{r['split']} / {r['trajectory_id']}",
-            *(r[k] for k, _ in COLUMNS),
+            r["score"],
+            *(r[name] for name in SUB_SCORES[metric]),
             r["score_stderr"],
             f"{r['num_scored']} of {r['num_expected']}",
         )
         for r in rows
+        if r["metric_version"] == version
     ]
-    header = ("split / planner", *(short for _, short in COLUMNS), "± stderr", "scored")
-    note = "<p>PDM score v1.1. A mean is shown only when every expected scene of the split was scored.</p>"
-    return "<h2>scores</h2>" + note + _table(header, table)
+    shorts = (short(name) for name in SUB_SCORES[metric])
+    header = ("split / planner", METRIC_LABELS[metric], *shorts, "± stderr", "scored")
+    return f"<h3>{METRIC_LABELS[metric]} ({version})</h3>" + _table(header, table)
 
 
 def _low(value: float) -> float:
@@ -127,7 +130,8 @@ def _scenes(engine: Engine) -> str:
     """The best, a middling and the worst scene of the held-out split, by the mean score of the shown planners."""
     from latentvla_core.viz.cameras import camera_strip
 
-    scores = engine.lake.rows("pdm_scores", {"split": TEST, "valid": True})
+    version = METRIC_VERSIONS[engine.recipe.metrics[0]]
+    scores = engine.lake.rows("pdm_scores", {"split": TEST, "valid": True, "metric_version": version})
     if not scores:
         return ""
     shown: dict[str, list[float]] = {}
@@ -145,6 +149,14 @@ def _scenes(engine: Engine) -> str:
         above = draw_world(world, plans, scores_of(scores, token))
         parts.append(f"<h3>{title}</h3><div class=pair>{_figure(seen, record.log_name)}{_figure(above, token)}</div>")
     return "<h2>scenes of the held-out split</h2>" + "".join(parts)
+
+
+def _failures(engine: Engine) -> str:
+    """The worst plans of the held-out split, with what they do wrong."""
+    found = worst_plans(engine, {"split": TEST}, SHOWN_WORST)
+    if not found:
+        return ""
+    return "<h2>where plans fail</h2>" + "".join(_figure(png, text) for png, text in found)
 
 
 def _quarantine(engine: Engine) -> str:

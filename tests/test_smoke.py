@@ -90,8 +90,11 @@ def test_every_table_has_rows_with_unique_keys_and_provenance(settings: Settings
 
 
 def test_every_planner_was_scored_on_every_scene(settings: Settings):
-    rows = {r["trajectory_id"]: r for r in Lake(settings.lake).rows("pdm_summary", {"split": "test"})}
-    assert set(rows) == {*PLANNERS, "human", "constant_velocity"}
+    rows = {
+        (r["trajectory_id"], r["metric_version"]): r for r in Lake(settings.lake).rows("pdm_summary", {"split": "test"})
+    }
+    everybody = {*PLANNERS, "human", "constant_velocity"}
+    assert set(rows) == {(name, version) for name in everybody for version in ("pdms-v1.1", "epdms-v2.2")}
     for row in rows.values():
         assert row["num_scored"] == row["num_expected"] > 0, row["reasons"]
         assert 0.0 <= row["score"] <= 1.0

@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentvla_core.pdms.score import METRIC_VERSIONS, SUB_SCORES, ScoreConfig, score_trajectories
+    from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES
+    from latentvla_core.pdms.score import ScoreConfig, score_trajectories
     from latentvla_core.pdms.summary import IncompleteError, Summary, summarize, summarize_table
     from latentvla_core.pdms.table import ScoreTable
     from latentvla_core.pdms.tracker import simulate
@@ -33,7 +34,8 @@ __all__ = [
     "two_stage_score",
 ]
 _HOME = {
-    **dict.fromkeys(["METRIC_VERSIONS", "SUB_SCORES", "ScoreConfig", "score_trajectories"], "score"),
+    **dict.fromkeys(["METRIC_VERSIONS", "SUB_SCORES"], "metrics"),
+    **dict.fromkeys(["ScoreConfig", "score_trajectories"], "score"),
     **dict.fromkeys(["IncompleteError", "Summary", "summarize", "summarize_table"], "summary"),
     **dict.fromkeys(["StageGroup", "StageScene", "two_stage_score"], "two_stage"),
     **dict.fromkeys(["World", "build"], "world"),

@@ -80,12 +80,22 @@ def unwrapped(heading_rad: Array) -> Array:
 
 def comfort_v1(states: Array) -> Comfort:
     """Comfort of v1.1 of states (..., 41, 11). Its windows span the whole series, so it is lenient."""
+    return _within_bounds(signals_v1(states))
+
+
+def signals_v1(states: Array) -> Array:
+    """(..., 6, 41) the series of SIGNALS that v1.1 compares with the bounds."""
     window = states.shape[-2]
-    return _within_bounds(_signals(states, states[..., State.AX], window, window))
+    return _signals(states, states[..., State.AX], window, window)
 
 
 def comfort_v2(states: Array, history: Array | None = None) -> Comfort:
-    """History comfort of v2.2 of states (..., 41, 11), with past states (H, 11) put in front, rear axle.
+    """History comfort of v2.2 of states (..., 41, 11), with past states (H, 11) put in front, rear axle."""
+    return _within_bounds(signals_v2(states, history))
+
+
+def signals_v2(states: Array, history: Array | None = None) -> Array:
+    """(..., 6, H + 41) the series of SIGNALS that v2.2 compares with the bounds.
 
     Longitudinal acceleration is that of the box centre by the devkit's formula, which adds the centripetal and the
     tangential term along x (pdms.md §17, quirk 14).
@@ -95,7 +105,7 @@ def comfort_v2(states: Array, history: Array | None = None) -> Comfort:
         states = np.concatenate([past, states], axis=-2)
     turning = states[..., State.YAW_RATE] ** 2 + states[..., State.YAW_ACCEL]
     along = states[..., State.AX] + Vehicle.REAR_AXLE_TO_CENTER_M * turning
-    return _within_bounds(_signals(states, along, SMOOTH_WINDOW, JERK_WINDOW_V2))
+    return _signals(states, along, SMOOTH_WINDOW, JERK_WINDOW_V2)
 
 
 def _signals(states: Array, along: Array, accel_window: int, jerk_window: int) -> Array:

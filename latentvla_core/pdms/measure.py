@@ -82,7 +82,7 @@ def score_scene_v1(world: World, plans: Array, interval_s: float = 0.5) -> Scene
     keep = out.valid
     if not keep.any():
         return out
-    states = _drive(world, world.reference_v1, plans[keep], interval_s)
+    states = drive(world, world.reference_v1, plans[keep], interval_s)
     motion = ego_motion(states)
     areas = road.ego_areas(states, road.index_roads(road_polygons(world), motion=motion), motion=motion)
     traffic, who = obstacles_v1(world)
@@ -122,7 +122,7 @@ def score_scene_v2(world: World, plans: Array, interval_s: float = 0.5, reaction
         return out
     with_human = world.human_valid and not world.is_synthetic
     driven_plans = np.concatenate([world.human_poses[None], plans[keep]]) if with_human else plans[keep]
-    states = _drive(world, world.reference_v2, driven_plans, interval_s)
+    states = drive(world, world.reference_v2, driven_plans, interval_s)
     columns, details = _replayed(world, states) if reaction is None else _reacted(world, states, reaction)
     first = 1 if with_human else 0
     if with_human:
@@ -229,7 +229,7 @@ def _obstacles(world: World, valid: Array, who: Array) -> Obstacles:
     return Obstacles.of(corners, valid[:, who], world.object_classes[who], world.object_speed_mps[who])
 
 
-def _drive(world: World, reference: Array, plans: Array, interval_s: float) -> Array:
+def drive(world: World, reference: Array, plans: Array, interval_s: float) -> Array:
     """(1 + K, 41, 11) driven states of the reference trajectory (51, 3) and of plans (K, N, 3)."""
     first = reference_from_tenths(reference[None], world.timestamp_us)
     rest = reference_states(plans, world.ego_state, world.timestamp_us, interval_s)

@@ -124,14 +124,23 @@ def driving_direction_compliance(
         excused: (B, T) bool steps that do not count: the centre in an intersection (v2.2); None in v1.1.
         motion: (B, T, 7) `ego_motion(states)`, to save making it again.
     """
-    center = (ego_motion(states) if motion is None else motion)[..., Motion.CENTER_X : Motion.COS]
-    moved = np.zeros(oncoming.shape)
-    moved[..., 1:] = np.sqrt((np.diff(center, axis=-2) ** 2).sum(-1))
-    moved[~oncoming if excused is None else ~oncoming | excused] = 0.0
+    motion = ego_motion(states) if motion is None else motion
+    most = oncoming_metres(motion, oncoming if excused is None else oncoming & ~excused).max(axis=-1)
+    return np.where(most < ONCOMING_HALF_M, 1.0, np.where(most < ONCOMING_ZERO_M, 0.5, 0.0)), most
+
+
+def oncoming_metres(motion: Array, counted: Array) -> Array:
+    """(B, T) metres driven off the route's lanes within the second up to each step.
+
+    Args:
+        motion: (B, T, 7) `ego_motion`; counted: (B, T) bool steps that count.
+    """
+    moved = np.zeros(counted.shape)
+    moved[..., 1:] = np.sqrt((np.diff(motion[..., Motion.CENTER_X : Motion.COS], axis=-2) ** 2).sum(-1))
+    moved[~counted] = 0.0
     total = np.cumsum(moved, axis=-1)
     total[..., ONCOMING_WINDOW:] -= np.cumsum(moved, axis=-1)[..., :-ONCOMING_WINDOW]
-    most = total.max(axis=-1)
-    return np.where(most < ONCOMING_HALF_M, 1.0, np.where(most < ONCOMING_ZERO_M, 0.5, 0.0)), most
+    return total
 
 
 def traffic_light_compliance(states: Array, lights: RedLights) -> Array:
@@ -152,12 +161,16 @@ def lane_keeping(off_center: Array, in_intersection: Array) -> Array:
         off_center: (B, T) bool: box centre more than `LANE_DISTANCE_M` from the centre line.
         in_intersection: (B, T) bool: step is skipped, the count neither grows nor restarts.
     """
-    failed = np.zeros(len(off_center), bool)
     if not (off_center.sum(axis=1) >= LANE_STEPS).any():  # nearly always
         return np.ones(len(off_center))
-    count = np.zeros(len(off_center), np.int64)
+    return np.where((lane_counts(off_center, in_intersection) >= LANE_STEPS).any(axis=1), 0.0, 1.0)
+
+
+def lane_counts(off_center: Array, in_intersection: Array) -> Array:
+    """(B, T) steps too far from the centre line in a row, up to each step; arguments as in `lane_keeping`."""
+    counts, count = np.zeros(off_center.shape, np.int64), np.zeros(len(off_center), np.int64)
     for t in range(off_center.shape[1]):
-        counted = np.where(off_center[:, t], count + 1, 0)
-        count = np.where(in_intersection[:, t], count, counted)
-        failed |= count >= LANE_STEPS
-    return np.where(failed, 0.0, 1.0)
+        grown = np.where(off_center[:, t], count + 1, 0)
+        count = np.where(in_intersection[:, t], count, grown)
+        counts[:, t] = count
+    return counts

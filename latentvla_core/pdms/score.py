@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -16,33 +15,10 @@ from latentvla_core.errors import DataError
 from latentvla_core.pdms import aggregate
 from latentvla_core.pdms.comfort import MAX_FRAME_GAP_S, two_frame_comfort
 from latentvla_core.pdms.measure import Reaction, SceneScore, score_scene_v1, score_scene_v2
+from latentvla_core.pdms.metrics import METRIC_VERSIONS, REACTIVE, SUB_SCORES, Metric
 from latentvla_core.pdms.table import ScoreTable
 from latentvla_core.pdms.world import World
 from latentvla_core.types import PLAN_STEPS, Array
-
-Metric = Literal["pdms", "epdms"]
-METRIC_VERSIONS: dict[str, str] = {"pdms": "pdms-v1.1", "epdms": "epdms-v2.2"}
-SUB_SCORES: dict[str, tuple[str, ...]] = {
-    "pdms": (
-        "no_at_fault_collisions",
-        "drivable_area_compliance",
-        "driving_direction_compliance",
-        "ego_progress",
-        "time_to_collision_within_bound",
-        "comfort",
-    ),
-    "epdms": (
-        "no_at_fault_collisions",
-        "drivable_area_compliance",
-        "driving_direction_compliance",
-        "traffic_light_compliance",
-        "ego_progress",
-        "time_to_collision_within_bound",
-        "lane_keeping",
-        "history_comfort",
-        "two_frame_extended_comfort",
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,9 +76,8 @@ def score_trajectories(
             for world, plan, reaction in zip(worlds, plans, reacting, strict=True)
         ]
         _finish_v2(worlds, scenes, names, config.human_filter)
-    return ScoreTable.of(
-        worlds, names, scenes, config.metric, METRIC_VERSIONS[config.metric], SUB_SCORES[config.metric]
-    )
+    version = METRIC_VERSIONS[config.metric] + (f"-{REACTIVE}" if reactions is not None else "")
+    return ScoreTable.of(worlds, names, scenes, config.metric, version, SUB_SCORES[config.metric])
 
 
 def _plans(worlds: Sequence[World], poses: Array | Sequence[Array]) -> list[Array]:

@@ -49,6 +49,10 @@ class Layer(IntEnum):
     CARPARK = 4
 
 
+DRIVABLE = (Layer.ROADBLOCK, Layer.INTERSECTION, Layer.CARPARK)
+"""What DAC counts as road (§7.2)."""
+
+
 def box_frames(corners: Array) -> tuple[Array, Array]:
     """(N, A, 6) centre and half-side vectors, (N, A) at least the half-diagonal, of boxes (N, A, 4, 2)."""
     first, second, third, fourth = (corners[:, :, k] for k in range(4))

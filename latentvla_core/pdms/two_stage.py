@@ -12,7 +12,7 @@ import numpy as np
 from latentvla_core.errors import DataError
 from latentvla_core.pdms import aggregate
 from latentvla_core.pdms.comfort import two_frame_comfort
-from latentvla_core.pdms.score import SUB_SCORES
+from latentvla_core.pdms.metrics import SUB_SCORES
 from latentvla_core.types import Array
 
 KERNEL_VARIANCE_M2 = 0.1

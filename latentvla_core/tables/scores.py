@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from latentvla_core.pdms.metrics import MEANINGS
 from latentvla_core.schema import TableSpec, flag, integer, real, single, text
 from latentvla_core.tables.columns import LOG, MADE_BY, MODEL, REASON, SCENE, SPLIT, TIME, VALID, WHERE
 
@@ -73,42 +74,35 @@ TRAJECTORIES = TableSpec(
     partition_by=("split", "shard", "trajectory_id"),
 )
 
-_SUBSCORES = {
-    "no_at_fault_collisions": "NC: 0, ½ (static object) or 1",
-    "drivable_area_compliance": "DAC: 0 or 1",
-    "driving_direction_compliance": "DDC: 0, ½ or 1; weight 0 in v1.1",
-    "ego_progress": "EP: 0…1 of the reference planner's progress",
-    "time_to_collision_within_bound": "TTC: 0 or 1",
-    "comfort": "C: 0 or 1",
-    "score": "PDM score",
-}
+_SCORES = {name: f"{short}: {values}" for name, (short, values) in MEANINGS.items()} | {"score": "the metric itself"}
 PDM_SCORES = TableSpec(
     "pdm_scores",
-    "the PDM score (v1.1) of one plan; NaN where not valid",
+    "one metric (PDMS v1.1 or EPDMS v2.2) of one plan; NaN where not valid, and in sub-scores the metric does not have",
     (
         *WHERE,
         text("trajectory_id", "the planner's name"),
         SCENE,
         LOG,
-        *(real(name, doc) for name, doc in _SUBSCORES.items()),
+        *(real(name, doc) for name, doc in _SCORES.items()),
         VALID,
         REASON,
-        text("metric_version", "metric name and devkit version"),
+        text("metric_version", "metric and devkit version: pdms-v1.1, epdms-v2.2; name it in every query"),
         MODEL,
         MADE_BY,
     ),
     key=("scene_token", "trajectory_id", "metric_version"),
     partition_by=("split", "shard", "trajectory_id"),
+    version=2,
 )
 
 PDM_SUMMARY = TableSpec(
     "pdm_summary",
-    "the mean PDM score of one planner on one split; NaN unless every expected scene was scored",
+    "the mean of one metric of one planner on one split; NaN unless every expected scene was scored",
     (
         SPLIT,
         text("trajectory_id", "the planner's name"),
-        text("metric_version", "metric name and devkit version"),
-        *(real(name, f"mean of {doc}") for name, doc in _SUBSCORES.items()),
+        text("metric_version", "metric and devkit version: pdms-v1.1, epdms-v2.2; name it in every query"),
+        *(real(name, f"mean of {doc}") for name, doc in _SCORES.items()),
         real("score_stderr", "standard error of the mean score"),
         integer("num_scored", "scenes with a valid score"),
         integer("num_expected", "scenes of the split that should have one"),
@@ -117,4 +111,5 @@ PDM_SUMMARY = TableSpec(
     ),
     key=("split", "trajectory_id", "metric_version"),
     partition_by=(),
+    version=2,
 )

@@ -1,25 +1,21 @@
-"""scores: the PDM score of every plan, and its mean with the number of scenes behind it."""
+"""scores: every metric of every plan, and its mean with the number of scenes behind it."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
+from latentvla_core.pdms.metrics import MEANINGS, METRIC_VERSIONS, metric_of
 from latentvla_core.types import SceneRecord
 from pipelines.engine import Engine, Output
 from pipelines.lineage import Stage
 
-SUBSCORES = (
-    "no_at_fault_collisions",
-    "drivable_area_compliance",
-    "driving_direction_compliance",
-    "ego_progress",
-    "time_to_collision_within_bound",
-    "comfort",
-    "score",
-)
+COLUMNS = (*MEANINGS, "score")
+"""Sub-scores of all metrics, and the score: the number columns of both tables."""
+Plans = dict[str, dict[str, dict[str, Any]]]
+"""Planner → scene token → row of `trajectories`."""
 
 
 def world_from_row(row: dict[str, Any]) -> Any:
@@ -38,74 +34,100 @@ def worlds_of(engine: Engine, records: list[SceneRecord]) -> list[Any]:
 
 
 def pdm_scores(engine: Engine, partition: str) -> Output:
-    """PDM score v1.1 of every plan of the shard: sub-scores, score, valid, reason. A plan that cannot be scored is never a zero."""
+    """PDMS v1.1 and EPDMS v2.2 (the recipe's `metrics`) of every plan of the shard: sub-scores, score, valid, reason.
+
+    A plan that cannot be scored is never a zero.
+    """
     split, _, shard = partition.rpartition("-")
     place = {"split": split, "shard": int(shard)}
     worlds = [world_from_row(row) for row in engine.lake.rows("scene_worlds", place)]
-    plans: dict[str, dict[str, Any]] = defaultdict(dict)
+    plans: Plans = defaultdict(dict)
     for row in engine.lake.rows("trajectories", place):
         plans[row["trajectory_id"]][row["scene_token"]] = row
-    tracked = engine.track(f"pdm_scores {partition} (planners)", sorted(plans))
-    rows = [row for name in tracked for row in score_rows(name, worlds, plans[name])]
+    tracked = engine.track(f"pdm_scores {partition} (metrics)", engine.recipe.metrics)
+    rows = [row for metric in tracked for row in score_rows(metric, worlds, plans)]
     return Output(rows, groups=tuple(sorted(plans)), metadata={"plans": len(rows), "planners": len(plans)})
 
 
-def score_rows(name: str, worlds: list[Any], plans: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `pdm_scores` of one planner: one per scene of the shard, scored or with the reason why not."""
+def score_rows(metric: Any, worlds: list[Any], plans: Plans) -> list[dict[str, Any]]:
+    """Rows of `pdm_scores` of one metric: one per planner and scene of the shard, scored or with the reason why not.
+
+    All plans of a scene are one batch. A log lies in one shard, so the scene before, which two-frame comfort compares
+    with, is among the worlds if the split has it.
+    """
     from latentvla_core.pdms.score import score_trajectories
 
-    usable = [w for w in worlds if w.valid and w.scene_token in plans and plans[w.scene_token]["valid"]]
-    scored = {}
-    if usable:
-        poses = np.stack([plans[w.scene_token]["poses"] for w in usable])[:, None].astype(np.float64)
-        table = score_trajectories(usable, poses, metric="pdms")
-        scored = {row["scene_token"]: row for row in table.rows()}
-    return [_score_row(name, w, plans.get(w.scene_token), scored.get(w.scene_token)) for w in worlds]
+    names = [tuple(name for name in sorted(plans) if _usable(w, plans[name])) for w in worlds]
+    kept = [(w, ids) for w, ids in zip(worlds, names, strict=True) if ids]
+    poses = [np.stack([plans[name][w.scene_token]["poses"] for name in ids]).astype(np.float64) for w, ids in kept]
+    table = score_trajectories([w for w, _ in kept], poses, metric=metric, trajectory_ids=[ids for _, ids in kept])
+    scored = {(row["trajectory_id"], row["scene_token"]): row for row in table.rows()}
+    return [
+        _score_row(metric, name, w, plans[name].get(w.scene_token), scored.get((name, w.scene_token)))
+        for name in sorted(plans)
+        for w in worlds
+    ]
 
 
-def _score_row(name: str, world: Any, plan: dict[str, Any] | None, score: dict[str, Any] | None) -> dict[str, Any]:
-    from latentvla_core.pdms.score import METRIC_VERSIONS
+def _usable(world: Any, plans: dict[str, dict[str, Any]]) -> bool:
+    plan = plans.get(world.scene_token)
+    return bool(world.valid and plan is not None and plan["valid"])
 
+
+def _score_row(
+    metric: str, name: str, world: Any, plan: dict[str, Any] | None, score: dict[str, Any] | None
+) -> dict[str, Any]:
     reason = world.reason or ("no plan for this scene" if plan is None else plan["reason"])
-    values = score or {**dict.fromkeys(SUBSCORES, np.nan), "valid": False, "reason": reason}
+    values = score or {"valid": False, "reason": reason}
     return {
         "trajectory_id": name, "scene_token": world.scene_token, "log_name": world.log_name,
-        **{key: values[key] for key in (*SUBSCORES, "valid", "reason")},
-        "metric_version": METRIC_VERSIONS["pdms"], "model_version": plan["model_version"] if plan else "",
+        **{key: values.get(key, np.nan) for key in COLUMNS}, "valid": values["valid"], "reason": values["reason"],
+        "metric_version": METRIC_VERSIONS[metric], "model_version": plan["model_version"] if plan else "",
     }  # fmt: skip
 
 
 def pdm_summary(engine: Engine) -> Output:
-    """Mean of every sub-score per planner and split, with its standard error and "scored n of m". Incomplete means are NaN."""
-    table = engine.lake.rows("pdm_scores")
+    """Mean of every sub-score per planner, split and metric, with its standard error and "scored n of m".
+
+    Incomplete means are NaN.
+    """
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in table:
+    for row in engine.lake.rows("pdm_scores"):
         groups[row["split"], row["trajectory_id"], row["metric_version"]].append(row)
-    expected = Counter(engine.lake.read("scene_worlds", columns=["split"])["split"].to_pylist())
+    expected: dict[str, set[str]] = defaultdict(set)
+    for row in engine.lake.rows("scene_worlds", columns=["split", "scene_token"]):
+        expected[row["split"]].add(row["scene_token"])
     rows = [_summary_row(*key, rows, expected[key[0]]) for key, rows in sorted(groups.items())]
-    return Output(
-        rows, metadata={f"{r['split']}/{r['trajectory_id']}": r["score"] for r in rows if np.isfinite(r["score"])}
-    )
+    headline = METRIC_VERSIONS[engine.recipe.metrics[0]]
+    means = {f"{r['split']}/{r['trajectory_id']}": r["score"] for r in rows if r["metric_version"] == headline}
+    return Output(rows, metadata={name: mean for name, mean in means.items() if np.isfinite(mean)})
 
 
-def _summary_row(split: str, name: str, version: str, rows: list[dict[str, Any]], expected: int) -> dict[str, Any]:
-    valid = [row for row in rows if row["valid"]]
-    complete = len(valid) == expected > 0
-    scores = np.array([row["score"] for row in valid])
-    reasons = Counter(row["reason"] for row in rows if not row["valid"])
-    means = {key: float(np.mean([row[key] for row in valid])) if complete else np.nan for key in SUBSCORES}
+def _summary_row(split: str, name: str, version: str, rows: list[dict[str, Any]], expected: set[str]) -> dict[str, Any]:
+    from latentvla_core.pdms.summary import summarize
+
+    def column(key: str, kind: type) -> np.ndarray:
+        return np.array([row[key] for row in rows], kind)
+
+    found = summarize(
+        {key: column(key, float) for key in COLUMNS}, column("scene_token", object), column("valid", bool),
+        column("reason", object), expected=expected, metric=metric_of(version), metric_version=version,
+    )  # fmt: skip
+    scores = np.array([row["score"] for row in rows if row["valid"]])
+    spread = float(scores.std(ddof=1) / np.sqrt(len(scores))) if found.complete and len(scores) > 1 else np.nan
+    most = sorted(found.reasons.items(), key=lambda item: -item[1])[:5]
     return {
-        "split": split, "trajectory_id": name, "metric_version": version, **means,
-        "score_stderr": float(scores.std(ddof=1) / np.sqrt(len(scores))) if complete and len(scores) > 1 else np.nan,
-        "num_scored": len(valid), "num_expected": expected,
-        "reasons": "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(5)),
+        "split": split, "trajectory_id": name, "metric_version": version,
+        **{key: mean if found.complete else np.nan for key, mean in found.means.items()}, "score_stderr": spread,
+        "num_scored": found.scored_scenes, "num_expected": found.expected_scenes,
+        "reasons": "; ".join(f"{n} × {reason}" for reason, n in most),
     }  # fmt: skip
 
 
 STAGES = (
     Stage(name="pdm_scores", run=pdm_scores, kind="shards", table="pdm_scores",
           deps=("scene_worlds", "baseline_trajectories", "trajectories"), group="scores", doc=pdm_scores.__doc__ or "",
-          kinds=("numpy", "deltalake")),
+          recipe=("metrics",), kinds=("numpy", "deltalake")),
     Stage(name="pdm_summary", run=pdm_summary, kind="table", table="pdm_summary", deps=("scene_worlds", "pdm_scores"),
-          group="scores", doc=pdm_summary.__doc__ or "", kinds=("deltalake",)),
+          group="scores", doc=pdm_summary.__doc__ or "", recipe=("metrics",), kinds=("deltalake",)),
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from pipelines.registry.register import connect
 
 if TYPE_CHECKING:
@@ -14,11 +15,12 @@ CHAMPION = "champion"
 
 
 def judge(engine: Engine, name: str, split: str) -> dict[str, Any]:
-    """One decision as a row of `releases`; moves the alias when it promotes."""
+    """One decision as a row of `releases`, by the recipe's first metric; moves the alias when it promotes."""
     client = connect(engine.settings)
     made_by = engine.ledger.made_by(name, "")
     found = engine.lake.rows("models", {"name": name, "version": made_by})
-    summary = engine.lake.rows("pdm_summary", {"split": split, "trajectory_id": name})
+    metric = METRIC_VERSIONS[engine.recipe.metrics[0]]
+    summary = engine.lake.rows("pdm_summary", {"split": split, "trajectory_id": name, "metric_version": metric})
     if not found or not summary:
         return _row(
             name,
@@ -26,13 +28,13 @@ def judge(engine: Engine, name: str, split: str) -> dict[str, Any]:
             "refused",
             "",
             split,
-            "",
+            metric,
             math.nan,
             math.nan,
-            "no trained model, or no scores on the held-out split",
+            f"no trained model, or no {metric} scores on the held-out split",
         )
     version = found[0]["mlflow_uri"].rpartition("/")[2]
-    score, metric = summary[0]["score"], summary[0]["metric_version"]
+    score = summary[0]["score"]
     champion, champion_score = _champion(client, name, metric, split)
     decision, reason = decide(
         score, champion_score, summary[0]["num_scored"], summary[0]["num_expected"], same=champion == version

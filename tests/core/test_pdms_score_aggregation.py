@@ -10,7 +10,7 @@ import pytest
 
 from latentvla_core.errors import DataError
 from latentvla_core.pdms import aggregate
-from latentvla_core.pdms.score import SUB_SCORES
+from latentvla_core.pdms.metrics import SUB_SCORES
 from latentvla_core.pdms.summary import IncompleteError, summarize
 from latentvla_core.pdms.two_stage import StageGroup, StageScene, follow_up_weights, two_stage_score
 

@@ -6,7 +6,8 @@ import pytest
 from pdms_golden import needs_golden
 
 from latentvla_core.pdms import backend, tracker
-from latentvla_core.pdms.score import SUB_SCORES, score_trajectories
+from latentvla_core.pdms.metrics import SUB_SCORES
+from latentvla_core.pdms.score import score_trajectories
 
 pytestmark = needs_golden
 TABLES = {"pdms": "pdms_v1", "epdms": "epdms_v2"}

@@ -19,8 +19,9 @@ from pdms_little_worlds import (
 )
 
 from latentvla_core.pdms import backend, collisions, progress, road
+from latentvla_core.pdms.metrics import SUB_SCORES
 from latentvla_core.pdms.road_kernels import box_meets_ring
-from latentvla_core.pdms.score import SUB_SCORES, score_trajectories
+from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.pdms.state import Obstacles, RedLights, RoadPolygons
 from latentvla_core.types import ObjectClass
 

@@ -8,7 +8,8 @@ from pdms_golden import needs_golden
 from pdms_little_worlds import straight_plan, straight_road
 from test_pdms_score_properties import random_plans, random_world
 
-from latentvla_core.pdms.score import SUB_SCORES, score_trajectories
+from latentvla_core.pdms.metrics import SUB_SCORES
+from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.pdms.torch_score import TorchScorer
 
 torch.set_num_threads(1)

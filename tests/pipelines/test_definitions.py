@@ -60,13 +60,19 @@ def test_a_hole_in_a_split_fails_a_check(tmp_path: Path):
 
     def row(name: str, scored: int) -> dict[str, object]:
         values = {c.name: {"string": "", "float64": 0.5}.get(c.dtype, 4) for c in TABLES["pdm_summary"].columns}
-        return values | {"split": "test", "trajectory_id": name, "num_scored": scored, "reasons": "1 × no plan"}
+        return values | {
+            "split": "test",
+            "trajectory_id": name,
+            "metric_version": "epdms-v2.2",
+            "num_scored": scored,
+            "reasons": "1 × no plan",
+        }
 
     lake = Lake(str(tmp_path))
     lake.replace("pdm_summary", [row("whole", 4)], {})
     assert complete(lake).faults == []
     lake.replace("pdm_summary", [row("whole", 4), row("holed", 3)], {})
-    assert complete(lake).faults == ["test/holed: scored 3 of 4 (1 × no plan)"]
+    assert complete(lake).faults == ["test/holed, epdms-v2.2: scored 3 of 4 (1 × no plan)"]
 
 
 def test_one_night_asks_for_every_partition(tmp_path: Path):
