@@ -232,7 +232,7 @@ class _Look:
         return _failure("ego_progress", text, -1, np.full(2, np.nan))
 
 
-def _failure(name: str, text: str, step: int, place: Array, **shapes: Array) -> Failure:
+def _failure(name: str, text: str, step: int, place: Array, **shapes: Any) -> Failure:
     return Failure(sub_score=name, value=np.nan, text=text, step=step, place=place, **shapes)
 
 
