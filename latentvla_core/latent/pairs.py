@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from latentvla_core.errors import DataError
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import FRAME_INTERVAL_S, Array, Pose, SceneRecord
 
+AXES = ("longitudinal", "lateral", "yaw")  # of ego motion, in the order of Pose
 MAX_SPEED_MPS = 60.0
 MAX_ACCELERATION_MPS2 = 25.0  # from 0.5 s differences of a good localisation; emergency braking is 10
 
@@ -36,6 +37,9 @@ class Pairs:
     """(n,) log names."""
     dropped: dict[str, int]
     """Reason → number of transitions that cannot be used."""
+    scenes: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(n,) int64: which of the records has the pair's first frame as its current one, -1 if none (its boxes are then
+    not known)."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,13 +57,16 @@ class Pairs:
 def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageCache) -> Pairs:
     """All transitions at every start offset of every scene window, without repeats; decodes each picture once."""
     first_seen: dict[tuple[str, str, str], tuple[Array, Array, str]] = {}
+    current: dict[tuple[str, str, str], int] = {}
     dropped: Counter[str] = Counter()
-    for record in records:
+    for number, record in enumerate(records):
         poses = np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
         states = ego_states(poses)
         for start in range(min(len(poses), len(record.front_paths)) - gap_frames):
             paths = record.front_paths[start], record.front_paths[start + gap_frames]
             key = (record.sensor_root, *paths)
+            if start == record.num_history - 1:
+                current.setdefault(key, number)
             if key in first_seen:
                 continue
             waypoints = geometry.to_local(poses[start], poses[start + 1 : start + 1 + gap_frames])
@@ -69,11 +76,16 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
                 dropped[why] += 1
             else:
                 first_seen[key] = (waypoints, states[start], record.log_name)
-    return _decoded(first_seen, dropped, gap_frames, cache)
+    scenes = np.array([current.get(key, -1) for key in first_seen], np.int64)
+    return _decoded(first_seen, scenes, dropped, gap_frames, cache)
 
 
 def _decoded(
-    found: dict[tuple[str, str, str], tuple[Array, Array, str]], dropped: Counter[str], gap: int, cache: ImageCache
+    found: dict[tuple[str, str, str], tuple[Array, Array, str]],
+    scenes: Array,
+    dropped: Counter[str],
+    gap: int,
+    cache: ImageCache,
 ) -> Pairs:
     pictures = [(root, path) for root, *paths in found for path in paths]
     rows = cache.indices(pictures).reshape(-1, 2)
@@ -88,7 +100,8 @@ def _decoded(
         )
     waypoints = np.stack([v[0] for v in values]).astype(np.float32)
     states = np.stack([v[1] for v in values]).astype(np.float32)
-    return Pairs(cache, rows[good], waypoints, states, np.array([v[2] for v in values]), dict(dropped))
+    logs = np.array([v[2] for v in values])
+    return Pairs(cache, rows[good], waypoints, states, logs, dict(dropped), scenes[good])
 
 
 def _implausible(waypoints: Array, state: Array) -> str:

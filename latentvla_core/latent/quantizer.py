@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+USED_SHARE = 0.002  # a code below 0.2 % of all uses counts as unused
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizerConfig:
@@ -133,6 +135,11 @@ class Quantizer(nn.Module):
         due = self.config.revive_every > 0 and int(self.steps) % self.config.revive_every == 0
         return self._revive(z) if due else 0
 
+    def running_usage(self) -> tuple[float, float]:
+        """Codes above 0.2 % of the uses of the last batches, and their perplexity: is the codebook alive now?"""
+        frequencies = (self.counts / self.counts.sum().clamp_min(1e-9)).cpu()
+        return float((frequencies > USED_SHARE).sum()), perplexity(frequencies)
+
     def _prepare(self, z: Tensor, *, training: bool) -> Tensor:
         return z.float() if self.standardise is None else self.standardise(z.float(), training=training)
 
@@ -243,7 +250,14 @@ class FiniteScalarQuantizer(Quantizer):
         return Quantized(squashed + (self.lookup(codes) - squashed).detach(), codes, z.new_zeros(()), squashed)
 
     def learn(self, made: Quantized) -> int:
+        self._follow(made.z, made.codes.flatten())
         return 0
+
+    @torch.no_grad()
+    def _follow(self, z: Tensor, codes: Tensor) -> None:
+        """Usage only; the grid does not move."""
+        won = torch.bincount(codes, minlength=self.config.codebook_size).to(self.counts.dtype)
+        self.counts.lerp_(won, 1 - self.config.decay)
 
     def _choose(self, z: Tensor) -> Tensor:
         return self._digits(torch.tanh(z))

@@ -13,7 +13,8 @@ from torch.nn import functional
 from latentvla_core.errors import LatentVLAError
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel, state_hash
-from latentvla_core.latent.pairs import Pairs, collect_pairs, mirrored
+from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs, mirrored
+from latentvla_core.latent.quantizer import Quantizer
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit, to_device
 from latentvla_core.training.sinks import MetricSink, NullSink, Prefixed
@@ -109,7 +110,7 @@ def environment_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tupl
     predicted = stage.decoder(x[:, 0], values, condition)
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
     revived = stage.quantizer.learn(quantized)
-    numbers = _numbers(x, reconstruction, quantized.loss, revived)
+    numbers = _numbers(x, reconstruction, quantized.loss, revived) | _usage("environment", stage.quantizer)
     loss = reconstruction + quantized.loss
     if model.config.independence_weight > 0:
         leak = dependence(quantized.values.flatten(1), stage.scales.motion(batch["waypoints"]))
@@ -140,12 +141,13 @@ def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
     revived = stage.quantizer.learn(ego)
     loss = loss + reconstruction + ego.loss
-    numbers = _numbers(x, reconstruction, ego.loss, revived)
+    numbers = _numbers(x, reconstruction, ego.loss, revived) | _usage("ego", stage.quantizer)
     if config.action_weight > 0:
         target = model.environment.scales.motion(batch["waypoints"])
-        action = functional.mse_loss(stage.motion(ego.values.flatten(1)).float(), target)
+        read = stage.motion(ego.values.flatten(1)).float()
+        action = functional.mse_loss(read, target)
         loss = loss + config.action_weight * action
-        numbers["action"] = float(action.detach())
+        numbers |= {"action": float(action.detach())} | _action_r2(read.detach(), target)
     return loss, numbers
 
 
@@ -209,6 +211,18 @@ def _numbers(x: Tensor, reconstruction: Tensor, quantization: Tensor, revived: i
         "vq": float(quantization.detach()),
         "revived": float(revived),
     }
+
+
+def _usage(name: str, quantizer: Quantizer) -> Numbers:
+    usage, spread = quantizer.running_usage()
+    return {f"{name}_usage": usage, f"{name}_perplexity": spread}
+
+
+def _action_r2(read: Tensor, target: Tensor) -> Numbers:
+    """R² within the batch of the ego motion (B, 3) that the action head reads from the codes, by axis."""
+    residual, total = (target - read).square().sum(0), (target - target.mean(0)).square().sum(0)
+    r2 = (1 - residual / total.clamp_min(1e-6)).tolist()
+    return {f"action_r2_{axis}": value for axis, value in zip(AXES, r2, strict=True)}
 
 
 def _collate(

@@ -33,6 +33,12 @@ def test_overlapping_scenes_give_each_transition_and_each_picture_once(records):
     assert len(decoded) == len(set(decoded)) == 2 * 20
     assert pairs.pictures(np.array([0, 5])).shape == (2, 2, 32, 64, 3)
     assert pairs.dropped == {}
+    known = np.flatnonzero(pairs.scenes >= 0)
+    assert len(known) == len(records)  # every scene has one transition that starts now
+    for i in known:
+        record, now = records[pairs.scenes[i]], records[pairs.scenes[i]].num_history - 1
+        np.testing.assert_allclose(pairs.motion[i], record.future_poses[1], atol=1e-5)
+        assert pairs.cache.indices([(record.sensor_root, record.front_paths[now])])[0] == pairs.rows[i, 0]
 
 
 def test_waypoints_are_in_the_frame_of_the_first_picture(records):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,15 +12,22 @@ from latentvla_core.errors import LatentVLAError
 from latentvla_core.latent.probes import (
     AXES,
     QualityGate,
+    agent_motion,
     code_numbers,
     cross_predict,
     folds_of,
+    mutual_information,
     one_hot,
     r_squared,
     redundancy,
     require,
     ridge,
+    stability,
 )
+from latentvla_core.latent.probes.numbers import motion_information
+from latentvla_core.latent.probes.report import Sample, agent_probes
+from latentvla_core.latent.probes.run import partners
+from latentvla_core.types import SceneRecord
 
 RNG = np.random.default_rng(0)
 LOGS = np.repeat([f"log-{i}" for i in range(10)], 60)
@@ -102,3 +112,88 @@ def test_the_gate_names_every_threshold_missed():
         require(bad, QualityGate.paper())
     assert QualityGate.tiny().faults(report(ego_usage=11, ego_r2_yaw=0.0, environment_r2_yaw=0.25)) == []
     assert QualityGate.embedded_world().faults(report(ego_r2_longitudinal=0.5)) == ["longitudinal_r2 0.5 < 0.6"]
+
+
+def test_mutual_information_is_entropy_of_equals_and_near_zero_of_strangers_however_few():
+    a = RNG.integers(0, 16, 40_000)
+    assert mutual_information(a, (a * 7 + 3) % 16) == pytest.approx(np.log(16), abs=0.01)
+    few = [mutual_information(RNG.integers(0, 16, 500), RNG.integers(0, 8, 500)) for _ in range(30)]
+    assert np.mean(few) < 0.03  # uncorrected: 15 · 7 / 1000 = 0.1
+
+
+def test_motion_information_finds_the_position_that_knows():
+    motion = np.stack([RNG.uniform(0, 16, 3000), np.zeros(3000), RNG.uniform(-0.3, 0.3, 3000)], axis=1)
+    codes = np.stack([RNG.integers(0, 16, 3000), np.digitize(motion[:, 0], np.arange(1, 16))], axis=1)
+    guess = cross_predict(one_hot(codes, 16), motion, np.arange(3000) % 5)
+    found = motion_information("ego", codes, 16, motion, guess)
+    assert found["mutual_information_longitudinal"] > 0.7
+    assert found["mutual_information_longitudinal_best_code"] > 0.8
+    assert found["mutual_information_yaw"] < 0.05
+
+
+def test_stability_sees_through_other_names_and_not_through_noise():
+    codes = RNG.integers(0, 16, (3000, 4))
+    renamed = np.stack([RNG.permutation(16)[codes[:, i]] for i in (2, 0, 3, 1)], axis=1)
+    same = stability(codes, renamed, 16)
+    assert same["agreement"] == 1
+    assert same["shared"] == pytest.approx(1)
+    assert same["agreement_by_chance"] < 0.15
+    noise = stability(codes, RNG.integers(0, 16, (3000, 4)), 16)
+    assert noise["agreement"] == pytest.approx(noise["agreement_by_chance"], abs=0.02)
+    with pytest.raises(ValueError, match="same transitions"):
+        stability(codes, codes[:5], 16)
+
+
+def scene(boxes, velocities, classes=None):
+    boxes = np.array([[x, y, 0.8, 4.5, 1.8, 1.6, yaw] for x, y, yaw in boxes]).reshape(-1, 7)
+    values: dict[str, Any] = {f.name: None for f in fields(SceneRecord)}
+    values |= {
+        "object_boxes": boxes,
+        "object_velocities_mps": np.array(velocities, float).reshape(-1, 2),
+        "object_classes": np.zeros(len(boxes), int) if classes is None else np.array(classes),
+        "has_objects": True,
+        "camera_names": (),
+    }
+    return SceneRecord(**values)
+
+
+def test_agents_in_view_are_described_by_their_motion_over_ground():
+    boxes = [(20, 1, 0), (10, -3, 1.57), (30, 0, 0), (-5, 0, 0), (5, 20, 0)]
+    records = [scene(boxes, [(6, 0), (0, 2), (0, 0), (9, 0), (9, 0)]), scene([(8, 0, 0)], [(0, 0)]), scene([], [])]
+    lead, crossing, moving, swept = agent_motion(records, np.array([0]))[0]
+    assert (lead, crossing, moving) == (0.0, 2.0, 2.0)  # the nearest in view crosses; two are behind or beside the view
+    assert swept > 0
+    parked = agent_motion(records, np.array([1]))[0]
+    assert parked[[0, 2, 3]].tolist() == [0, 0, 0]
+    assert np.isnan(parked[1])
+    empty = agent_motion(records, np.array([2, -1]))
+    assert np.isnan(empty[0, :2]).all()
+    assert empty[0, 2:].tolist() == [0, 0]
+    assert np.isnan(empty[1]).all()
+
+
+def test_cones_are_no_agents_and_faster_or_nearer_sweeps_more():
+    cone = agent_motion([scene([(10, 0, 0)], [(5, 0)], classes=[3])], np.array([0]))[0]
+    assert cone[2] == 0
+    swept = [agent_motion([scene([(x, 0, 0)], [(0, v)])], np.array([0]))[0, 3] for x, v in ((10, 2), (10, 4), (20, 4))]
+    assert swept[1] > swept[0]
+    assert swept[1] > swept[2]
+
+
+def test_agent_probes_tell_which_codes_know_of_agents():
+    agents = np.full((600, 4), np.nan)
+    agents[:, 0] = RNG.uniform(0, 10, 600)
+    agents[:30, 1] = 1.0  # too few to say anything
+    known, noise = np.digitize(agents[:, [0]], np.linspace(0, 10, 15)), RNG.integers(0, 16, (600, 4))
+    inputs = {"ego": one_hot(noise, 16), "environment": one_hot(known, 16)}
+    found = agent_probes(Sample(inputs, RNG.normal(size=(600, 3)), agents, LOGS), None)
+    assert found["agent_r2_environment"] > 0.9
+    assert found["agent_r2_ego"] < 0.05
+    assert "agent_r2_ego_crossing" not in found
+
+
+def test_partners_come_from_other_logs_where_there_are_others():
+    order = partners(LOGS, np.random.default_rng(0))
+    assert sorted(order) == list(range(600))
+    assert (LOGS[order] != LOGS).mean() > 0.99
+    assert sorted(partners(LOGS[:50], np.random.default_rng(0))) == list(range(50))

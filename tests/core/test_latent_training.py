@@ -271,7 +271,20 @@ def test_the_little_model_passes_what_a_minute_can_reach(trained):
     assert report["ego_perplexity"] >= 6
     assert report["environment_perplexity"] >= 4
     assert report["gain_over_copy"] > 0.1
+    assert 0 < max(report[f"shuffle_ego_{i}"] for i in range(4)) <= report["shuffle_ego"] + 0.1
+    assert report["transfer_ceiling_longitudinal"] > 0.5
+    assert report["agent_transitions"] == 0  # the little world has no boxes
     assert all(np.isfinite(v) for v in report.values()), report
+
+
+def test_training_says_whether_the_codebook_lives_and_the_codes_know_motion(records):
+    sink = ListSink()
+    train_latent_action_model(records, LatentActionConfig.debug(steps=3), sink=sink)
+    assert 1 <= sink.series("stage1/environment_perplexity")[-1] <= sink.series("stage1/environment_usage")[-1] <= 16
+    assert 1 <= sink.series("stage2/ego_perplexity")[-1] <= 16
+    assert all(np.isfinite(v) and v <= 1 for v in sink.series("stage2/action_r2_yaw"))
+    collapsed = training._usage("ego", LatentActionModel(LatentActionConfig.debug()).ego.quantizer)
+    assert collapsed["ego_usage"] == 0  # before the first batch
 
 
 def debug_losses(records):
@@ -286,3 +299,11 @@ def test_the_debug_losses_are_the_golden_ones(records):
     if os.environ.get("LATENTVLA_WRITE_GOLDEN"):
         GOLDEN.write_text(json.dumps({"losses": losses}) + "\n")
     np.testing.assert_allclose(losses, json.loads(GOLDEN.read_text())["losses"], rtol=2e-3)
+
+
+def test_a_single_stage_model_is_judged_without_environment_codes(records):
+    model = train_latent_action_model(records, LatentActionConfig.debug(env_source="none"))
+    report = evaluate(records, model)
+    assert "environment_r2_yaw" not in report
+    assert "ego_r2_yaw" in report
+    assert report["shuffle_environment"] == 0

@@ -1,0 +1,30 @@
+"""Do the codes mean motion? The quality report, the thresholds, and the probes they are made of."""
+
+from latentvla_core.latent.pairs import AXES
+from latentvla_core.latent.probes.agents import AGENT_AXES, agent_motion
+from latentvla_core.latent.probes.gate import QualityGate, Report, require
+from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot, predict, r_squared, ridge
+from latentvla_core.latent.probes.numbers import code_numbers, mutual_information, redundancy, stability
+from latentvla_core.latent.probes.report import evaluate
+from latentvla_core.latent.probes.run import all_codes
+
+__all__ = [
+    "AGENT_AXES",
+    "AXES",
+    "QualityGate",
+    "Report",
+    "agent_motion",
+    "all_codes",
+    "code_numbers",
+    "cross_predict",
+    "evaluate",
+    "folds_of",
+    "mutual_information",
+    "one_hot",
+    "predict",
+    "r_squared",
+    "redundancy",
+    "require",
+    "ridge",
+    "stability",
+]

@@ -1,0 +1,50 @@
+"""Linear probes: ridge regression from one-hot codes, judged on logs it was not fitted on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from latentvla_core.types import Array
+
+FOLDS = 5
+
+
+def one_hot(codes: Array, size: int) -> Array:
+    """(n, N) → (n, N · size) float64."""
+    return np.eye(size)[codes].reshape(len(codes), -1)
+
+
+def folds_of(logs: Array, folds: int = FOLDS) -> Array:
+    """(n,) fold number; whole logs stay together, a single log is cut into stretches of time."""
+    names, number = np.unique(logs, return_inverse=True)
+    if len(names) >= folds:  # in random order: kinds of drives may follow each other in a cycle
+        return (np.random.default_rng(0).permutation(len(names)) % folds)[number]
+    return np.arange(len(logs)) * folds // len(logs)
+
+
+def ridge(inputs: Array, targets: Array, penalty: float = 1.0) -> Array:
+    """(inputs + 1, targets) weights, the last row being the intercept, which is not penalised."""
+    mean_x, mean_y = inputs.mean(0), targets.mean(0)
+    x, y = inputs - mean_x, targets - mean_y
+    weights = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)
+    return np.concatenate([weights, (mean_y - mean_x @ weights)[None]])
+
+
+def predict(weights: Array, inputs: Array) -> Array:
+    return inputs @ weights[:-1] + weights[-1]
+
+
+def cross_predict(inputs: Array, targets: Array, folds: Array) -> Array:
+    """(n, targets) predictions, each by a probe fitted on the other folds."""
+    out = np.zeros(targets.shape)
+    for fold in np.unique(folds):
+        held = folds == fold
+        out[held] = predict(ridge(inputs[~held], targets[~held].astype(np.float64)), inputs[held])
+    return out
+
+
+def r_squared(targets: Array, predictions: Array) -> Array:
+    """(targets,) 1 − residual / total variance; NaN where the target does not vary."""
+    total = np.square(targets - targets.mean(0)).sum(0)
+    residual = np.square(targets - predictions).sum(0)
+    return np.where(total > 1e-9, 1 - residual / np.maximum(total, 1e-12), np.nan)

@@ -1,0 +1,173 @@
+"""The quality report of latentvla.md §2.8, from frames the model was not trained on.
+
+Linear probes go from one-hot codes to standardised ego motion by ridge regression; every prediction is made by a probe
+fitted on *other logs* (or other stretches of a single log), so overlapping scenes cannot help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from latentvla_core.latent.model import LatentActionModel
+from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
+from latentvla_core.latent.probes.agents import AGENT_AXES, agent_motion
+from latentvla_core.latent.probes.gate import Report
+from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot, predict, r_squared, ridge
+from latentvla_core.latent.probes.numbers import code_numbers, motion_information
+from latentvla_core.latent.probes.run import Coded, all_codes, code
+from latentvla_core.training.images import ImageCache
+from latentvla_core.types import Array, SceneRecord
+
+TURNING_RAD = 0.05  # transitions with less change of heading have no sign of turning to agree with
+FEWEST = 40  # transitions with an agent, below which a probe of agents would say nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a probe is fitted on or judged by: n transitions."""
+
+    inputs: dict[str, Array]
+    """One-hot codes (n, …) by kind: "ego", "environment", "joint"."""
+    motion: Array
+    """(n, 3) ego motion."""
+    agents: Array
+    """(n, A) what others do, NaN where unknown."""
+    logs: Array
+
+
+def evaluate(
+    records: Sequence[SceneRecord],
+    model: LatentActionModel,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    cache: ImageCache | None = None,
+    seed: int = 0,
+    probe_records: Sequence[SceneRecord] | None = None,
+) -> Report:
+    """The quality report as numbers by name; give records of logs the model was not trained on.
+
+    Args:
+        probe_records: scenes of *other* logs to fit the probes on, best the training scenes: a handful of logs is
+            enough to test a probe, but not to fit its 64 weights. None: cross-validation over logs of `records`.
+    """
+    config = model.config
+    cache = cache or ImageCache(config.features.image_size_wh)
+    pairs = collect_pairs(records, config.gap_frames, cache)
+    model.to(device).eval()
+    coded = code(model, pairs, batch_size, np.random.default_rng(seed))
+    judged = _sample(model, (coded.ego, coded.environment), pairs, records)
+    fitted = None
+    if probe_records is not None:
+        others = collect_pairs(probe_records, config.gap_frames, cache)
+        _disjoint(pairs, others)
+        fitted = _sample(model, all_codes(model, others, batch_size), others, probe_records)
+    report: Report = {"transitions": float(len(pairs)), "logs": float(len(np.unique(pairs.logs)))}
+    report |= _reconstruction(coded)
+    for name, codes in (("ego", coded.ego), ("environment", coded.environment)):
+        if name not in judged.inputs:  # a single-stage model has no environment codes
+            continue
+        size = getattr(config, name).codebook_size
+        report |= code_numbers(name, codes, size)
+        report |= motion_information(name, codes, size, pairs.motion, _guess(judged, fitted, name, judged.motion))
+    return report | motion_probes(judged, fitted) | agent_probes(judged, fitted) | _transfer(coded, judged, model)
+
+
+def motion_probes(judged: Sample, fitted: Sample | None) -> Report:
+    """R² of the ego motion, per kind of code and axis."""
+    report: Report = {}
+    for name in judged.inputs:
+        r2 = r_squared(judged.motion, _guess(judged, fitted, name, judged.motion))
+        report |= {f"{name}_r2_{axis}": float(v) for axis, v in zip(AXES, r2, strict=True)}
+    return report
+
+
+def agent_probes(judged: Sample, fitted: Sample | None) -> Report:
+    """R² of what others do, per kind of code; each figure over the transitions that have such an agent.
+
+    `agent_r2_<codes>` is the mean over `AGENT_AXES`. Nothing where fewer than 40 transitions tell.
+    """
+    usable = [s.agents for s in (judged, fitted) if s is not None]
+    report: Report = {"agent_transitions": float(np.isfinite(judged.agents).any(axis=1).sum())}
+    known = [i for i in range(len(AGENT_AXES)) if all(np.isfinite(a[:, i]).sum() >= FEWEST for a in usable)]
+    for name in judged.inputs if known else ():
+        values = {AGENT_AXES[i]: _agent_r2(judged, fitted, name, i) for i in known}
+        report |= {f"agent_r2_{name}_{axis}": value for axis, value in values.items()}
+        report[f"agent_r2_{name}"] = float(np.mean(list(values.values())))
+    return report
+
+
+def _agent_r2(judged: Sample, fitted: Sample | None, name: str, column: int) -> float:
+    judged = _where_known(judged, column)
+    fitted = None if fitted is None else _where_known(fitted, column)
+    target = judged.agents[:, [column]]
+    return float(r_squared(target, _guess(judged, fitted, name, target, "agents", column))[0])
+
+
+def _where_known(sample: Sample, column: int) -> Sample:
+    use = np.isfinite(sample.agents[:, column])
+    inputs = {name: values[use] for name, values in sample.inputs.items()}
+    return Sample(inputs, sample.motion[use], sample.agents[use], sample.logs[use])
+
+
+def _guess(
+    judged: Sample, fitted: Sample | None, name: str, target: Array, what: str = "motion", column: int | None = None
+) -> Array:
+    """(n, targets) predictions by a probe from codes of kind `name`, fitted on other logs."""
+    if fitted is None:
+        return cross_predict(judged.inputs[name], target, folds_of(judged.logs))
+    known = getattr(fitted, what) if column is None else getattr(fitted, what)[:, [column]]
+    return predict(ridge(fitted.inputs[name], known.astype(np.float64)), judged.inputs[name])
+
+
+def _sample(
+    model: LatentActionModel, codes: tuple[Array, Array], pairs: Pairs, records: Sequence[SceneRecord]
+) -> Sample:
+    sizes = model.config.ego.codebook_size, model.config.environment.codebook_size
+    kinds = zip(("ego", "environment"), codes, sizes, strict=True)
+    inputs = {name: one_hot(c, size) for name, c, size in kinds if c.shape[1]}
+    inputs["joint"] = np.concatenate(list(inputs.values()), axis=1)
+    return Sample(inputs, pairs.motion, agent_motion(records, pairs.scenes), pairs.logs)
+
+
+def _disjoint(judged: Pairs, fitted: Pairs) -> None:
+    shared = np.intersect1d(judged.logs, fitted.logs)
+    if len(shared):
+        raise ValueError(f"log {shared[0]} is in records and probe_records; a probe must be judged on other logs")
+
+
+def _reconstruction(coded: Coded) -> Report:
+    """Gain over copying, and how much worse it gets with all or one of the codes taken from another transition."""
+    errors = coded.errors
+    report = {"gain_over_copy": 1 - errors["right"] / max(errors["copy"], 1e-12)}
+    exchanged = {name: value for name, value in errors.items() if name not in ("right", "copy")}
+    return report | {f"shuffle_{name}": value / errors["right"] - 1 for name, value in exchanged.items()}
+
+
+def _transfer(coded: Coded, judged: Sample, model: LatentActionModel) -> Report:
+    """Does A's frame, driven by B's ego codes, move as B did? Judged by reading the prediction back (a cycle).
+
+    Signs are of the motion relative to its mean (longitudinal), and of the change of heading where there is one (yaw).
+    `transfer_ceiling_…`: the same agreement when B's own, real pictures are read instead of a prediction.
+    """
+    weights = ridge(judged.inputs["ego"], judged.motion.astype(np.float64))
+    size, wanted = model.config.ego.codebook_size, judged.motion[coded.partner]
+    moved = predict(weights, one_hot(coded.transfer, size))
+    real = predict(weights, one_hot(coded.ego[coded.partner], size))
+    mean = judged.motion.mean(0)
+    return sign_agreement("transfer", moved, wanted, mean) | sign_agreement("transfer_ceiling", real, wanted, mean)
+
+
+def sign_agreement(name: str, moved: Array, wanted: Array, mean: Array) -> Report:
+    """Share of (n, 3) motions with the sign of the wanted ones."""
+    faster = np.sign(moved[:, 0] - mean[0]) == np.sign(wanted[:, 0] - mean[0])
+    turning = np.abs(wanted[:, 2]) > TURNING_RAD
+    yaw = (np.sign(moved[:, 2]) == np.sign(wanted[:, 2]))[turning]
+    return {
+        f"{name}_longitudinal": float(faster.mean()),
+        f"{name}_yaw": float(yaw.mean()) if turning.any() else float("nan"),
+    }
