@@ -47,6 +47,7 @@ def asset_of(
         ],
         metadata=_definition_metadata(stage, settings),
         tags={"latentvla/kind": stage.kind},
+        op_tags={"dagster/priority": "-1"} if stage.late else None,
         pool="gpu" if stage.heavy and pooled else None,
         config_schema={
             "force": dg.Field(bool, default_value=False, description="Do the work even if nothing changed.")

@@ -15,6 +15,7 @@ import typer
 from latentvla_core.errors import LatentVLAError, SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, short
 from latentvla_core.recipes import recipe_named
+from pipelines import warm
 from pipelines.engine import Engine
 from pipelines.lineage import stale_work
 from pipelines.settings import Settings
@@ -55,7 +56,7 @@ def work_left(settings: Settings, job: str) -> list[tuple[str, str]] | None:
         return None
     sources.prepare(settings, engine.recipe, lambda text: None)  # asset logs will say it
     return stale_work(
-        STAGES, engine.recipe, settings.partitions, engine.ledger, engine.sources_key, JOBS[job][0], engine.is_there
+        STAGES, engine.recipe, settings.partitions, engine.ledger, engine.files_key, JOBS[job][0], engine.is_there
     )
 
 
@@ -70,6 +71,7 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
     """Execute a job over every partition in this process, recorded in DAGSTER_HOME if that is set."""
     import dagster as dg
 
+    from pipelines import graves
     from pipelines.definitions import build
     from pipelines.jobs import JOBS, all_partitions
 
@@ -77,11 +79,14 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
     if settings != Settings.from_env():
         raise SetupError("the settings differ from the environment's, which assets read; export the variables instead")
     settings.prepare_dagster_home()
+    if "scene_worlds" in JOBS[job][0]:
+        warm.start()
     resolved = build(settings, pooled=False).resolve_job_def(job)
     with dg.DagsterInstance.get() as instance:
+        graves.bury(instance)
         result = resolved.execute_in_process(
             instance=instance,
-            tags=all_partitions(settings),
+            tags={**all_partitions(settings), **graves.process_tag()},
             run_config={
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                 "ops": {asset: {"config": {"force": force}} for asset in JOBS[job][0]},

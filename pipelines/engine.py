@@ -23,7 +23,7 @@ from latentvla_core.tables import TABLES
 from latentvla_core.types import SceneRecord
 from pipelines import sources
 from pipelines.lineage import UNPARTITIONED, Ledger, Stage, fingerprint, git_commit
-from pipelines.settings import Settings
+from pipelines.settings import TRAIN, Settings
 
 if TYPE_CHECKING:
     from latentvla_core.training.sinks import ProgressSink
@@ -86,6 +86,7 @@ class Engine:
         self.recipe: Recipe = recipe_named(settings.recipe, settings.weights)
         self.lake = Lake(settings.lake)
         self._loaded: dict[str, Any] = {}
+        self._maps_keys: dict[str, str] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -95,8 +96,14 @@ class Engine:
     def listing(self) -> list[dict[str, Any]]:
         return sources.checked_logs(self.settings)
 
-    def sources_key(self, partition: str) -> str:
-        return sources.key_of(self.listing, self.settings, self.recipe, partition)
+    def files_key(self, kind: str, partition: str) -> str:
+        """Changes when the logs, or the maps, behind a piece of work do."""
+        if kind == "maps":
+            split = partition.rpartition("-")[0] or TRAIN  # an unpartitioned stage that reads maps is a training
+            if split not in self._maps_keys:
+                self._maps_keys[split] = sources.maps_key(self.settings.source(split).maps)
+            return self._maps_keys[split]
+        return sources.key_of(self.listing, partition)
 
     @cached_property
     def device(self) -> str:
@@ -161,6 +168,7 @@ class Engine:
         if stage.name == "logs":
             sources.prepare(self.settings, self.recipe, self.say)
             self.__dict__.pop("listing", None)
+            self._maps_keys.clear()
         made_by = self.fingerprint(stage, partition)
         if not force and self.ledger.made_by(name, partition) == made_by and self.is_there(stage, partition):
             return Outcome(
@@ -176,7 +184,7 @@ class Engine:
 
     def fingerprint(self, stage: Stage, partition: str) -> str:
         return fingerprint(
-            stage, partition, self.recipe, self.settings.partitions, self.stages, self.ledger.made_by, self.sources_key
+            stage, partition, self.recipe, self.settings.partitions, self.stages, self.ledger.made_by, self.files_key
         )
 
     def is_there(self, stage: Stage, partition: str) -> bool:

@@ -44,6 +44,10 @@ class Stage:
     kinds: tuple[str, ...] = ()
     heavy: bool = False
     """True: takes a place in the `gpu` pool."""
+    files: tuple[str, ...] = ()
+    """Kinds of files it reads beside tables, logs or maps: their contents are part of its fingerprint."""
+    late: bool = False
+    """True: begins after everything else that is ready, because what it waits for is being made beside the line."""
 
     @property
     def family(self) -> str:
@@ -86,7 +90,7 @@ def fingerprint(
     partitions: Iterable[str],
     stages: Mapping[str, Stage],
     made_by: Callable[[str, str], str],
-    sources_key: Callable[[str], str],
+    files_key: Callable[[str, str], str],
 ) -> str:
     """Fingerprint of one piece of work, given those of its inputs (`made_by(asset, partition)`)."""
     inputs = [
@@ -95,13 +99,13 @@ def fingerprint(
         for part in _inputs_of(stage, partition, stages[dep], partitions)
     ]
     sections = {name: getattr(recipe, name) for name in stage.recipe}
-    external = sources_key(partition) if stage.name in ("logs", "frames") else ""
-    return digest(stage.name, stage.code_version, TABLES[stage.table].version, sections, inputs, external)
+    files = {kind: files_key(kind, partition) for kind in stage.files}
+    return digest(stage.name, stage.code_version, TABLES[stage.table].version, sections, inputs, files)
 
 
 def _inputs_of(stage: Stage, partition: str, dep: Stage, partitions: Iterable[str]) -> list[str]:
     if not dep.partitioned:
-        # Frames depend on the files of their own shard (sources_key), not on the whole list of logs.
+        # Frames depend on the files of their own shard (files_key), not on the whole list of logs.
         return [] if stage.name == "frames" else [UNPARTITIONED]
     if stage.partitioned:
         return [partition]
@@ -139,7 +143,7 @@ def stale_work(
     recipe: Any,
     partitions: tuple[str, ...],
     ledger: Ledger,
-    sources_key: Callable[[str], str],
+    files_key: Callable[[str, str], str],
     selected: Iterable[str] | None = None,
     is_there: Callable[[Stage, str], bool] = lambda stage, partition: True,
 ) -> list[tuple[str, str]]:
@@ -155,7 +159,7 @@ def stale_work(
             there = ledger.made_by(stage.name, part)
             expected[stage.name, part] = there
             if stage.name in chosen:
-                made = fingerprint(stage, part, recipe, partitions, stages, lambda a, p: expected[a, p], sources_key)
+                made = fingerprint(stage, part, recipe, partitions, stages, lambda a, p: expected[a, p], files_key)
                 expected[stage.name, part] = made
                 if there != made or not is_there(stage, part):
                     stale.append((stage.name, part))

@@ -137,10 +137,19 @@ def content_key(path: Path) -> str:
     return hashlib.sha256(size.to_bytes(8, "little") + ends).hexdigest()[:16]
 
 
-def key_of(listing: list[dict[str, Any]], settings: Settings, recipe: Recipe, partition: str) -> str:
+def key_of(listing: list[dict[str, Any]], partition: str) -> str:
     """Fingerprint of the log files behind one shard, or of all of them for the empty partition."""
     rows = [r for r in listing if partition in ("", f"{r['split']}-{r['shard']:02d}")]
     return digest([(r["log_name"], r["content_key"], r["sensor_root"], r["maps_root"]) for r in rows])
+
+
+def maps_key(root: str) -> str:
+    """Fingerprint of a maps folder: of every GeoPackage its size and both ends.
+
+    The first end holds SQLite's change counter, so an edited map is seen.
+    """
+    files = sorted(Path(root).rglob("*.gpkg")) if root else []
+    return digest([(str(file.relative_to(root)), content_key(file)) for file in files])
 
 
 def prepare(settings: Settings, recipe: Recipe, say: Callable[[str], None]) -> None:

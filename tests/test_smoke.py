@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,34 +40,52 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
+COMMAND = [sys.executable, "-m", "latentvla_core", "demo"]
+
+
 def demo(home: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "latentvla_core", "demo"]
-    return subprocess.run(command, env=environment(home), capture_output=True, text=True, check=False, timeout=1500)
+    return subprocess.run(COMMAND, env=environment(home), capture_output=True, text=True, check=False, timeout=1500)
 
 
-def kill_once_something_is_stored(home: Path) -> None:
-    """Start the demo and kill it hard as soon as it has finished work of some shards."""
-    command = [sys.executable, "-m", "latentvla_core", "demo"]
-    process = subprocess.Popen(command, env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def kill_once(home: Path, sign: str) -> None:
+    """Start the demo and kill it hard as soon as something in its home matches the pattern."""
+    with (home.parent / "killed.log").open("a") as log:
+        process = subprocess.Popen(COMMAND, env=environment(home), stdout=log, stderr=log)
     try:
-        while process.poll() is None and not any((home / "lake" / "scenes").glob("split=*/*/*.parquet")):
-            time.sleep(0.2)
-        assert process.poll() is None, "the demo ended before it could be killed"
+        while process.poll() is None and not any(home.glob(sign)):
+            time.sleep(0.1)
+        assert process.poll() is None, (
+            f"the demo ended before {sign}; {(home.parent / 'killed.log').read_text()[-2000:]}"
+        )
     finally:
         process.kill()
         process.wait()
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("smoke") / "home"
-    kill_once_something_is_stored(home)
-    interrupted = Lake(str(home / "lake")).read("materialisations").num_rows
-    done = demo(home)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert interrupted > 0
-    assert "up to date" in done.stderr, "the second start should have kept what the killed one finished"
-    return home
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """A line killed among its scenes and again inside a training, then finished; and one that nobody disturbed."""
+    root = tmp_path_factory.mktemp("smoke")
+    home, calm = root / "home", root / "calm"
+    with (root / "calm.log").open("w") as log:
+        undisturbed = subprocess.Popen(COMMAND, env=environment(calm), stdout=log, stderr=log)
+    try:
+        kill_once(home, "lake/scenes/split=*/*/*.parquet")
+        kill_once(home, "models/vlm/*.partial")
+        interrupted = Lake(str(home / "lake")).read("materialisations").num_rows
+        done = demo(home)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        assert interrupted > 0
+        assert "up to date" in done.stderr, "the last start should have kept what the killed ones finished"
+        assert undisturbed.wait(timeout=1500) == 0, (root / "calm.log").read_text()[-4000:]
+        yield home, calm
+    finally:
+        undisturbed.kill()
+
+
+@pytest.fixture(scope="module")
+def home(homes: tuple[Path, Path]) -> Path:
+    return homes[0]
 
 
 @pytest.fixture
@@ -87,6 +107,27 @@ def test_every_table_has_rows_with_unique_keys_and_provenance(settings: Settings
     assert table.group_by(list(spec.key)).aggregate([]).num_rows == table.num_rows
     known = set(Lake(settings.lake).read("materialisations", columns=["made_by"])["made_by"].to_pylist())
     assert set(table["made_by"].to_pylist()) <= known
+
+
+# Where a run lies and when it ran; fingerprints contain the folders of the logs.
+OWN = {"made_by", "model_version", "data_version", "path", "sensor_root", "maps_root", "version", "inputs", "commit",
+       "seconds", "mlflow_uri", "champion"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n in TABLES if n not in ("quarantine", "materialisations")])
+def test_killed_twice_it_ends_in_the_same_tables(homes: tuple[Path, Path], name: str):
+    columns = [c.name for c in TABLES[name].columns if c.name not in OWN]
+    key = [(c, "ascending") for c in TABLES[name].key if c not in OWN]
+    killed, calm = (Lake(str(home / "lake")).read(name, columns=columns).sort_by(key) for home in homes)
+    for column in columns:
+        assert killed[column].to_pylist() == calm[column].to_pylist() or both_nan(killed[column], calm[column]), column
+
+
+def both_nan(a: Any, b: Any) -> bool:
+    """Equal values, NaN counting as equal to NaN."""
+    import json
+
+    return json.dumps(a.to_pylist()) == json.dumps(b.to_pylist())
 
 
 def test_every_planner_was_scored_on_every_scene(settings: Settings):

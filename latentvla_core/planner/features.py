@@ -51,8 +51,12 @@ class Pictures:
         wanted = [picture_of(record, name) for record in records for name in cameras]
         self.rows = self.cache.indices(wanted).reshape(len(records), len(cameras))  # (N, C)
         broken = np.array([self.cache.faults.get(path, "") for _, path in wanted], object).reshape(self.rows.shape)
-        self.faults = tuple(next(filter(None, row), "") for row in broken)
-        """Per record: which of its pictures cannot be read and why, or ""."""
+        named = np.array([path != "" for _, path in wanted]).reshape(self.rows.shape)
+        blind = no_picture(cameras)
+        self.faults = tuple(
+            next(filter(None, row), "" if there.any() else blind) for row, there in zip(broken, named, strict=True)
+        )
+        """Per record: which of its pictures cannot be read and why, that there is none at all, or ""."""
 
     def present(self, indices: Array) -> Array:
         """(B,) → (B, C) bool"""
@@ -72,6 +76,11 @@ def picture_of(record: SceneRecord, camera: str) -> tuple[str, str]:
     return record.sensor_root, paths.get(camera, "")
 
 
+def no_picture(cameras: Sequence[str]) -> str:
+    """Why a planner that sees only these cameras cannot plan a scene that has none of them."""
+    return f"the scene has no picture of {', '.join(cameras)}; check camera names and sensor blobs of the log"
+
+
 class Panoramas:
     """Left, front and right picture as NAVSIM's Transfuser sees them, side by side at 4:1."""
 
@@ -79,8 +88,9 @@ class Panoramas:
         self.cache = ImageCache(size_wh, load=_load_panorama, file=file)
         wanted = [(r.sensor_root, _joined(r)) for r in records]
         self.rows = self.cache.indices(wanted)  # (N,)
-        self.faults = tuple(self.cache.faults.get(joined, "") for _, joined in wanted)
-        """Per record: which of its pictures cannot be read and why, or ""."""
+        blind = no_picture(PANORAMA_CAMERAS)
+        self.faults = tuple(self.cache.faults.get(joined, "") if joined else blind for _, joined in wanted)
+        """Per record: which of its pictures cannot be read and why, that there is none at all, or ""."""
 
     def take(self, indices: Array) -> Array:
         """(B,) → (B, H, W, 3); a camera that is missing is black."""

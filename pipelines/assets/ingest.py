@@ -77,8 +77,8 @@ def fault_row(fault: DataError) -> dict[str, str]:
 
 
 STAGES = (
-    Stage(name="logs", run=logs, kind="table", table="logs", deps=(), group="ingest", doc=logs.__doc__ or "",
+    Stage(name="logs", run=logs, files=("logs",), kind="table", table="logs", deps=(), group="ingest", doc=logs.__doc__ or "",
           recipe=(), kinds=("deltalake",)),
-    Stage(name="frames", run=frames, kind="shards", table="frames", deps=("logs",), group="ingest",
+    Stage(name="frames", run=frames, files=("logs",), kind="shards", table="frames", deps=("logs",), group="ingest",
           doc=frames.__doc__ or "", kinds=("deltalake",)),
 )  # fmt: skip

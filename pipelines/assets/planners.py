@@ -169,7 +169,7 @@ def _rows(
 def _stage_of(variant: Variant) -> Stage:
     deps = ["scenes", "scene_worlds", *filter(None, (variant.features, variant.start))]
     return Stage(name=variant.name, run=trainer_of(variant), kind="model", table="models", deps=tuple(deps),
-                 group="planners", doc=_doc_of(variant), recipe=("planner",), reads=(TRAIN, VAL),
+                 group="planners", doc=_doc_of(variant), recipe=("planner",), reads=(TRAIN, VAL), files=("maps",),
                  kinds=("pytorch", "mlflow"), heavy=True)  # fmt: skip
 
 

@@ -87,5 +87,5 @@ STAGES = (
     Stage(name="scenes", run=scenes, kind="shards", table="scenes", deps=("frames",), group="scenes",
           doc=scenes.__doc__ or "", recipe=("scene_filter",), kinds=("deltalake",)),
     Stage(name="scene_worlds", run=scene_worlds, kind="shards", table="scene_worlds", deps=("frames",), group="scenes",
-          doc=scene_worlds.__doc__ or "", recipe=("scene_filter",), kinds=("deltalake", "numpy")),
+          doc=scene_worlds.__doc__ or "", recipe=("scene_filter",), kinds=("deltalake", "numpy"), files=("maps",), late=True),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
 from pipelines.lineage import Stage, git_commit
+from pipelines.registry.database import ensure_database
 from pipelines.settings import TRAIN, VAL, Settings
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def connect(settings: Settings) -> Any:
     quiet_mlflow()
     import mlflow
 
-    if settings.mlflow_uri.startswith("sqlite:///"):
-        Path(settings.mlflow_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    ensure_database(settings.mlflow_uri)
     mlflow.set_tracking_uri(settings.mlflow_uri)
     return mlflow.MlflowClient()
 

@@ -49,6 +49,21 @@ def test_a_scene_alone_is_planned_as_inside_a_batch(host, records):
 
 
 @pytest.mark.parametrize("host", list(HOSTS))
+@pytest.mark.parametrize("cameras", ["no camera", "cameras without a picture"])
+def test_a_scene_without_any_picture_gets_no_plan_but_a_reason(host, cameras, records):
+    blind = replace(records[0], camera_paths=("", "", ""))
+    if cameras == "no camera":
+        blind = replace(blind, camera_names=(), camera_paths=(), camera_intrinsics_px=np.zeros((0, 3, 3)),
+                        camera_rotations=np.zeros((0, 3, 3)), camera_translations_m=np.zeros((0, 3)))  # fmt: skip
+    faults: list[str] = []
+    poses = plan(debug_host(host), [blind, records[1]], faults=faults)
+    assert np.isnan(poses[0]).all()
+    assert np.isfinite(poses[1]).all()
+    assert "no picture of" in faults[0]
+    assert faults[1] == ""
+
+
+@pytest.mark.parametrize("host", list(HOSTS))
 def test_the_future_does_not_reach_the_plan(host, records):
     changed = [replace(r, future_poses=r.future_poses + 9.0, front_paths=("gone.jpg",) * 12) for r in records]
     planner = debug_host(host)

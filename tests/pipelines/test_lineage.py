@@ -1,11 +1,14 @@
 """Fingerprints: what must change them, and what must not."""
 
+import sqlite3
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipelines.lineage import Ledger, Stage, digest, shard_of, share_of, stale_work
+from pipelines.sources import maps_key
 from pipelines.stages import STAGES
 
 PARTITIONS = ("train-00", "train-01", "test-00")
@@ -19,8 +22,8 @@ def stage(name: str, deps: tuple[str, ...] = (), kind: str = "shards", **changes
 def graph(**changes: Any) -> dict[str, Stage]:
     """frames → scenes → model (train only) → labels; what the real line does, small."""
     stages = [
-        stage("logs", kind="table"),
-        stage("frames", ("logs",)),
+        stage("logs", kind="table", files=("logs",)),
+        stage("frames", ("logs",), files=("logs",)),
         stage("scenes", ("frames",)),
         stage("model", ("scenes",), "model", recipe=("latent",), reads=("train",)),
         stage("labels", ("scenes", "model")),
@@ -37,7 +40,9 @@ def all_done(stages: dict[str, Stage], recipe: Any, keys: dict[str, str]) -> Led
 
     for s in stages.values():
         for part in PARTITIONS if s.partitioned else ("",):
-            made = fingerprint(s, part, recipe, PARTITIONS, stages, lambda a, p: predicted[a, p], keys.__getitem__)
+            made = fingerprint(
+                s, part, recipe, PARTITIONS, stages, lambda a, p: predicted[a, p], lambda kind, p: keys[p]
+            )
             predicted[s.name, part] = made
             ledger.latest[s.name, part] = {"made_by": made}
     return ledger
@@ -48,7 +53,7 @@ FILES = {"": "all", "train-00": "a", "train-01": "b", "test-00": "c"}
 
 
 def stale(stages: dict[str, Stage], recipe: Any = RECIPE, files: dict[str, str] = FILES) -> list[tuple[str, str]]:
-    return stale_work(stages, recipe, PARTITIONS, all_done(graph(), RECIPE, FILES), files.__getitem__)
+    return stale_work(stages, recipe, PARTITIONS, all_done(graph(), RECIPE, FILES), lambda kind, p: files[p])
 
 
 def test_nothing_is_stale_when_nothing_changed():
@@ -108,3 +113,30 @@ def test_every_stage_is_described_and_reads_known_recipe_sections(name: str):
     assert len(s.doc) > 20
     assert set(s.recipe) <= {f.name for f in fields(Recipe)}
     assert s.table in TABLES
+
+
+def test_an_edited_map_is_another_map(tmp_path: Path):
+    empty = maps_key(str(tmp_path))
+    path = tmp_path / "sg-one-north" / "9.17.1964" / "map.gpkg"
+    path.parent.mkdir(parents=True)
+    with sqlite3.connect(path) as db:
+        db.execute("create table lanes (id integer, width_m real)")
+        db.executemany("insert into lanes values (?, 3.5)", [(i,) for i in range(20_000)])
+    before = maps_key(str(tmp_path))
+    assert before == maps_key(str(tmp_path)) != empty
+    with sqlite3.connect(path) as db:
+        db.execute("update lanes set width_m = 3.4 where id = 10000")  # far from both ends of the file
+    assert maps_key(str(tmp_path)) != before
+    assert maps_key("") == empty
+
+
+def test_what_reads_the_map_is_redone_when_the_map_changes():
+    assert {name for name, stage in STAGES.items() if "maps" in stage.files} >= {"scene_worlds", "transfuser", "ipad"}
+    changed = graph(scenes=stage("scenes", ("frames",), files=("maps",)))
+    done = all_done(changed, RECIPE, FILES)
+
+    def edited(kind: str, partition: str) -> str:
+        return "new" if kind == "maps" else FILES[partition]
+
+    work = stale_work(changed, RECIPE, PARTITIONS, done, edited)
+    assert {name for name, _ in work} == {"scenes", "model", "labels"}
