@@ -21,7 +21,9 @@ except ImportError:  # the optional extra `fast` is not installed; every kernel 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile with numba (cached on disk) where it is installed; callers pick the NumPy twin where it is not."""
-    return numba.njit(cache=True)(function) if HAVE_NUMBA else function
+    if not HAVE_NUMBA:
+        return function
+    return numba.njit(cache=True, error_model="numpy")(function)  # else every division is checked for zero
 
 
 def formula(function: Callable[..., Any]) -> Callable[..., Any]:
