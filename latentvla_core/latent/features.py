@@ -1,11 +1,14 @@
 """F: what the latent action model sees of a picture: pixel patches, or patch tokens of a frozen DINOv2.
 
-DINOv2 is read from a local folder and never downloaded; it is no part of the model's weights.
+DINOv2 is read from a local folder and never downloaded; it is no part of the model's weights. Its tokens are rounded to
+fp16, as `feature_table` keeps them: what is computed now and what was computed once are the same numbers.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -64,17 +67,26 @@ class DinoFeatures:
 
     def __init__(self, config: FeatureConfig) -> None:
         self.config = config
-        self.backbone = _load_backbone(config)
+        _check_backbone(config)
         self.mean, self.std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+
+    @cached_property
+    def backbone(self) -> nn.Module:
+        """The frozen network; its weights are read when a picture is seen that is in no table."""
+        from transformers import AutoModel
+
+        return AutoModel.from_pretrained(self.config.backbone, local_files_only=True).eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
-        """(..., H, W, 3) uint8 → (..., P, D) float32."""
+        """(..., H, W, 3) uint8, or (..., P, D) float16 that a table kept → (..., P, D) float32."""
+        if pictures.dtype == torch.float16:
+            return pictures.float()
         self.backbone.to(pictures.device)
         x = (pictures.float() / 255 - self.mean.to(pictures.device)) / self.std.to(pictures.device)
         lead, patches = pictures.shape[:-3], self.config.grid_hw[0] * self.config.grid_hw[1]
         tokens = self.backbone(x.flatten(0, -4).permute(0, 3, 1, 2)).last_hidden_state[:, -patches:]
-        return tokens.float().reshape(*lead, patches, self.config.dim)
+        return tokens.half().float().reshape(*lead, patches, self.config.dim)
 
 
 Features = PixelFeatures | DinoFeatures
@@ -85,16 +97,14 @@ def build_features(config: FeatureConfig) -> Features:
     return PixelFeatures(config) if config.kind == "pixels" else DinoFeatures(config)
 
 
-def _load_backbone(config: FeatureConfig) -> nn.Module:
-    if not (Path(config.backbone) / "config.json").is_file():
+def _check_backbone(config: FeatureConfig) -> None:
+    path = Path(config.backbone) / "config.json"
+    if not path.is_file():
         raise SetupError(
             f"DINOv2 backbone {config.backbone!r} is no folder with a config.json; set features.backbone to a local "
             "folder saved by transformers (nothing is downloaded)"
         )
-    from transformers import AutoModel
-
-    model = AutoModel.from_pretrained(config.backbone, local_files_only=True)
-    found = (model.config.hidden_size, model.config.patch_size)
+    shape = json.loads(path.read_text())
+    found = (shape.get("hidden_size"), shape.get("patch_size"))
     if found != (config.dim, config.patch_px):
         raise SetupError(f"{config.backbone}: width and patch {found}, config says {(config.dim, config.patch_px)}")
-    return model.eval().requires_grad_(False)

@@ -49,9 +49,9 @@ class Pairs:
         """(n, 3) relative ego motion over the transition."""
         return self.waypoints[:, -1]
 
-    def pictures(self, index: Array) -> Array:
-        """(B,) → (B, 2, H, W, 3) uint8."""
-        return self.cache.take(self.rows[index])
+    def pictures(self, index: Array, flip: Array | None = None) -> Array:
+        """(B,) → (B, 2, H, W, 3) uint8, or what else the cache holds; left and right exchanged where flip (B,)."""
+        return self.cache.take(self.rows[index], None if flip is None else np.repeat(flip[:, None], 2, axis=1))
 
 
 def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageCache) -> Pairs:
@@ -128,10 +128,9 @@ def ego_states(poses: Array) -> Array:
     return np.stack([speed, acceleration, np.concatenate([yaw_rate[:1], yaw_rate])], axis=-1)
 
 
-def mirrored(pictures: Array, waypoints: Array, states: Array, flip: Array) -> tuple[Array, Array, Array]:
-    """Left and right exchanged where flip (B,): pictures (B, 2, H, W, 3), waypoints (B, S, 3), states (B, 3)."""
+def mirrored(waypoints: Array, states: Array, flip: Array) -> tuple[Array, Array]:
+    """Left and right exchanged where flip (B,): waypoints (B, S, 3), states (B, 3)."""
     sign = np.where(flip, -1.0, 1.0).astype(np.float32)
-    pictures = np.where(flip[:, None, None, None, None], pictures[:, :, :, ::-1], pictures)
     waypoints = waypoints * np.stack([np.ones_like(sign), sign, sign], axis=-1)[:, None]
     states = states * np.stack([np.ones_like(sign), np.ones_like(sign), sign], axis=-1)
-    return pictures, waypoints, states
+    return waypoints, states

@@ -240,8 +240,7 @@ def _collate(
 
 def _batch(pairs: Pairs, index: Array, flip: Array) -> dict[str, Tensor]:
     """Pictures (B, 2, H, W, 3) uint8, waypoints (B, gap, 3), states (B, 3); left and right exchanged where flip."""
-    pictures, waypoints, states = pairs.pictures(index), pairs.waypoints[index], pairs.states[index]
-    if flip.any():
-        pictures, waypoints, states = mirrored(pictures, waypoints, states, flip)
+    pictures = pairs.pictures(index, flip)
+    waypoints, states = mirrored(pairs.waypoints[index], pairs.states[index], flip)
     arrays = {"pictures": np.ascontiguousarray(pictures), "waypoints": waypoints, "states": states}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}

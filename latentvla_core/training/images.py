@@ -51,6 +51,9 @@ class ImageCache:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __bool__(self) -> bool:
+        return True  # an empty cache is a cache: `cache or ImageCache(...)` must not replace the one that was given
+
     def indices(self, pictures: Sequence[tuple[str, str]]) -> Array:
         """(n,) int64 rows of (root, path) pairs; `MISSING` for an empty path or one that cannot be read.
 
@@ -61,14 +64,19 @@ class ImageCache:
             self._decode(new)
         return np.array([self._rows.get(p, MISSING) if p[1] else MISSING for p in pictures], np.int64)
 
-    def take(self, rows: Array) -> Array:
-        """(...,) rows → (..., H, W, 3) uint8 pictures."""
+    def take(self, rows: Array, mirror: Array | None = None) -> Array:
+        """(...,) rows → (..., H, W, 3) uint8 pictures; left and right exchanged where `mirror` (...,)."""
+        rows = self._checked(rows)
+        pictures = self.images[rows]
+        if mirror is None or not mirror.any():
+            return pictures
+        return np.where(mirror[..., None, None, None], pictures[..., ::-1, :], pictures)
+
+    def _checked(self, rows: Array) -> Array:
         rows = np.asarray(rows)
-        if rows.size and (rows.min() < 0 or rows.max() >= len(self.images)):
-            raise IndexError(
-                f"rows {rows.min()} … {rows.max()} of {len(self.images)} pictures; drop missing ones first"
-            )
-        return self.images[rows]
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows {rows.min()} … {rows.max()} of {len(self)} pictures; drop missing ones first")
+        return rows
 
     def _decode(self, new: Sequence[tuple[str, str]]) -> None:
         start, block = len(self.images), 4096  # bounds memory beside the file

@@ -114,10 +114,18 @@ def test_mirroring_twice_is_nothing_and_turns_left_into_right(records):
     index = np.arange(4)
     pictures, waypoints, states = pairs.pictures(index), pairs.waypoints[index], pairs.states[index]
     flip = np.array([True, False, True, False])
-    m = mirrored(pictures, waypoints, states, flip)
-    np.testing.assert_array_equal(m[0][0], pictures[0][:, :, ::-1])
-    np.testing.assert_array_equal(m[0][1], pictures[1])
-    np.testing.assert_allclose(m[1][0], waypoints[0] * [1, -1, -1])
-    np.testing.assert_allclose(m[2][2], states[2] * [1, 1, -1])
-    for again, original in zip(mirrored(*m, flip), (pictures, waypoints, states), strict=True):
+    turned = pairs.pictures(index, flip)
+    np.testing.assert_array_equal(turned[0], pictures[0][:, :, ::-1])
+    np.testing.assert_array_equal(turned[1], pictures[1])
+    np.testing.assert_array_equal(pairs.pictures(index, np.zeros(4, bool)), pictures)
+    m = mirrored(waypoints, states, flip)
+    np.testing.assert_allclose(m[0][0], waypoints[0] * [1, -1, -1])
+    np.testing.assert_allclose(m[1][2], states[2] * [1, 1, -1])
+    for again, original in zip(mirrored(*m, flip), (waypoints, states), strict=True):
         np.testing.assert_array_equal(again, original)
+
+
+def test_an_empty_cache_that_was_given_is_the_one_that_is_used(records):
+    cache = ImageCache(SIZE_WH)
+    assert bool(cache)
+    assert len(cache) == 0
