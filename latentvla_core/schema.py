@@ -56,6 +56,8 @@ class TableSpec:
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ("split", "shard")
     version: int = 1
+    is_record: bool = False
+    """Rows tell what happened and cannot be made again from inputs; a change of schema never drops them."""
 
     def column(self, name: str) -> Column:
         return next(c for c in self.columns if c.name == name)

@@ -10,7 +10,8 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 WRITE_ATTEMPTS = 20
+_MADE_BY = ("min.made_by", "max.made_by")
 
 
 def home_folder(env: Mapping[str, str] | None = None) -> Path:
@@ -70,6 +72,7 @@ class Lake:
         import pyarrow.dataset as ds
 
         spec = TABLES[name]
+        wanted = list(dict.fromkeys([*(columns or spec.names), *spec.key]))
         table = self.delta(name, version)
         if table is None or any(isinstance(v, list | tuple | set) and not v for v in (where or {}).values()):
             return _select(spec.arrow_schema().empty_table(), columns)
@@ -78,23 +81,31 @@ class Lake:
             values = list(value) if isinstance(value, list | tuple | set) else [value]
             term = ds.field(column).isin(values)
             expression = term if expression is None else expression & term
-        wanted = list(dict.fromkeys([*(columns or spec.names), *spec.key]))
+        self._check_layout(spec, table, spec.names if version is None else wanted)
         with explained(self.uri(name)):
             arrow = table.to_pyarrow_dataset().to_table(columns=wanted, filter=expression)
         arrow = arrow.select(wanted).cast(_subset(spec, wanted)).sort_by([(k, "ascending") for k in spec.key])
         return _select(arrow, columns)
 
-    def count(self, name: str, partition: Mapping[str, Any] | None = None) -> int:
-        """Rows of a table, or of a partition given by some of its columns, from the transaction log; no file is read."""
+    def counts(self, name: str, columns: Sequence[str]) -> Counter[tuple[Any, ...]]:
+        """(*values of partition columns, made_by) → rows, from the transaction log; no file is read.
+
+        made_by is "" where a file does not say it: tables of more than 32 columns have no statistics of the last ones.
+        """
         import pyarrow as pa
 
+        found: Counter[tuple[Any, ...]] = Counter()
         table = self.delta(name)
-        if table is None:
-            return -1
-        wanted = {f"partition.{column}": value for column, value in (partition or {}).items()}
-        actions = pa.table(table.get_add_actions(flatten=True)).select(["num_records", *wanted])
-        files: list[dict[str, Any]] = actions.to_pylist()
-        return sum(f["num_records"] for f in files if all(f[column] == value for column, value in wanted.items()))
+        if table is None or not set(columns) <= set(table.metadata().partition_columns):
+            return found
+        with explained(self.uri(name)):
+            actions = pa.table(table.get_add_actions(flatten=True))
+        wanted = [c for c in (*_MADE_BY, *(f"partition.{c}" for c in columns)) if c in actions.column_names]
+        for file in actions.select(["num_records", *wanted]).to_pylist():
+            low, high = (file.get(column) for column in _MADE_BY)
+            made_by = low if low == high and low else ""
+            found[*(file[f"partition.{c}"] for c in columns), made_by] += file["num_records"]
+        return found
 
     def rows(
         self, name: str, where: Mapping[str, Any] | None = None, columns: Sequence[str] | None = None
@@ -123,13 +134,13 @@ class Lake:
         where = " AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()) or None
         commit = CommitProperties(custom_metadata=dict(note or {}), max_commit_retries=15)
 
-        def write() -> None:
-            self._create(spec)
-            write_deltalake(self.uri(name), data, mode="overwrite", predicate=where, commit_properties=commit)
+        def write() -> int:
+            table = self._writable(spec)
+            write_deltalake(table, data, mode="overwrite", predicate=where, commit_properties=commit)
+            return table.version()
 
         with explained(self.uri(name)):
-            _retry(write)
-        return self.version(name)
+            return _retry(write)
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """Append rows (for `materialisations`, the only table that only grows)."""
@@ -138,13 +149,13 @@ class Lake:
         spec = TABLES[name]
         data = to_arrow(spec, rows)
 
-        def write() -> None:
-            self._create(spec)
-            write_deltalake(self.uri(name), data, mode="append")
+        def write() -> int:
+            table = self._writable(spec)
+            write_deltalake(table, data, mode="append")
+            return table.version()
 
         with explained(self.uri(name)):
-            _retry(write)
-        return self.version(name)
+            return _retry(write)
 
     def sql(self, query: str) -> pa.Table:
         """Run SQL (DataFusion) over the tables the query names.
@@ -173,20 +184,52 @@ class Lake:
                 raise SetupError(f"{self.root}: {_first_lines(error)}; {_remedy(self.root)}") from error
             raise DataError(f"the query was refused: {error}") from error
 
-    def _create(self, spec: TableSpec) -> None:
-        from deltalake import CommitProperties, DeltaTable
+    def _writable(self, spec: TableSpec) -> DeltaTable:
+        """The table in the declared layout: made where there is none, and made anew where an older one lies.
 
-        if not DeltaTable.is_deltatable(self.uri(spec.name)):
+        Rows of an older layout are dropped from the current version, since the line makes them again (the schema version
+        is in every fingerprint), and stay readable at their own Delta version. Raises SetupError for records.
+        """
+        from deltalake import CommitProperties, DeltaTable, write_deltalake
+
+        uri, note = self.uri(spec.name), CommitProperties(custom_metadata={"schema_version": str(spec.version)})
+        places = list(spec.partition_by)
+        if not DeltaTable.is_deltatable(uri):
             if "://" not in self.root:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
-            DeltaTable.create(
-                self.uri(spec.name),
-                spec.arrow_schema(),
-                mode="ignore",
-                partition_by=list(spec.partition_by),
-                description=spec.row,
-                commit_properties=CommitProperties(custom_metadata={"schema_version": str(spec.version)}),
-            )
+            DeltaTable.create(uri, spec.arrow_schema(), mode="ignore", partition_by=places, description=spec.row,
+                              commit_properties=note)  # fmt: skip
+        table = DeltaTable(uri)
+        if is_outdated(spec, table):
+            if spec.is_record:
+                self._check_layout(spec, table, spec.names)
+            # From this handle on: a writer that migrated in the meantime makes this commit fail, and it is tried again.
+            empty = spec.arrow_schema().empty_table()
+            write_deltalake(table, empty, mode="overwrite", schema_mode="overwrite", partition_by=places,
+                            commit_properties=note)  # fmt: skip
+        return table
+
+    def _check_layout(self, spec: TableSpec, table: DeltaTable, wanted: Sequence[str]) -> None:
+        """Raises SetupError, with the remedy, when columns that are wanted are not stored."""
+        missing = [name for name in wanted if name not in {f.name for f in table.schema().fields}]
+        if not missing:
+            return
+        old = f"latentvla sql --at {spec.name}={table.version()} 'select * from {spec.name} limit 5'"
+        remedy = (
+            f"its rows cannot be made again: move {self.uri(spec.name)} away to start a new one"
+            if spec.is_record
+            else f"materialise {spec.name} (latentvla demo), which makes its rows anew; the old ones stay readable: {old}"
+        )
+        raise SetupError(
+            f"{self.uri(spec.name)} is of an older schema: it lacks {', '.join(missing)}, this code reads schema version"
+            f" {spec.version}; {remedy}"
+        )
+
+
+def is_outdated(spec: TableSpec, table: DeltaTable) -> bool:
+    """Whether a stored table has other columns or partitions than declared."""
+    names = {field.name for field in table.schema().fields}
+    return names != set(spec.names) or list(table.metadata().partition_columns) != list(spec.partition_by)
 
 
 @contextmanager
@@ -255,7 +298,7 @@ def _literal(value: Any) -> str:
     return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
 
 
-def _retry(write: Any) -> None:
+def _retry(write: Callable[[], int]) -> int:
     """Concurrent first writes conflict on table metadata; the whole transaction is then tried again (stack.md §4.3)."""
     from deltalake.exceptions import CommitFailedError
 
@@ -266,3 +309,4 @@ def _retry(write: Any) -> None:
             if attempt == WRITE_ATTEMPTS - 1:
                 raise
             time.sleep(random.uniform(0.02, 0.2) * min(attempt + 1, 5))
+    raise AssertionError("unreachable: the last attempt returns or raises")

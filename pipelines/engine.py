@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -87,6 +88,7 @@ class Engine:
         self.lake = Lake(settings.lake)
         self._loaded: dict[str, Any] = {}
         self._maps_keys: dict[str, str] = {}
+        self._stored: dict[str, Counter[tuple[Any, ...]] | None] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -192,8 +194,20 @@ class Engine:
         if stage.kind == "model":
             return (self.settings.models / stage.name / self.ledger.made_by(stage.name, partition)).is_dir()
         split, _, shard = partition.rpartition("-")
-        place = {"split": split, "shard": int(shard)} if stage.partitioned else {}
-        return self.lake.count(stage.table, place) >= self.ledger.rows_of(stage.name, partition)
+        place = (split, int(shard)) if stage.partitioned else ()
+        made_by = self.ledger.made_by(stage.name, partition)
+        counts = self._counts(stage)
+        if counts is None:
+            return False
+        return counts[*place, made_by] + counts[*place, ""] >= self.ledger.rows_of(stage.name, partition)
+
+    def _counts(self, stage: Stage) -> Counter[tuple[Any, ...]] | None:
+        """Rows stored per partition and fingerprint, read once per table until this engine writes to it; None: no table."""
+        if stage.table not in self._stored:
+            exists = self.lake.version(stage.table) >= 0
+            columns = ("split", "shard") if stage.partitioned else ()
+            self._stored[stage.table] = self.lake.counts(stage.table, columns) if exists else None
+        return self._stored[stage.table]
 
     def _input_version(self, dep: str) -> int:
         return self.lake.version(self.stages[dep].table)
@@ -219,6 +233,7 @@ class Engine:
         groups: tuple[str, ...],
         note: dict[str, str],
     ) -> int:
+        self._stored.pop(table, None)
         spec = TABLES[table]
         extra = [c for c in spec.partition_by if c not in place]
         if not extra:

@@ -72,9 +72,10 @@ def _plans(engine: Engine, keys: list[str]) -> bytes:
 
 def _codes(engine: Engine, keys: list[str]) -> bytes:
     from latentvla_core.viz.codes import codebook_histogram
+    from pipelines.assets.latent_actions import sentences_of
 
-    rows = [r for key in keys for r in engine.lake.rows("latent_actions", {**_place(key), "valid": True})]
-    return codebook_histogram(np.stack([r["ego_codes"] for r in rows])) if rows else b""
+    codes = list(sentences_of(engine, sorted({key.rpartition("-")[0] for key in keys})).values())
+    return codebook_histogram(np.stack(codes)) if codes else b""
 
 
 def _worlds(engine: Engine, keys: list[str]) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.pdms.metrics import METRIC_LABELS, METRIC_VERSIONS, SUB_SCORES, short
+from pipelines.assets.latent_actions import sentences_of
 from pipelines.engine import Engine
 from pipelines.lineage import git_commit
 from pipelines.pictures import SHOWN_PLANS, SHOWN_WORST, draw_world, plans_of, scores_of, worst_plans
@@ -118,11 +119,12 @@ def _metrics(text: str) -> str:
 def _codes(engine: Engine) -> str:
     from latentvla_core.viz.codes import codebook_histogram
 
-    rows = engine.lake.rows("latent_actions", {"valid": True}, ["scene_token", "split", "ego_codes"])
     figures = []
-    for split in sorted({r["split"] for r in rows}):
-        codes = np.stack([r["ego_codes"] for r in rows if r["split"] == split])
-        figures.append(_figure(codebook_histogram(codes), f"split {split}: {len(codes)} scenes"))
+    for split in sorted(engine.settings.splits):
+        codes = list(sentences_of(engine, [split]).values())
+        if not codes:
+            continue
+        figures.append(_figure(codebook_histogram(np.stack(codes)), f"split {split}: {len(codes)} scenes"))
     return "<h2>latent actions</h2>" + "".join(figures) if figures else ""
 
 

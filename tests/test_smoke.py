@@ -14,6 +14,7 @@ import pytest
 
 from latentvla_core.store import Lake
 from latentvla_core.tables import TABLES
+from latentvla_core.tables.sentences import sentences
 from pipelines.engine import Engine
 from pipelines.lineage import UNPARTITIONED
 from pipelines.settings import Settings
@@ -143,10 +144,17 @@ def test_every_planner_was_scored_on_every_scene(settings: Settings):
 
 def test_twelve_codes_in_range_for_every_scene(settings: Settings):
     lake = Lake(settings.lake)
-    for table, column in (("latent_actions", "ego_codes"), ("vlm_features", "codes"), ("student_features", "codes")):
-        for row in lake.rows(table, {"valid": True}):
-            assert row[column].shape == (12,)
-            assert ((row[column] >= 0) & (row[column] < 16)).all()
+    scenes = lake.read("scenes").num_rows
+    labelled = sentences(lake.read("latent_actions", columns=["scene_token", "step", "valid", "ego_codes"]))
+    predicted = {
+        table: {row["scene_token"]: row["codes"] for row in lake.rows(table, {"valid": True})}
+        for table in ("vlm_features", "student_features")
+    }
+    for codes in (labelled, *predicted.values()):
+        assert len(codes) == scenes
+        for row in codes.values():
+            assert row.shape == (12,)
+            assert ((row >= 0) & (row < 16)).all()
 
 
 def test_running_again_does_nothing_and_says_so(home: Path):

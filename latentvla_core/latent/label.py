@@ -1,4 +1,8 @@
-"""Latent action codes of scenes: three transitions of 1 s from the current frame on, four codes each, time-major."""
+"""Latent action codes of scenes: transitions of 1 s from the current frame on, some ego and environment codes each.
+
+Ego codes need pictures only. Environment codes come from the frozen first stage, which is told the trajectory; where
+poses are unknown or jump there are none. Legend: latent/__init__.py.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,72 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from latentvla_core import geometry
 from latentvla_core.latent.model import LatentActionModel
+from latentvla_core.latent.pairs import ego_states, implausible
 from latentvla_core.training.images import MISSING, ImageCache
-from latentvla_core.types import Array, SceneRecord
+from latentvla_core.types import Array, Pose, SceneRecord
+
+SAME_DECIMALS = 6  # a transition seen from two scenes has equal poses up to rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """One row per scene, in the order given. A row that is not valid holds zeros and says why."""
+    """N scenes, T transitions each, in the order given. What is not valid or not known holds zeros or NaN."""
 
-    codes: Array
-    """(N, 12) int8, 0 … 15: transition 1's codes, then transition 2's, then transition 3's."""
+    ego_codes: Array
+    """(N, T, C) int8 (int16 for codebooks above 128)."""
+    ego_distances: Array
+    """(N, T, C) float32: squared distance of z to its code, in the quantiser's own standardised space."""
+    ego_confidence: Array
+    """(N, T, C) float32: 1 − nearest / second distance; 0 = a coin's toss between two codes, 1 = exactly a code."""
+    environment_codes: Array
+    """(N, T, E) like ego_codes."""
+    has_environment: Array
+    """(N, T) bool: the trajectory is known and plausible, or the model needs none."""
+    motion: Array
+    """(N, T, 4) float32: speed_mps at the start, its change, forward_m, change of heading_rad; NaN when not known."""
     valid: Array
-    """(N,) bool."""
-    reason: tuple[str, ...]
-    """"" where valid."""
+    """(N, T) bool: both pictures were read."""
+    reason: tuple[tuple[str, ...], ...]
+    """(N, T), "" where valid."""
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self.ego_codes)
+
+    @property
+    def complete(self) -> Array:
+        """(N,) bool: every transition of the scene has codes."""
+        return np.all(self.valid, axis=1)
+
+    @property
+    def codes(self) -> Array:
+        """(N, T · C): the ego codes, time-major; zeros where the scene is not complete."""
+        codes = self.ego_codes.reshape(len(self), -1)
+        return np.where(self.complete[:, None], codes, np.zeros_like(codes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Transitions:
+    """What is to be encoded: (N, T) transitions, or the n distinct ones among them."""
+
+    rows: Array
+    """(..., 2) picture rows, MISSING where there is none."""
+    waypoints: Array
+    """(..., gap, 3) poses from the first frame; zeros where not known."""
+    states: Array
+    """(..., 3) ego state at the first frame; zeros where not known."""
+    known: Array
+    """(...) bool: waypoints and states can be used."""
+
+    def distinct(self, use: Array) -> tuple[_Transitions, Array]:
+        """Those of the mask `use` (N, T), each once and in picture order; and (m,) where each used one is among them."""
+        parts = (self.rows, self.known[..., None], self.waypoints, self.states)
+        flat = [np.asarray(p[use], np.float64).reshape(int(use.sum()), -1) for p in parts]
+        keys = np.concatenate(flat, axis=1).round(SAME_DECIMALS)
+        _, first, where = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        values = (self.rows, self.waypoints, self.states, self.known)
+        return _Transitions(*(v[use][first] for v in values)), where.reshape(-1)
 
 
 def label_scenes(
@@ -36,43 +88,112 @@ def label_scenes(
     device: torch.device | str = "cpu",
     cache: ImageCache | None = None,
 ) -> Labels:
-    """Encode what happens after the current frame of each scene; only front pictures are read, no pose.
+    """Encode what happens after the current frame of each scene.
 
-    Each transition is encoded once, however many scenes share it.
+    Each picture is decoded once and each transition encoded once, however many scenes share it.
     """
     config = model.config
-    cache = cache or ImageCache(config.features.image_size_wh)
-    needed = [needed_pictures(record, config.num_transitions, config.gap_frames) for record in records]
-    rows = [cache.indices([(r.sensor_root, p) for p in paths]) for r, (paths, _) in zip(records, needed, strict=True)]
-    reasons = [why or _unreadable(row, paths, cache) for row, (paths, why) in zip(rows, needed, strict=True)]
-    valid = np.array([not why for why in reasons], bool)
-    codes = np.zeros((len(records), config.num_tokens), np.int8)
+    cache = ImageCache(config.features.image_size_wh) if cache is None else cache  # an empty one is falsy
+    asked, motion, reasons = _asked(records, config.num_transitions, config.gap_frames, cache)
+    valid = np.array([[not why for why in row] for row in reasons], bool).reshape(asked.known.shape)
+    labels = _empty(model, motion, valid, reasons)
     if valid.any():
-        frames = np.stack([row for row, use in zip(rows, valid, strict=True) if use])  # (n, transitions + 1)
-        transitions = np.stack([frames[:, :-1], frames[:, 1:]], axis=-1).reshape(-1, 2)
-        unique, where = np.unique(transitions, axis=0, return_inverse=True)
-        found = encode(model.to(device).eval(), unique, cache, batch_size)
-        codes[valid] = found[where.reshape(-1)].reshape(len(frames), config.num_tokens)
-    return Labels(codes, valid, tuple(reasons))
+        transitions, where = asked.distinct(valid)
+        for name, found in encode(model.to(device).eval(), transitions, cache, batch_size).items():
+            getattr(labels, name)[valid] = found[where]
+    return labels
 
 
-def encode(model: LatentActionModel, rows: Array, cache: ImageCache, batch_size: int) -> Array:
-    """(n, 2) picture rows → (n, codes per transition) int8."""
-    parts = [cache.take(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
-    codes = [model.codes(torch.from_numpy(np.ascontiguousarray(p))).cpu().numpy() for p in parts]
-    return np.concatenate(codes).astype(np.int8)
+def _empty(model: LatentActionModel, motion: Array, valid: Array, reasons: Sequence[Sequence[str]]) -> Labels:
+    config, shape = model.config, valid.shape
+    counts = {"ego": config.codes_per_transition, "environment": config.environment_codes}
+    ego, environment = (
+        np.zeros((*shape, count), code_type(getattr(config, name).codebook_size)) for name, count in counts.items()
+    )
+    distances, confidence = (np.full(ego.shape, np.nan, np.float32) for _ in range(2))
+    known = np.zeros(shape, bool)
+    return Labels(ego, distances, confidence, environment, known, motion, valid, tuple(map(tuple, reasons)))
 
 
-def needed_pictures(record: SceneRecord, transitions: int, gap_frames: int) -> tuple[tuple[str, ...], str]:
-    """Paths of the current frame and one frame per transition, and what is missing ("" = nothing)."""
+def code_type(codebook_size: int) -> type[np.signedinteger]:
+    """The smallest signed integer that holds every code."""
+    return np.int8 if codebook_size <= 128 else np.int16
+
+
+@torch.no_grad()
+def encode(model: LatentActionModel, asked: _Transitions, cache: ImageCache, batch_size: int) -> dict[str, Array]:
+    """Fields of `Labels` for n transitions. A picture that several transitions of a batch show is looked at once."""
+    parts = []
+    for first in range(0, len(asked.rows), batch_size):
+        part = slice(first, first + batch_size)
+        pictures, where = np.unique(asked.rows[part], return_inverse=True)
+        seen = model.features(torch.from_numpy(np.ascontiguousarray(cache.take(pictures))).to(model.device))
+        x = seen[torch.from_numpy(where.reshape(-1, 2)).to(seen.device)]
+        parts.append(_encode_batch(model, x, *(a[part] for a in (asked.waypoints, asked.states, asked.known))))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _encode_batch(model: LatentActionModel, x: torch.Tensor, waypoints: Array, states: Array, known: Array) -> dict:
+    ego, *own_environment = model.ego.encode(x)
+    quantizer = model.ego.quantizer
+    codes, distances = quantizer.nearest(ego), quantizer.distances(ego)
+    nearest = distances.gather(-1, codes[..., None])[..., 0]
+    second = distances.scatter(-1, codes[..., None], torch.inf).amin(-1)
+    if own_environment:  # mode "reencode": the second stage's encoder, which needs no trajectory
+        environment, known = model.environment.quantizer.nearest(own_environment[0]), np.ones_like(known)
+    else:
+        environment = codes.new_zeros((len(x), model.config.environment_codes))
+        given = [torch.from_numpy(a[known].astype(np.float32)).to(x.device) for a in (waypoints, states)]
+        use = torch.from_numpy(known).to(x.device)
+        if known.any():
+            environment[use] = model.environment.codes(x[use], *given)
+    found = {
+        "ego_codes": codes,
+        "ego_distances": nearest,
+        "ego_confidence": (1 - nearest / second.clamp_min(1e-12)).clamp(0, 1),
+        "environment_codes": environment,
+    }
+    return {name: value.cpu().numpy() for name, value in found.items()} | {"has_environment": known}
+
+
+def _asked(
+    records: Sequence[SceneRecord], count: int, gap: int, cache: ImageCache
+) -> tuple[_Transitions, Array, list[list[str]]]:
+    """(N, T) transitions, their (N, T, 4) motion, and why each cannot be encoded ("" = it can)."""
+    needed = [[needed_pictures(record, step, gap) for step in range(count)] for record in records]
+    flat = [(r.sensor_root, path) for r, row in zip(records, needed, strict=True) for paths, _ in row for path in paths]
+    rows = cache.indices(flat).reshape(len(records), count, 2)
+    reasons = [
+        [why or _unreadable(rows[i, step], paths, cache) for step, (paths, why) in enumerate(row)]
+        for i, row in enumerate(needed)
+    ]
+    waypoints, states = np.zeros((*rows.shape[:2], gap, 3)), np.zeros((*rows.shape[:2], 3))
+    motion, known = np.full((*rows.shape[:2], 4), np.nan, np.float32), np.zeros(rows.shape[:2], bool)
+    for i, record in enumerate(records):
+        poses = np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
+        driven = ego_states(poses)
+        for step in range(count):
+            start = record.num_history - 1 + step * gap
+            if start + gap >= len(poses):
+                break
+            path = geometry.to_local(poses[start], poses[start + 1 : start + 1 + gap])
+            if not implausible(path, driven[start]):
+                waypoints[i, step], states[i, step], known[i, step] = path, driven[start], True
+                speeds = driven[start, 0], driven[start + gap, 0] - driven[start, 0]
+                motion[i, step] = *speeds, path[-1, Pose.X], path[-1, Pose.YAW]
+    return _Transitions(rows, waypoints, states, known), motion, reasons
+
+
+def needed_pictures(record: SceneRecord, step: int, gap_frames: int) -> tuple[tuple[str, str], str]:
+    """Paths of the first and second picture of a transition, and what is missing ("" = nothing)."""
     current = record.num_history - 1
-    wanted = [current + i * gap_frames for i in range(transitions + 1)]
-    if wanted[-1] >= len(record.front_paths):
-        have, need = len(record.front_paths) - 1 - current, transitions * gap_frames
-        return (), f"{have} future frames, {need} needed"
-    paths = tuple(record.front_paths[i] for i in wanted)
-    empty = [i - current for i, path in zip(wanted, paths, strict=True) if not path]
-    return paths, f"no front picture at frame {empty[0]:+d}" if empty else ""
+    wanted = current + step * gap_frames, current + (step + 1) * gap_frames
+    have = len(record.front_paths)
+    first, second = (record.front_paths[i] if i < have else "" for i in wanted)
+    if wanted[-1] >= have:
+        return (first, ""), f"{have - 1 - current} future frames, {wanted[-1] - current} needed"
+    empty = [i - current for i, path in zip(wanted, (first, second), strict=True) if not path]
+    return (first, second), f"no front picture at frame {empty[0]:+d}" if empty else ""
 
 
 def _unreadable(row: Array, paths: Sequence[str], cache: ImageCache) -> str:

@@ -72,7 +72,7 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
             waypoints = geometry.to_local(poses[start], poses[start + 1 : start + 1 + gap_frames])
             if not all(paths):
                 dropped["a frame has no front picture"] += 1
-            elif why := _implausible(waypoints, states[start]):
+            elif why := implausible(waypoints, states[start]):
                 dropped[why] += 1
             else:
                 first_seen[key] = (waypoints, states[start], record.log_name)
@@ -104,7 +104,7 @@ def _decoded(
     return Pairs(cache, rows[good], waypoints, states, logs, dict(dropped), scenes[good])
 
 
-def _implausible(waypoints: Array, state: Array) -> str:
+def implausible(waypoints: Array, state: Array) -> str:
     """Why a motion cannot be learned from, "" if it can. One localisation jump would outweigh a thousand drives."""
     if not (np.isfinite(waypoints).all() and np.isfinite(state).all()):
         return "a pose is not finite"

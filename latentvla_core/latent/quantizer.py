@@ -118,6 +118,10 @@ class Quantizer(nn.Module):
         """(B, N) codes of encoder outputs, by running statistics: equal alone and in any batch."""
         return self._choose(self._prepare(z, training=False))
 
+    def distances(self, z: Tensor) -> Tensor:
+        """(B, N, K) squared distances of encoder outputs to every code, in the space in which `nearest` chooses."""
+        return (self._placed(z)[..., None, :] - self.codebook).square().sum(-1)
+
     def forward(self, z: Tensor) -> Quantized:
         z = self._prepare(z, training=self.training)
         if self.training and not bool(self.started):
@@ -142,6 +146,9 @@ class Quantizer(nn.Module):
 
     def _prepare(self, z: Tensor, *, training: bool) -> Tensor:
         return z.float() if self.standardise is None else self.standardise(z.float(), training=training)
+
+    def _placed(self, z: Tensor) -> Tensor:
+        return self._prepare(z, training=False)
 
     def _choose(self, z: Tensor) -> Tensor:
         """Plain differences, not a matrix product, which autocast would round."""
@@ -258,6 +265,9 @@ class FiniteScalarQuantizer(Quantizer):
         """Usage only; the grid does not move."""
         won = torch.bincount(codes, minlength=self.config.codebook_size).to(self.counts.dtype)
         self.counts.lerp_(won, 1 - self.config.decay)
+
+    def _placed(self, z: Tensor) -> Tensor:
+        return torch.tanh(super()._placed(z))
 
     def _choose(self, z: Tensor) -> Tensor:
         return self._digits(torch.tanh(z))

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from latentvla_core.schema import TableSpec, integer, single, text
-from latentvla_core.tables.columns import CODEBOOK, LOG, MADE_BY, MODEL, REASON, SCENE, TIME, VALID, WHERE
+from latentvla_core.schema import TableSpec, integer, real, single, text
+from latentvla_core.tables.columns import CODEBOOK, LOG, MADE_BY, MODEL, REASON, SCENE, VALID, WHERE
 
 LATENT_ACTIONS = TableSpec(
     "latent_actions",
-    "the latent action codes of one scene",
+    "the latent action codes of one transition of one scene, by one model version; step 0, 1, 2 make its 12 codes",
     (
         *WHERE,
         SCENE,
         LOG,
-        TIME,
+        integer("timestamp_us", "time of the transition's first picture; nominal where there is none", "us"),
+        integer("step", "transition after the current frame: 0, 1, 2; nominally 1 s each", dtype="int8"),
+        real("gap_s", "time between the transition's two pictures; nominal where one is missing", "s"),
+        integer("ego_codes", "4 ego action codes, 0…15; empty where not valid", "", (-1,), "int8"),
         integer(
-            "ego_codes", "12 ego action codes, 0…15: 3 transitions of 1 s, 4 codes each, time-major", "", (-1,), "int8"
+            "environment_codes",
+            "codes of the frozen first stage; empty where the trajectory is unknown or jumps",
+            "",
+            (-1,),
+            "int8",
         ),
+        single("ego_distances", "squared distance of z to its code, in the quantiser's standardised space", "", (-1,)),
+        single("ego_confidence", "1 − nearest / second distance: 0 a coin's toss, 1 exactly a code", "", (-1,)),
+        single("speed_mps", "at the transition's start; NaN where poses are unknown or jump", "m/s"),
+        single("delta_speed_mps", "change of speed over the transition", "m/s"),
+        single("forward_m", "way along the heading at its start", "m"),
+        single("delta_heading_rad", "change of heading over the transition, left is positive", "rad"),
         VALID,
         REASON,
         MODEL,
+        text("data_version", "fingerprint of the shard of `scenes` that was labelled"),
         MADE_BY,
     ),
-    key=("scene_token",),
+    key=("scene_token", "step", "model_version"),
+    partition_by=("split", "shard", "model_version"),
+    version=2,
 )
 
 VLM_SAMPLES = TableSpec(

@@ -23,6 +23,7 @@ MODELS = TableSpec(
     ),
     key=("name", "version"),
     partition_by=("name", "version"),
+    is_record=True,
 )
 
 RELEASES = TableSpec(
@@ -42,6 +43,7 @@ RELEASES = TableSpec(
     ),
     key=("name", "version", "split"),
     partition_by=("name",),
+    is_record=True,
 )
 
 QUARANTINE = TableSpec(
@@ -58,6 +60,7 @@ QUARANTINE = TableSpec(
     ),
     key=("stage", "file", "frame", "field", "reason"),
     partition_by=("stage", "split", "shard"),
+    is_record=True,
 )
 
 MATERIALISATIONS = TableSpec(
@@ -81,4 +84,5 @@ MATERIALISATIONS = TableSpec(
     ),
     key=("asset", "partition", "made_by", "finished_us"),
     partition_by=(),
+    is_record=True,
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.types import SceneRecord
-from pipelines.assets.latent_actions import training_records
+from pipelines.assets.latent_actions import sentences_of, training_records
 from pipelines.engine import CHECKPOINTS, Engine, Model, Output, chunks
 from pipelines.lineage import Stage
 from pipelines.settings import TRAIN, VAL
@@ -46,9 +46,7 @@ def samples_of(engine: Engine, records: list[SceneRecord]) -> list[Any]:
 
 def labels_of(engine: Engine, records: list[SceneRecord]) -> np.ndarray:
     """(N, 12) int8 ego codes of the scenes; -1 where there is no label."""
-    splits = sorted({record.split for record in records})
-    rows = engine.lake.rows("latent_actions", {"split": splits, "valid": True}, ["scene_token", "ego_codes"])
-    codes = {row["scene_token"]: row["ego_codes"] for row in rows}
+    codes = sentences_of(engine, sorted({record.split for record in records}))
     return np.array([codes.get(record.scene_token, NO_LABEL) for record in records], np.int8).reshape(-1, 12)
 
 

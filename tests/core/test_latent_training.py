@@ -201,8 +201,8 @@ def test_labels_are_twelve_codes_in_time_order(trained):
     labels = label_scenes(records[:3], model)
     assert labels.codes.shape == (3, 12)
     assert labels.codes.dtype == np.int8
-    assert labels.valid.all()
-    assert labels.reason == ("", "", "")
+    assert labels.complete.all()
+    assert labels.reason == (("",) * 3,) * 3
     assert 0 <= labels.codes.min() <= labels.codes.max() <= 15
     record, cache = records[0], ImageCache(model.config.features.image_size_wh)
     for step in range(3):
@@ -245,10 +245,10 @@ def test_scenes_that_cannot_be_labelled_say_why(trained):
     gone = replace(record, front_paths=(*record.front_paths[:7], "log/none.jpg", *record.front_paths[8:]))
     odd = replace(record, front_paths=(*record.front_paths[:4], "", *record.front_paths[5:]))  # frame +1 is not needed
     labels = label_scenes([gap, record, short, gone, odd], model)
-    assert labels.valid.tolist() == [False, True, False, False, True]
-    assert labels.reason[0] == "no front picture at frame +2"
-    assert labels.reason[2] == "5 future frames, 6 needed"
-    assert labels.reason[3].startswith("picture log/none.jpg cannot be read: ")
+    assert labels.complete.tolist() == [False, True, False, False, True]
+    assert labels.reason[0] == ("no front picture at frame +2",) * 2 + ("",)
+    assert labels.reason[2] == ("", "", "5 future frames, 6 needed")
+    assert [why[:36] for why in labels.reason[3]] == ["", *["picture log/none.jpg cannot be read:"] * 2]
     assert labels.codes[[0, 2, 3]].sum() == 0
     np.testing.assert_array_equal(labels.codes[1], labels.codes[4])
     assert len(label_scenes([gap], model)) == 1

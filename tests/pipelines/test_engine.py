@@ -4,19 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
+from label_rows import label
 
 import pipelines.engine as engine_module
 from latentvla_core.errors import DataError
 from pipelines.engine import Engine, Output
 from pipelines.lineage import Stage
 from pipelines.settings import Settings
-
-
-def label(token: str) -> dict[str, Any]:
-    return {"scene_token": token, "log_name": "log", "timestamp_us": 1, "ego_codes": np.arange(12), "valid": True,
-            "reason": "", "model_version": "m"}  # fmt: skip
 
 
 class Line:
@@ -27,6 +22,7 @@ class Line:
         self.rows = {"train-00": [label("a"), label("b")], "train-01": [label("c")]}
         self.faults: list[dict[str, str]] = []
         self.steps = 10
+        self.version = "m"
         self.home = tmp_path
         monkeypatch.setattr(
             engine_module, "recipe_named", lambda name, weights: SimpleNamespace(name=name, latent=self.steps)
@@ -48,7 +44,7 @@ class Line:
 
     def run(self, engine: Engine, partition: str) -> Output:
         self.calls.append(partition)
-        return Output(self.rows[partition], self.faults)
+        return Output(self.rows[partition], self.faults, groups=(self.version,))
 
 
 @pytest.fixture
