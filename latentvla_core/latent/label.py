@@ -90,8 +90,10 @@ def label_scenes(
 ) -> Labels:
     """Encode what happens after the current frame of each scene.
 
-    Each picture is decoded once and each transition encoded once, however many scenes share it.
+    Each picture is decoded once and each transition encoded once, however many scenes share it. Raises SetupError for a
+    continuous model.
     """
+    model.require_codes()
     config = model.config
     cache = ImageCache(config.features.image_size_wh) if cache is None else cache  # an empty one is falsy
     asked, motion, reasons = _asked(records, config.num_transitions, config.gap_frames, cache)
@@ -106,7 +108,7 @@ def label_scenes(
 
 def _empty(model: LatentActionModel, motion: Array, valid: Array, reasons: Sequence[Sequence[str]]) -> Labels:
     config, shape = model.config, valid.shape
-    counts = {"ego": config.codes_per_transition, "environment": config.environment_codes}
+    counts = {"ego": config.codes_per_transition, "environment": config.environment_positions}
     ego, environment = (
         np.zeros((*shape, count), code_type(getattr(config, name).codebook_size)) for name, count in counts.items()
     )
@@ -142,7 +144,7 @@ def _encode_batch(model: LatentActionModel, x: torch.Tensor, waypoints: Array, s
     if own_environment:  # mode "reencode": the second stage's encoder, which needs no trajectory
         environment, known = model.environment.quantizer.nearest(own_environment[0]), np.ones_like(known)
     else:
-        environment = codes.new_zeros((len(x), model.config.environment_codes))
+        environment = codes.new_zeros((len(x), model.config.environment_positions))
         given = [torch.from_numpy(a[known].astype(np.float32)).to(x.device) for a in (waypoints, states)]
         use = torch.from_numpy(known).to(x.device)
         if known.any():

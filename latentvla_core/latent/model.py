@@ -153,10 +153,14 @@ class LatentActionModel(nn.Module):
 
         Raises SetupError for a continuous model, which has no codes to give.
         """
-        if self.config.ego.kind == "continuous":
-            raise SetupError("a model with ego.kind 'continuous' has no codes to label with; train one with 'ema'")
+        self.require_codes()
         z = self.ego.encode(self.features(pictures.to(self.device)))[0]
         return self.ego.quantizer.nearest(z)
+
+    def require_codes(self) -> None:
+        """Raises SetupError for a continuous model, which has no codes to give."""
+        if self.config.ego.kind == "continuous":
+            raise SetupError("a model with ego.kind 'continuous' has no codes to label with; train one with 'ema'")
 
 
 def state_hash(module: nn.Module) -> str:

@@ -10,6 +10,7 @@ import torch
 from latent_little_world import little_records
 
 from latentvla_core.data.cameras import load_image
+from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.label import label_scenes
 from latentvla_core.latent.model import LatentActionModel
@@ -136,3 +137,14 @@ def test_a_large_codebook_does_not_overflow(records):
     labels = label_scenes(records[:2], model_of(ego=QuantizerConfig(codebook_size=256)))
     assert labels.ego_codes.dtype == np.int16
     assert labels.ego_codes.max() > 0
+
+
+def test_a_single_stage_model_labels_without_environment_codes(records):
+    labels = label_scenes(records[:2], model_of(env_source="none"))
+    assert labels.environment_codes.shape == (2, 3, 0)
+    assert labels.valid.all()
+
+
+def test_a_continuous_model_is_refused(records):
+    with pytest.raises(SetupError, match="no codes to label with"):
+        label_scenes(records[:1], model_of(env_source="none", ego=QuantizerConfig(kind="continuous")))
