@@ -122,6 +122,8 @@ class Lake:
     ) -> int:
         """Replace one partition (all its columns given) by `rows`; returns the Delta version. No rows empties it.
 
+        A tuple as the value of a column stands for several partitions, replaced in the same transaction.
+
         Raises DataError when a row belongs to another partition, misses a column, or repeats a key.
         """
         from deltalake import CommitProperties, write_deltalake
@@ -131,7 +133,7 @@ class Lake:
         faults = faults_of(spec, data, partition)
         if faults:
             raise DataError("; ".join(faults), file=f"table {name}", frame=str(dict(partition)))
-        where = " AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()) or None
+        where = " AND ".join(_condition(column, value) for column, value in partition.items()) or None
         commit = CommitProperties(custom_metadata=dict(note or {}), max_commit_retries=15)
 
         def write() -> int:
@@ -273,7 +275,7 @@ def faults_of(spec: TableSpec, data: pa.Table, partition: Mapping[str, Any]) -> 
         faults.append(f"partition {sorted(partition)} given, the table is partitioned by {sorted(spec.partition_by)}")
     for column, value in partition.items():
         others = data.column(column).unique().to_pylist() if data.num_rows else []
-        if [v for v in others if v != value]:
+        if set(others) - set(value if isinstance(value, tuple) else (value,)):
             faults.append(f"column {column} holds {others}, the partition is {value!r}")
     nulls = [c.name for c in spec.columns if data.column(c.name).null_count]
     if nulls:
@@ -292,6 +294,11 @@ def _subset(spec: TableSpec, names: Sequence[str]) -> pa.Schema:
 
 def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     return table if columns is None else table.select(list(columns))
+
+
+def _condition(column: str, value: Any) -> str:
+    values = value if isinstance(value, tuple) else (value,)
+    return f"{column} IN ({', '.join(map(_literal, values))})"
 
 
 def _literal(value: Any) -> str:

@@ -238,10 +238,9 @@ class Engine:
         extra = [c for c in spec.partition_by if c not in place]
         if not extra:
             return self.lake.replace(table, rows, place, note)
-        column, version = extra[0], -1
-        for group in groups:
-            version = self.lake.replace(table, [r for r in rows if r[column] == group], {**place, column: group}, note)
-        return version if groups else self.lake.version(table)
+        if not groups:
+            return self.lake.version(table)
+        return self.lake.replace(table, rows, {**place, extra[0]: tuple(groups)}, note)
 
     def _quarantine(self, stage: Stage, split: str, shard: int, rows: list[dict[str, Any]]) -> None:
         place = {"stage": stage.name, "split": split, "shard": shard}

@@ -23,6 +23,25 @@ def test_a_shard_is_replaced_whole_and_the_others_stay(tmp_path: Path):
     assert [row["scene_token"] for row in lake.rows("latent_actions")] == ["c", "d"]
 
 
+def test_several_partitions_are_replaced_in_one_transaction_and_no_other_file_is_touched(tmp_path: Path):
+    lake, shard = Lake(str(tmp_path)), {"split": "train", "shard": 0}
+    models = ("m", "n", "o")
+    for model in models:
+        lake.replace("latent_actions", [label("a", model_version=model)], {**shard, "model_version": model})
+    table = lake.delta("latent_actions")
+    assert table is not None
+    untouched = [uri for uri in table.file_uris() if "model_version=o" in uri]
+    before = lake.version("latent_actions")
+    rows = [label("b", model_version="m"), label("c", model_version="m")]
+    assert lake.replace("latent_actions", rows, {**shard, "model_version": ("m", "n")}) == before + 1
+    left = {(r["scene_token"], r["model_version"]) for r in lake.rows("latent_actions")}
+    assert left == {("b", "m"), ("c", "m"), ("a", "o")}
+    table.update_incremental()
+    assert set(untouched) <= set(table.file_uris())
+    with pytest.raises(DataError, match="column model_version holds"):
+        lake.replace("latent_actions", [label("d", model_version="o")], {**shard, "model_version": ("m", "n")})
+
+
 def test_no_rows_empty_a_shard(tmp_path: Path):
     lake = Lake(str(tmp_path))
     lake.replace("latent_actions", [label("a")], PLACE)
