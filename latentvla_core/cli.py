@@ -99,12 +99,54 @@ def score(
     metric: Annotated[str, typer.Option(help="pdms (v1.1) or epdms (v2.2).")] = "pdms",
     scene_filter: Annotated[str, typer.Option("--filter", help="Devkit split name or YAML.")] = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    traffic: Annotated[str, typer.Option(help="replay, or reactive (epdms).")] = "replay",
+    two_stage: Annotated[
+        bool, typer.Option("--two-stage", help="Both stages of a two-stage --filter (epdms).")
+    ] = False,
 ) -> None:
     """PDM score of any trajectories on any NAVSIM tree, equal to the official devkit."""
-    from latentvla_core.scoring import score_tree
+    from latentvla_core.scoring import score_tree, score_two_stage
 
-    summary = score_tree(root, split, trajectories, metric, out, scene_filter=scene_filter or None, workers=workers)
+    if two_stage:
+        if metric != "epdms" or not scene_filter:
+            raise SetupError("--two-stage needs --metric epdms and --filter SPLIT, e.g. navhard_two_stage")
+        stages = score_two_stage(root, split, trajectories, out, scene_filter=scene_filter, workers=workers)
+        typer.echo(str(stages))
+        return
+    summary = score_tree(
+        root, split, trajectories, metric, out, scene_filter=scene_filter or None, traffic=traffic, workers=workers
+    )
     typer.echo(str(summary))
+
+
+@app.command(
+    "submission", epilog="Example: latentvla submission --split test --trajectory-id ipad --out submission.pkl"
+)
+def submission(
+    out: Annotated[Path, typer.Option(help="submission.pkl to write.")],
+    trajectories: Annotated[
+        Path | None, typer.Option(help="Parquet with scene_token, trajectory_id, poses; default: the lake's table.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the lake's table.")] = "",
+    trajectory_id: Annotated[str, typer.Option(help="Whose plans, if there are several.")] = "",
+    version: Annotated[str, typer.Option(help="v1 (one stage) or v2 (two stages).")] = "v1",
+    team_name: Annotated[str, typer.Option(help="Who submits.")] = "",
+    authors: Annotated[str, typer.Option(help="All authors in one text.")] = "",
+    email: Annotated[str, typer.Option()] = "",
+    institution: Annotated[str, typer.Option()] = "",
+    country: Annotated[str, typer.Option()] = "",
+) -> None:
+    """The official submission file of NAVSIM v1.1 or v2.2, from any trajectories table."""
+    from latentvla_core.data.submissions import SubmissionInfo
+    from latentvla_core.scoring.submit import plans_from, submit
+    from latentvla_core.store import lake_root
+
+    who = SubmissionInfo(
+        team_name=team_name, authors=authors, email=email, institution=institution, country_or_region=country
+    )
+    plans = plans_from(trajectories, lake_root(), split, trajectory_id)
+    made = submit(out, plans, version=version, trajectory_id=trajectory_id, info=who)  # type: ignore[arg-type]
+    typer.echo(f"wrote {len(made.first_stage)} + {len(made.second_stage)} plans to {out} ({version})")
 
 
 @app.command("sql", epilog='Example: latentvla sql "select ego_codes from latent_actions limit 5"')

@@ -20,6 +20,7 @@ from latentvla_core.data.filters import SceneFilter
 from latentvla_core.data.navsim import camera_of, objects_of, traffic_lights
 from latentvla_core.data.unpickle import Inert, PickleKind, loads
 from latentvla_core.errors import DataError, DataFaults
+from latentvla_core.pdms.observation import Detections, KeyFrame
 from latentvla_core.types import CAMERA_NAMES, MAP_LOCATIONS, Array, Camera, Command, Frame, Scene
 
 SYNTHETIC_TOKEN_LENGTH = 17
@@ -70,6 +71,17 @@ class SyntheticScene:
     @property
     def token(self) -> str:
         return self.scene.token
+
+    def key_frames(self) -> tuple[KeyFrame, ...]:
+        """What the scorer needs of the steps after now: `extended` of `pdms.world.build`; empty without a future."""
+        lights = self.future_lights or ()
+        return tuple(
+            KeyFrame(
+                Detections(t.track_tokens, t.classes, t.centers, t.sizes_m[:, :2], t.velocities_mps),
+                tuple((id_, status == LightStatus.RED) for id_, status in (lights[k] if k < len(lights) else ())),
+            )
+            for k, t in enumerate(self.future_tracks or ())
+        )
 
 
 def read_synthetic_scene(path: str | Path, split: str = "") -> SyntheticScene:

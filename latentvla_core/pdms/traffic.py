@@ -37,6 +37,8 @@ class Driver:
     progress_m: Array
     """(n,) arc length of the poses."""
     start_m: float
+    start_pose: Array
+    """(3,) nearest pose on its lane, where its box stands for the others until it has moved."""
     target_mps: float
 
 
@@ -156,7 +158,7 @@ def _drivers(poses: Array, sizes: Array, places: list[_Place | None], world: Wor
         limit = place.lane.speed_limit_mps
         target = limit if np.isfinite(limit) and limit > 0 else target  # else the target of the vehicle before
         taken.append(box)
-        yield Driver(row, path, progress, place.progress_m, float(target))
+        yield Driver(row, path, progress, place.progress_m, place.pose, float(target))
 
 
 def _path_of(lane: Lane, origin_m: Array) -> tuple[Array, Array]:
@@ -194,7 +196,7 @@ class _Car:
 
     def __init__(self, driver: Driver, size_m: Array, speed_mps: float) -> None:
         self.driver, self.size, self.speed, self.progress = driver, size_m, speed_mps, driver.start_m
-        self.entry: Any = None
+        self.entry: Any = _box(driver.start_pose, size_m)
 
     def pose(self) -> Array:
         """(3,) at the clamped progress."""
@@ -240,9 +242,9 @@ def roll_out(traffic: ReactiveTraffic, states: Array) -> Obstacles:
     count = len(traffic.tokens)
     corners = np.full((NUM_STEPS + 1, count, 4, 2), np.nan)
     corners[0] = box_corners(traffic.poses, traffic.sizes_m[:, 0], traffic.sizes_m[:, 1])
-    cars = [_Car(d, traffic.sizes_m[d.row], float(traffic.speed_mps[d.row])) for d in traffic.drivers]
-    for car in cars:
-        car.entry = _box(car.pose(), car.size)
+    unknown = np.hypot(states[0, State.VX], states[0, State.VY])  # a vehicle of unknown speed starts with the ego's
+    speeds = np.where(np.isnan(traffic.speed_mps), unknown, traffic.speed_mps)
+    cars = [_Car(d, traffic.sizes_m[d.row], float(speeds[d.row])) for d in traffic.drivers]
     for step in range(1, NUM_STEPS + 1):
         cars = _step(cars, states[step - 1])
         for car in cars:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentvla_core.errors import DataError
+from latentvla_core.geometry import to_global
 from latentvla_core.pdms import aggregate
 from latentvla_core.pdms.comfort import two_frame_comfort
+from latentvla_core.pdms.measure import Reaction, score_scene_v2
 from latentvla_core.pdms.metrics import SUB_SCORES
+from latentvla_core.pdms.world import World
 from latentvla_core.types import Array
 
 KERNEL_VARIANCE_M2 = 0.1
@@ -57,6 +60,23 @@ class TwoStageScore:
     """Token → sub-scores with two-frame comfort, and score."""
     weights: dict[str, float]
     """Token → its weight in its group."""
+
+
+def stage_scene(world: World, poses: Array, reaction: Reaction) -> StageScene:
+    """Score one plan (8, 3) in reactive traffic, as both stages do; the human filter of original scenes is applied.
+
+    Raises:
+        DataError: the plan cannot be scored; the message says why.
+    """
+    plans = np.asarray(poses, np.float64)[None]
+    scored = score_scene_v2(world, plans, reaction=reaction)
+    if not scored.valid[0]:
+        raise DataError(scored.reasons[0])
+    scored.lift_where_the_human_fails()
+    start = world.ego_state[:2] + world.origin_m
+    end = to_global(world.ego_state[:3], plans[0, -1])[:2] + world.origin_m
+    columns = {name: float(value[0]) for name, value in scored.columns.items()}
+    return StageScene(columns, start, end, world.timestamp_us, scored.states[0])
 
 
 def two_stage_score(scenes: Mapping[str, StageScene], groups: Sequence[StageGroup]) -> TwoStageScore:

@@ -6,14 +6,12 @@ Small look-alikes of the devkit's classes stand in for it here: they pickle the 
 from __future__ import annotations
 
 import pickle
-import sys
-from enum import Enum, IntEnum
 from pathlib import Path, PosixPath
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from devkit_lookalikes import Kind, Status, detections, lookalikes, tracked
 from navsim_files import camera_dict, frame_dict, log_frames, write_pickle
 
 from latentvla_core.data.filters import SceneFilter, scenes_of_log
@@ -24,44 +22,10 @@ from latentvla_core.errors import DataError, DataFaults, SetupError
 from latentvla_core.types import Command, ObjectClass
 
 
-class _Record:
-    def __init__(self, **state: Any) -> None:
-        self.__dict__.update(state)
-
-
-ACTORS, MAPS, SIM = "nuplan.common.actor_state", "nuplan.common.maps.maps_datatypes", "nuplan.planning.simulation"
-_Type = Enum("TrackedObjectType", {"VEHICLE": 0, "TRAFFIC_CONE": 3}, module=f"{ACTORS}.tracked_objects_types")
-_Status = IntEnum("TrafficLightStatusType", {"RED": 2}, module=MAPS)
-PLACES = {
-    "Trajectory": "navsim.common.dataclasses",
-    "TrajectorySampling": f"{SIM}.trajectory.trajectory_sampling",
-    "Agent": f"{ACTORS}.agent",
-    "StaticObject": f"{ACTORS}.static_object",
-    "OrientedBox": f"{ACTORS}.oriented_box",
-    "SceneObjectMetadata": f"{ACTORS}.scene_object",
-    "StateSE2": f"{ACTORS}.state_representation",
-    "StateVector2D": f"{ACTORS}.state_representation",
-    "TimePoint": f"{ACTORS}.state_representation",
-    "TrackedObjects": f"{ACTORS}.tracked_objects",
-    "TrafficLightStatuses": MAPS,
-    "TrafficLightStatusData": MAPS,
-    "DetectionsTracks": f"{SIM}.observation.observation_type",
-}
-
-
 @pytest.fixture
 def devkit(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Importable look-alikes under the devkit's module names, for the length of a test."""
-    made: dict[str, Any] = {name: type(name, (_Record,), {"__module__": module}) for name, module in PLACES.items()}
-    made |= {"TrackedObjectType": _Type, "TrafficLightStatusType": _Status}
-    for name, thing in made.items():
-        parts = thing.__module__.split(".")
-        for depth in range(1, len(parts) + 1):
-            path = ".".join(parts[:depth])
-            if path not in sys.modules:
-                monkeypatch.setitem(sys.modules, path, ModuleType(path))
-        setattr(sys.modules[thing.__module__], name, thing)
-    return made
+    return lookalikes(monkeypatch)
 
 
 def _plans(count: int, dtype: type = np.float64) -> dict[str, Plan]:
@@ -148,21 +112,9 @@ def test_other_samplings_are_named_when_eight_poses_are_needed(tmp_path: Path) -
 
 
 def _detections(devkit: dict[str, Any], step: int) -> Any:
-    def scene_object(kind: str, number: int, **more: Any) -> Any:
-        center = devkit["StateSE2"](x=np.float64(10.0 + step), y=2.0, heading=0.3)
-        box = devkit["OrientedBox"](_center=center, _length=4.5, _width=1.9, _height=1.6)
-        meta = devkit["SceneObjectMetadata"](
-            timestamp_us=step, token=f"i{number}", track_id=number, track_token=f"t{number}"
-        )
-        kinds = {"Agent": _Type.VEHICLE, "StaticObject": _Type.TRAFFIC_CONE}
-        return devkit[kind](_metadata=meta, instance_token=None, _tracked_object_type=kinds[kind], _box=box, **more)
-
-    velocity = devkit["StateVector2D"](_x=np.float64(3.0), _y=np.float64(0.5), _array=np.array([3.0, 0.5]))
-    agent = scene_object(
-        "Agent", 1, _velocity=velocity, _predictions=None, _initial_time_stamp=devkit["TimePoint"](time_us=1)
-    )
-    objects = [agent, scene_object("StaticObject", 2, predictions=None)]
-    return devkit["DetectionsTracks"](tracked_objects=devkit["TrackedObjects"](tracked_objects=objects))
+    pose = (np.float64(10.0 + step), 2.0, 0.3)
+    agent = tracked(devkit, Kind.VEHICLE, "t1", pose, (4.5, 1.9, 1.6), np.array([3.0, 0.5]), step)
+    return detections(devkit, [agent, tracked(devkit, Kind.TRAFFIC_CONE, "t2", pose, (4.5, 1.9, 1.6))])
 
 
 def _synthetic(devkit: dict[str, Any], **meta: Any) -> dict[str, Any]:
@@ -181,7 +133,7 @@ def _synthetic(devkit: dict[str, Any], **meta: Any) -> dict[str, Any]:
             | {"token": f"{i:017x}", "annotations": notes, "ego_status": ego, "lidar_path": None}
             | {"camera_dict": {"cam_f0": camera_dict("a/cam_f0.jpg"), "cam_b0": {}}}
         )
-    light = devkit["TrafficLightStatusData"](status=_Status.RED, lane_connector_id=301, timestamp=1)
+    light = devkit["TrafficLightStatusData"](status=Status.RED, lane_connector_id=301, timestamp=1)
     metadata = {
         "log_name": "2021.05",
         "scene_token": "s" * 17,

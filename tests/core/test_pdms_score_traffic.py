@@ -25,7 +25,7 @@ def lane(length_m=60.0):
 def traffic(*cars, parked=()):
     """Cars (x, speed) on a straight lane along x, and parked ones (x, y)."""
     path, arc = lane()
-    drivers = tuple(Driver(row, path, arc, x, 10.0) for row, (x, _) in enumerate(cars))
+    drivers = tuple(Driver(row, path, arc, x, np.array([x, 0.0, 0.0]), 10.0) for row, (x, _) in enumerate(cars))
     poses = np.array([(x, 0.0, 0.0) for x, _ in cars] + [(x, y, 0.0) for x, y in parked]).reshape(-1, 3)
     speeds = np.array([speed for _, speed in cars] + [0.0] * len(parked))
     returns = np.array([False] * len(cars) + [True] * len(parked))
@@ -56,6 +56,13 @@ def test_a_car_brakes_for_the_ego_and_not_for_nothing():
     free, blocked = (positions(roll_out(traffic((5.0, 8.0)), ego)) for ego in (FAR_AWAY, standing))
     assert blocked[-1] < free[-1] - 5.0
     assert blocked[-1] + CAR[0] / 2 < 30.0 - 5.176 / 2  # the ego's box has its centre on the rear axle here
+
+
+def test_a_car_of_unknown_speed_starts_with_the_egos():
+    ego = FAR_AWAY.copy()
+    ego[:, State.VX] = 6.0
+    x = positions(roll_out(traffic((10.0, np.nan)), ego))
+    assert x[1] - x[0] == pytest.approx(0.6)
 
 
 def test_a_follower_keeps_behind_its_leader():

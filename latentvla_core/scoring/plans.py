@@ -1,0 +1,98 @@
+"""Trajectories on disk → plans by scene, with the reason where a row cannot be one; and the check of where to write."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from latentvla_core.data.submissions import read_submission
+from latentvla_core.errors import DataError, SetupError
+from latentvla_core.types import PLAN_STEPS, Array
+
+COLUMNS = ("scene_token", "trajectory_id", "poses")
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """Trajectories by scene: token → trajectory id → poses (8, 3), or the reason why they cannot be scored."""
+
+    of_scene: dict[str, dict[str, Array | str]]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.of_scene.values()))
+
+
+def read_trajectories(path: str | Path) -> Plans:
+    """Plans of a Parquet file or a submission.pkl. Rows whose poses are not (8, 3) keep the reason instead.
+
+    Raises:
+        SetupError: no such file. DataError: not Parquet, no rows, a column is missing, or a key occurs twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        fault = "is a folder" if path.is_dir() else "does not exist"
+        raise SetupError(f"{path} {fault}; give a Parquet file with {', '.join(COLUMNS)}, or a submission.pkl")
+    if path.suffix == ".pkl":
+        poses = read_submission(path).poses()
+        return Plans({token: {"submission": np.asarray(plan, np.float64)} for token, plan in poses.items()})
+    table = _read_columns(path)
+    of_scene: dict[str, dict[str, Array | str]] = {}
+    for token, name, poses in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
+        if not isinstance(token, str) or not isinstance(name, str):
+            message = f"a row has scene_token {token!r} and trajectory_id {name!r}; both are its key and must be text"
+            raise DataError(message, file=str(path))
+        plans = of_scene.setdefault(token, {})
+        if name in plans:
+            raise DataError(f"trajectory {name!r} occurs twice; keys must be unique", file=str(path), frame=token)
+        plans[name] = _poses(poses)
+    return Plans(of_scene)
+
+
+def _read_columns(path: Path) -> pa.Table:
+    """COLUMNS of a Parquet file. Raises DataError when it is none, lacks one of them, or has no rows."""
+    rule = f"write a Parquet file with the columns {', '.join(COLUMNS)}"
+    try:
+        names = pq.read_schema(path).names
+        absent = [name for name in COLUMNS if name not in names]
+        table = pq.read_table(path, columns=list(COLUMNS)) if not absent else None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"cannot be read as Parquet ({error}); {rule}", file=str(path)) from error
+    if table is None:
+        raise DataError(f"lacks {', '.join(absent)}; has {', '.join(names)}", file=str(path))
+    if not table.num_rows:
+        raise DataError(f"has no rows, so there is nothing to score; {rule}", file=str(path))
+    return table
+
+
+def check_writable(out: str | Path) -> None:
+    """Raises SetupError when a file cannot be written at `out`; makes the folder it lies in."""
+    out = Path(out)
+    if out.is_dir():
+        raise SetupError(f"--out {out} is a folder; give the name of a file to write, e.g. {out / 'scores.parquet'}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe = out.with_name(f".{out.name}.{os.getpid()}")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SetupError(
+            f"--out {out} cannot be written ({error.strerror or error}); give a file in a folder of yours"
+        ) from error
+
+
+def _poses(value: Any) -> Array | str:
+    """(8, 3) float64, or what is wrong with it."""
+    rule = f"a plan needs {PLAN_STEPS} poses of x_m, y_m, yaw_rad"
+    if value is None:
+        return f"no poses; {rule}"
+    try:
+        poses = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        return f"poses are not a regular table of numbers; {rule}"
+    return poses if poses.shape == (PLAN_STEPS, 3) else f"poses have shape {poses.shape}; {rule}"
