@@ -2,6 +2,7 @@
 
     python -m benchmarks.score                         # official golden scenes if they are at hand, else the embedded world
     python -m benchmarks.score --root TREE --split S   # any NAVSIM tree
+    python -m benchmarks.score --devkit CHECKOUT --devkit-python PYTHON     # the official devkit on the same scenes
     python -m benchmarks.score --numpy                 # the NumPy twins beside the compiled kernels
 
 CPU seconds of this process (not wall time) are measured, so that other work on the machine disturbs less; every number is
@@ -44,7 +45,8 @@ def main() -> None:
         root, split = _tree(options, Path(scratch))
         scenes, maps = _scenes(root, split, options.scenes)
         prepare_ms, worlds = _prepare(scenes, maps, options.rounds)
-    result = {"tree": split, "scenes": len(worlds), "machine": platform.processor() or platform.machine()}
+        beside = _devkit(options, root, split) if options.devkit else {}
+    result = beside | {"tree": split, "scenes": len(worlds), "machine": platform.processor() or platform.machine()}
     result |= {"objects": float(np.mean([len(w.object_tokens) for w in worlds])), "prepare_ms": prepare_ms}
     print(f"{len(worlds)} scenes of {split!r}, {result['objects']:.0f} objects each; CPU time on one core")
     print(f"prepare a scene (both metrics)  {prepare_ms:8.2f} ms   aim {AIM_PREPARE_MS:g}   devkit {DEVKIT_PREPARE_MS}")
@@ -55,6 +57,17 @@ def main() -> None:
         Path(options.out).write_text(json.dumps(result, indent=2))
 
 
+def _devkit(options: argparse.Namespace, root: Path, split: str) -> dict[str, object]:
+    """The official devkit on scenes of the same tree."""
+    from benchmarks import devkit
+
+    if not options.devkit_python:
+        raise SystemExit("--devkit needs --devkit-python, the python of the devkit's own environment")
+    found = devkit.side_by_side(options.devkit, options.devkit_python, root, split, min(options.scenes, 4), 4)
+    print(devkit.report(found))
+    return {"devkit": found}
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="NAVSIM tree")
@@ -62,6 +75,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=16, help="how many scenes, spread over the split")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--numpy", action="store_true", help="measure the NumPy twins too (slow)")
+    parser.add_argument("--devkit", help="checkout of the navsim devkit to measure beside, v1.1 or v2.2")
+    parser.add_argument("--devkit-python", help="python of the devkit's own environment")
     parser.add_argument("--out", help="JSON file to write")
     return parser.parse_args()
 
