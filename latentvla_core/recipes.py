@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, Metric
+from latentvla_core.types import CODEBOOK_SIZE, NUM_ACTION_TOKENS
 
 if TYPE_CHECKING:
     from latentvla_core.data.filters import SceneFilter
@@ -65,6 +66,21 @@ class Recipe:
         unknown = [name for name in self.metrics if name not in METRIC_VERSIONS]
         if unknown or not self.metrics:
             raise ValueError(f"metrics is {self.metrics}; needs at least one of {', '.join(METRIC_VERSIONS)}")
+        _require_words_for(self.name, self.latent)
+
+
+def _require_words_for(recipe: str, latent: LatentActionConfig) -> None:
+    """The latent model's label is the VLM's answer: both must speak of the same tokens. Raises SetupError if not."""
+    if latent.num_tokens != NUM_ACTION_TOKENS:
+        raise SetupError(
+            f"recipe {recipe}: num_transitions {latent.num_transitions} × codes_per_transition {latent.codes_per_transition}"
+            f" make {latent.num_tokens} tokens, the VLM answers {NUM_ACTION_TOKENS}; change one of the two"
+        )
+    if latent.ego.kind == "continuous" or latent.ego.codebook_size != CODEBOOK_SIZE:
+        raise SetupError(
+            f"recipe {recipe}: ego codes are {latent.ego.kind}, {latent.ego.codebook_size} of them; the VLM has words for "
+            f"{CODEBOOK_SIZE}: other codebooks are comparators (benchmarks/latent_ablations.py) and no part of a recipe"
+        )
 
 
 def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:

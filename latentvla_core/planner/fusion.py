@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.planner.attention import Mlp, MultiHeadAttention, SwiGLU
-
-NUM_ACTION_TOKENS = 12
+from latentvla_core.types import NUM_ACTION_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

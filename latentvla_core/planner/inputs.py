@@ -14,9 +14,9 @@ import torch
 
 from latentvla_core.errors import DataError
 from latentvla_core.planner import features
-from latentvla_core.planner.fusion import NUM_ACTION_TOKENS, VlmTokens
+from latentvla_core.planner.fusion import VlmTokens
 from latentvla_core.planner.raster import MapLayers, semantic_map
-from latentvla_core.types import PLAN_STEPS, Array, RoadMap, SceneRecord
+from latentvla_core.types import NUM_ACTION_TOKENS, PLAN_STEPS, Array, RoadMap, SceneRecord
 
 KEEP_ROWS = 20_000  # rows of derived arrays kept in memory; 20 000 lidar histograms of 256² are 1.3 GB
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from latentvla_core.schema import Column, TableSpec, to_arrow, to_rows
 from latentvla_core.tables import actions, drives, records, scores
-from latentvla_core.tables.columns import NUM_TOKENS
 
-__all__ = ["NUM_TOKENS", "TABLES", "Column", "TableSpec", "to_arrow", "to_rows"]
+__all__ = ["TABLES", "Column", "TableSpec", "to_arrow", "to_rows"]
 
 TABLES: dict[str, TableSpec] = {
     spec.name: spec

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from latentvla_core.schema import flag, integer, text
+from latentvla_core.types import CODEBOOK_SIZE
 
-NUM_TOKENS = 12  # latent actions per scene (latentvla.md §2.6)
-CODEBOOK = 16  # entries of the ego codebook
+CODEBOOK = CODEBOOK_SIZE  # entries of the ego codebook
 
 SPLIT = text("split", "train, val, test, or the name of another source; splits never share a log")
 SHARD = integer("shard", "hash of the log name modulo the number of shards; a shard is replaced whole", dtype="int32")

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.errors import DataError, SetupError
-from latentvla_core.types import Array
+from latentvla_core.types import CODEBOOK_SIZE, Array
+from latentvla_core.types import NUM_ACTION_TOKENS as NUM_ACTION_TOKENS
 
-CODEBOOK_SIZE = 16
-NUM_ACTION_TOKENS = 12
-"""3 transitions × 4 codes, time-major (latentvla.md §2.6)."""
 NO_CODE = -1
 _PATTERN = re.compile(r"<ACT_(\d+)>")
 

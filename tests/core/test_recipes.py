@@ -1,11 +1,12 @@
 """Four sizes, one schema; the paper's numbers without the paper's memory."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
 from latentvla_core.errors import SetupError
+from latentvla_core.latent.presets import preset
 from latentvla_core.recipes import RECIPES, Weights, recipe_named
 from latentvla_core.sizes import parameter_counts
 
@@ -40,6 +41,20 @@ def test_the_paper_recipe_has_the_published_sizes():
     assert counts["student"] == pytest.approx(50e6, rel=0.1)
     assert counts["latent_action_model"] == pytest.approx(2 * 198e6, rel=0.03)  # both stages
     assert counts["ipad_latent"] > counts["ipad"]
+
+
+def test_latent_codes_must_be_the_tokens_the_vlm_answers():
+    recipe = recipe_named("debug")
+    twelve_of_one = replace(recipe.latent, num_transitions=1, codes_per_transition=12)
+    assert replace(recipe, latent=twelve_of_one).latent.num_tokens == 12
+    with pytest.raises(
+        SetupError, match="num_transitions 3 × codes_per_transition 8 make 24 tokens, the VLM answers 12"
+    ):
+        replace(recipe, latent=preset("lapo_vq", recipe.latent))
+    with pytest.raises(SetupError, match="64 of them; the VLM has words for 16"):
+        replace(recipe, latent=preset("codebook_64", recipe.latent))
+    for name in ("faithful", "reencode", "single_stage", "fsq", "univla"):
+        replace(recipe, latent=preset(name, recipe.latent))
 
 
 def test_the_demo_is_small():
