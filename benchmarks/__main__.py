@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = {"latent_quality"}  # hours on two cores: only when named
+LONG = {"latent_quality", "latent_ablations"}  # hours on two cores: only when named
 
 
 def main(names: list[str]) -> int:

@@ -16,7 +16,8 @@ import numpy as np
 
 from latentvla_core import geometry
 from latentvla_core.errors import DataError, SetupError
-from latentvla_core.types import Array, SceneRecord, Vehicle
+from latentvla_core.latent.label import Labels
+from latentvla_core.types import FRAME_INTERVAL_S, Array, Pose, SceneRecord, Vehicle
 
 FILE = "physical_tokens.json"
 _CHUNK = 256  # rows at a time: 2 048 distances of four corners each
@@ -53,13 +54,47 @@ class PhysicalTokenizer:
 
     def encode(self, motions: Array) -> Array:
         """(..., 3) motions → (...) int16 tokens 0 … K-1, -1 where a motion is not finite."""
+        return self._nearest(motions)[0]
+
+    def _nearest(self, motions: Array) -> tuple[Array, Array]:
+        """(..., 3) → (...) int16 tokens, and (..., 2) distances in metres to the nearest and the second."""
         flat = np.asarray(motions, np.float64).reshape(-1, 3)
-        tokens = np.full(len(flat), -1, np.int16)
+        tokens, distances = np.full(len(flat), -1, np.int16), np.full((len(flat), 2), np.nan)
         known = np.flatnonzero(np.isfinite(flat).all(1))
         vocabulary = corners(self.motions)
         for rows in np.array_split(known, max(1, -(-len(known) // _CHUNK))):
-            tokens[rows] = _distances(corners(flat[rows])[:, None], vocabulary).argmin(1)
-        return tokens.reshape(np.shape(motions)[:-1])
+            every = _distances(corners(flat[rows])[:, None], vocabulary)
+            tokens[rows] = every.argmin(1)
+            distances[rows] = np.sort(np.partition(every, 1, axis=1)[:, :2]) if len(self) > 1 else every.min(1)[:, None]
+        lead = np.shape(motions)[:-1]
+        return tokens.reshape(lead), distances.reshape(*lead, 2)
+
+    def label(self, records: Sequence[SceneRecord]) -> Labels:
+        """One token per 0.5 s of each scene from its current frame on, as `label_scenes` gives codes; pictures are not read.
+
+        Distances are squared metres between corners. There are no environment codes, and none are needed.
+        """
+        count = self.config.horizon_frames
+        poses = np.full((len(records), count + 2, 3), np.nan)  # one frame before the current one tells the speed
+        for row, record in zip(poses, records, strict=True):
+            known = np.concatenate([record.history_poses[-2:], record.future_poses[:count]])
+            start = 2 - min(2, len(record.history_poses))
+            row[start : start + len(known)] = known
+        steps = np.stack([steps_of(row) for row in poses]) if len(poses) else np.zeros((0, count + 1, 3))
+        motions, valid = steps[:, 1:], np.isfinite(steps[:, 1:]).all(-1)
+        tokens, distances = self._nearest(motions)
+        speed = steps[..., Pose.X] / FRAME_INTERVAL_S
+        told = (speed[:, :-1], np.diff(speed, axis=1), motions[..., Pose.X], motions[..., Pose.YAW])
+        return Labels(
+            ego_codes=np.where(valid, tokens, 0).astype(np.int16)[..., None],
+            ego_distances=np.square(distances[..., :1]).astype(np.float32),
+            ego_confidence=(1 - distances[..., :1] / np.maximum(distances[..., 1:], 1e-9)).astype(np.float32),
+            environment_codes=np.zeros((*valid.shape, 0), np.int8),
+            has_environment=np.ones(valid.shape, bool),
+            motion=np.stack(told, axis=-1).astype(np.float32),
+            valid=valid,
+            reason=tuple(tuple("" if ok else "a pose is not known" for ok in row) for row in valid),
+        )
 
     def decode(self, tokens: Array) -> Array:
         """(...) tokens → (..., 3) float32 motions."""

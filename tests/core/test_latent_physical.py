@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from latent_little_world import little_records
+from latent_little_world import SIZE_WH, little_records
 
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.latent.physical import (
@@ -15,6 +17,8 @@ from latentvla_core.latent.physical import (
     fit_physical_tokenizer,
     steps_of,
 )
+from latentvla_core.latent.probes.physical import evaluate_physical
+from latentvla_core.training.images import ImageCache
 
 
 def motions(count=3000, seed=0):
@@ -98,6 +102,34 @@ def test_a_vocabulary_of_drives_reconstructs_other_drives(tmp_path):
     poses = other[0].future_poses
     path = tokenizer.decode_path(tokenizer.encode(steps_of(np.concatenate([np.zeros((1, 3)), poses]))))
     assert np.linalg.norm(path[-1, :2] - poses[-1, :2]) < 0.1 * np.linalg.norm(poses[-1, :2])
+
+
+def test_labels_have_the_shape_of_latent_ones(tmp_path):
+    records = little_records(tmp_path, logs=3, frames=20)
+    short = replace(records[1], future_poses=records[1].future_poses[:3])
+    tokenizer = fit_physical_tokenizer(records, PhysicalConfig())
+    labels = tokenizer.label([records[0], short])
+    assert labels.codes.shape == (2, 6)
+    assert labels.complete.tolist() == [True, False]
+    assert labels.valid[1].tolist() == [True] * 3 + [False] * 3
+    assert labels.reason[1][3] == "a pose is not known"
+    path = tokenizer.decode_path(labels.codes[0].astype(int))
+    np.testing.assert_allclose(path[-1], records[0].future_poses[5], atol=0.2)
+    forward = steps_of(np.concatenate([np.zeros((1, 3)), records[0].future_poses]))[:6, 0]
+    np.testing.assert_allclose(labels.motion[0, :, 2], forward, rtol=1e-5)
+    np.testing.assert_allclose(labels.motion[0, 1:, 0], forward[:-1] / 0.5, rtol=1e-5)
+    assert (labels.ego_confidence[0] >= 0).all()
+    assert len(tokenizer.label([])) == 0
+
+
+def test_the_probes_read_tokens_as_they_read_codes(tmp_path):
+    records, other = (little_records(tmp_path, logs=4, frames=20, seed=s) for s in (0, 40))
+    cache = ImageCache(SIZE_WH)
+    report = evaluate_physical(other, fit_physical_tokenizer(records, PhysicalConfig(radius_m=0.6)), records, cache)
+    assert report["ego_r2_longitudinal"] > 0.4
+    assert report["ego_decoded_m"] < 1
+    assert report["ego_usage"] > 5
+    assert not any(name.startswith("environment") for name in report)
 
 
 def test_a_saved_vocabulary_is_the_same_and_a_missing_one_is_told(tokenizer, tmp_path):

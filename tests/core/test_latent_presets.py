@@ -15,6 +15,7 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel, load, save, state_hash
 from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.presets import PRESETS, preset
+from latentvla_core.latent.probes import evaluate
 from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
@@ -137,6 +138,20 @@ def test_continuous_codes_are_the_encoder_outputs_and_make_no_labels():
     model = LatentActionModel(preset("lapo_continuous", LatentActionConfig.debug()))
     with pytest.raises(SetupError, match="no codes to label with"):
         model.codes(torch.zeros((1, 2, 16, 32, 3), dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("name", ["lapo_continuous", "single_stage"])
+def test_probes_read_what_there_is_and_make_nothing_up(name, records, cache):
+    model = LatentActionModel(preset(name, LatentActionConfig.debug()))
+    fitted = [r for r in records if r.log_name == records[0].log_name]
+    judged = [r for r in records if r.log_name != records[0].log_name]
+    for probe_records in (None, fitted):
+        report = evaluate(judged, model, cache=cache, probe_records=probe_records)
+        assert not any(key.startswith(("environment", "mutual_information_environment")) for key in report)
+        assert np.isnan(report["ego_perplexity"]) == (name == "lapo_continuous")
+        assert np.isfinite(
+            [report["ego_r2_longitudinal"], report["shuffle_ego"], report["transfer_longitudinal"]]
+        ).all()
 
 
 def test_environment_codes_must_be_codes():

@@ -10,7 +10,9 @@ FOLDS = 5
 
 
 def one_hot(codes: Array, size: int) -> Array:
-    """(n, N) → (n, N · size) float64."""
+    """(n, N) codes → (n, N · size) float64; (n, N, d) continuous "codes" are read as they are, (n, N · d)."""
+    if codes.ndim == 3:
+        return codes.reshape(len(codes), -1).astype(np.float64)
     return np.eye(size)[codes].reshape(len(codes), -1)
 
 

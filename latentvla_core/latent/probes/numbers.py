@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import numpy as np
@@ -21,7 +22,9 @@ BIN_EDGES: dict[str, tuple[float, ...]] = {
 
 
 def code_numbers(name: str, codes: Array, size: int) -> Report:
-    """Usage, perplexity, largest share and redundancy between positions of (n, N) codes."""
+    """Usage, perplexity, largest share and redundancy between positions of (n, N) codes; NaN for continuous ones."""
+    if codes.ndim == 3:
+        return {f"{name}_{what}": math.nan for what in ("usage", "perplexity", "largest_share", "redundancy")}
     frequencies = histogram(torch.from_numpy(codes), size)
     return {
         f"{name}_usage": float((frequencies > USED_SHARE).sum()),
@@ -51,6 +54,8 @@ def motion_information(name: str, codes: Array, size: int, motion: Array, predic
     """
     truth, guess = motion_bins(motion), motion_bins(predicted)
     prefix = "mutual_information" if name == "ego" else f"mutual_information_{name}"
+    if codes.ndim == 3:
+        return {f"{prefix}_{axis}{what}": math.nan for axis in AXES for what in ("", "_best_code")}
     report: Report = {}
     for i, axis in enumerate(AXES):
         entropy = max(_entropy(np.bincount(truth[:, i]) / len(truth)), 1e-9)
