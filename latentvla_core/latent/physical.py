@@ -81,7 +81,7 @@ class PhysicalTokenizer:
             start = 2 - min(2, len(record.history_poses))
             row[start : start + len(known)] = known
         steps = np.stack([steps_of(row) for row in poses]) if len(poses) else np.zeros((0, count + 1, 3))
-        motions, valid = steps[:, 1:], np.isfinite(steps[:, 1:]).all(-1)
+        motions, valid = steps[:, 1:], np.all(np.isfinite(steps[:, 1:]), axis=-1)
         tokens, distances = self._nearest(motions)
         speed = steps[..., Pose.X] / FRAME_INTERVAL_S
         told = (speed[:, :-1], np.diff(speed, axis=1), motions[..., Pose.X], motions[..., Pose.YAW])
