@@ -26,6 +26,8 @@ world_app = typer.Typer(no_args_is_help=True, help="The embedded driving world."
 data_app = typer.Typer(no_args_is_help=True, help="Driving logs on disk.")
 app.add_typer(world_app, name="world")
 app.add_typer(data_app, name="data")
+lake_app = typer.Typer(no_args_is_help=True, help="The Delta tables: keeping them compact.")
+app.add_typer(lake_app, name="lake")
 
 
 @world_app.command("write", epilog="Example: latentvla world write --out /data/world --logs 8 --seed 1")
@@ -154,12 +156,63 @@ def sql(
     query: Annotated[str, typer.Argument(help="SQL over the tables of the lake (docs/tables.md).")],
     style: Annotated[str, typer.Option("--format", help="table, csv or parquet.")] = "table",
     out: Annotated[Path | None, typer.Option(help="File to write; parquet needs one.")] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="TABLE=VERSION: that Delta version. MODEL or MODEL/VERSION: what that model was trained on."),
+    ] = None,
 ) -> None:
-    """Embedded SQL over the Delta tables."""
+    """Embedded SQL over the Delta tables, now or as they were (docs/queries.md)."""
     from latentvla_core.store import Lake, lake_root
 
     _check_style(style, out)
-    write_table(Lake(lake_root()).sql(query), style, out)
+    lake = Lake(lake_root())
+    write_table(lake.sql(query, _versions(lake, at or [])), style, out)
+
+
+def _versions(lake: Any, at: list[str]) -> dict[str, int]:
+    """Table → Delta version, of `--at` options."""
+    from latentvla_core.tables import TABLES
+
+    versions: dict[str, int] = {}
+    for text in at:
+        name, is_version, number = text.partition("=")
+        if not is_version:
+            versions |= lake.trained_on(*name.split("/", 1))
+        elif name in TABLES and number.isdigit():
+            versions[name] = int(number)
+        else:
+            raise SetupError(
+                f"--at is {text!r}; use TABLE=VERSION (tables: {', '.join(TABLES)}), MODEL or MODEL/VERSION"
+            )
+    return versions
+
+
+@lake_app.command("compact", epilog="Example: latentvla lake compact latent_actions")
+def lake_compact(
+    tables: Annotated[list[str] | None, typer.Argument(help="Tables; all if none is named.")] = None,
+) -> None:
+    """Join small files. Changes no row; old versions stay readable."""
+    from latentvla_core.maintenance import compact
+    from latentvla_core.store import Lake, lake_root
+
+    for kept in compact(Lake(lake_root()), tables or ()):
+        typer.echo(str(kept))
+
+
+@lake_app.command("vacuum", epilog="Example: latentvla lake vacuum --keep-days 90 --dry-run")
+def lake_vacuum(
+    tables: Annotated[list[str] | None, typer.Argument(help="Tables; all if none is named.")] = None,
+    keep_days: Annotated[int, typer.Option(min=0, help="Keep what was replaced in the last days.")] = 30,
+    forget_models: Annotated[bool, typer.Option(help="Also delete what registered models were trained on.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only count.")] = False,
+) -> None:
+    """Delete files of old versions, except those that registered models were trained on."""
+    from latentvla_core.maintenance import vacuum
+    from latentvla_core.store import Lake, lake_root
+
+    lake = Lake(lake_root())
+    for kept in vacuum(lake, tables or (), keep_days=keep_days, forget_models=forget_models, dry_run=dry_run):
+        typer.echo(str(kept))
 
 
 def _check_style(style: str, out: Path | None) -> None:

@@ -6,6 +6,7 @@ A partition is replaced whole in one transaction, so a killed writer leaves the 
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 WRITE_ATTEMPTS = 20
+KEEP_HISTORY = {"delta.enableExpiredLogCleanup": "false"}  # else old versions could not be opened after a month
 _MADE_BY = ("min.made_by", "max.made_by")
 
 
@@ -108,10 +110,29 @@ class Lake:
         return found
 
     def rows(
-        self, name: str, where: Mapping[str, Any] | None = None, columns: Sequence[str] | None = None
+        self,
+        name: str,
+        where: Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
     ) -> list[dict[str, Any]]:
         """`read` as dicts with arrays in their declared shape."""
-        return to_rows(TABLES[name], self.read(name, where, columns))
+        return to_rows(TABLES[name], self.read(name, where, columns, version))
+
+    def trained_on(self, model: str, version: str = "") -> dict[str, int]:
+        """Table → Delta version that a model read when it was trained; the latest of that name unless told otherwise.
+
+        Raises DataError that names the versions there are.
+        """
+        rows = self.rows("models", {"name": model}, ["name", "version", "inputs", "made_by"])
+        if not version and rows:
+            order = self.read("materialisations", {"asset": model}, ["made_by", "finished_us"]).to_pylist()
+            version = max(order, key=lambda row: row["finished_us"], default=rows[-1])["made_by"]
+        for row in rows:
+            if row["version"] == version:
+                return {table: at for table, at in json.loads(row["inputs"]).items() if table in TABLES}
+        known = ", ".join(row["version"] for row in rows) or "none"
+        raise DataError(f"model {model!r}, version {version!r} is not in table models; of that name there are: {known}")
 
     def replace(
         self,
@@ -142,7 +163,7 @@ class Lake:
             return table.version()
 
         with explained(self.uri(name)):
-            return _retry(write)
+            return retry(write)
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """Append rows (for `materialisations`, the only table that only grows)."""
@@ -157,10 +178,10 @@ class Lake:
             return table.version()
 
         with explained(self.uri(name)):
-            return _retry(write)
+            return retry(write)
 
-    def sql(self, query: str) -> pa.Table:
-        """Run SQL (DataFusion) over the tables the query names.
+    def sql(self, query: str, at: Mapping[str, int] | None = None) -> pa.Table:
+        """Run SQL (DataFusion) over the tables the query names; `at` gives Delta versions of tables, else the current.
 
         Raises SetupError naming the tables there are when it names none, and DataError with the engine's message.
         """
@@ -170,7 +191,7 @@ class Lake:
         engine, known = QueryBuilder(), []
         for name in TABLES:
             if re.search(rf"\b{name}\b", query, re.IGNORECASE):
-                table = self.delta(name)
+                table = self.delta(name, (at or {}).get(name))
                 if table is None:
                     raise SetupError(
                         f"table {name} does not exist yet in {self.root}; materialise it first (latentvla demo)"
@@ -200,7 +221,7 @@ class Lake:
             if "://" not in self.root:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
             DeltaTable.create(uri, spec.arrow_schema(), mode="ignore", partition_by=places, description=spec.row,
-                              commit_properties=note)  # fmt: skip
+                              commit_properties=note, configuration=KEEP_HISTORY)  # fmt: skip
         table = DeltaTable(uri)
         if is_outdated(spec, table):
             if spec.is_record:
@@ -305,7 +326,7 @@ def _literal(value: Any) -> str:
     return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
 
 
-def _retry(write: Callable[[], int]) -> int:
+def retry(write: Callable[[], int]) -> int:
     """Concurrent first writes conflict on table metadata; the whole transaction is then tried again (stack.md §4.3)."""
     from deltalake.exceptions import CommitFailedError
 

@@ -10,6 +10,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)  # backfill policies,
 
 from pipelines.dagster_assets import asset_of  # noqa: E402
 from pipelines.jobs import EXECUTOR, jobs_of  # noqa: E402
+from pipelines.maintenance import lake_maintenance, weekly_maintenance  # noqa: E402
 from pipelines.resources import LatentVLAResource  # noqa: E402
 from pipelines.sensors import new_logs, nightly_retraining  # noqa: E402
 from pipelines.settings import Settings  # noqa: E402
@@ -22,8 +23,8 @@ def build(settings: Settings, *, pooled: bool = True) -> dg.Definitions:
     jobs = jobs_of(settings)
     return dg.Definitions(
         assets=assets,
-        jobs=list(jobs.values()),
-        schedules=[nightly_retraining(jobs["whole_line"], settings)],
+        jobs=[*jobs.values(), lake_maintenance],
+        schedules=[nightly_retraining(jobs["whole_line"], settings), weekly_maintenance()],
         sensors=[new_logs(jobs["whole_line"], settings)],
         resources={"latentvla": LatentVLAResource()},
         executor=EXECUTOR,

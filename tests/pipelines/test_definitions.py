@@ -46,6 +46,24 @@ def test_jobs_schedule_and_sensor_are_there_and_off(tmp_path: Path):
     assert repository.get_sensor_def("new_logs").default_status == dg.DefaultSensorStatus.STOPPED
 
 
+def test_maintenance_is_there_and_off_and_joins_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from label_rows import label
+
+    from latentvla_core.store import Lake
+
+    monkeypatch.setenv("LATENTVLA_LAKE", str(tmp_path / "lake"))
+    repository = build(settings(tmp_path)).get_repository_def()
+    assert repository.get_schedule_def("weekly_maintenance").default_status == dg.DefaultScheduleStatus.STOPPED
+    lake = Lake(str(tmp_path / "lake"))
+    for token in "abc":
+        lake.append("latent_actions", [label(token)])
+    assert repository.get_job("lake_maintenance").execute_in_process().success
+    table = lake.delta("latent_actions")
+    assert table is not None
+    assert len(table.file_uris()) == 1
+    assert [row["scene_token"] for row in lake.rows("latent_actions")] == ["a", "b", "c"]
+
+
 def test_every_asset_has_a_blocking_schema_check(tmp_path: Path):
     graph = build(settings(tmp_path)).resolve_asset_graph()
     for key in graph.get_all_asset_keys():

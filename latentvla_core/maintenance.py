@@ -1,0 +1,117 @@
+"""Keeping tables compact: small files become large ones, files that no version worth keeping names are deleted.
+
+The line writes at least one file per shard and piece of work; `materialisations`, which only grows, gets one per piece.
+Neither operation changes a row. What a registered model was trained on stays readable unless it is given up by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from latentvla_core.errors import SetupError
+from latentvla_core.store import KEEP_HISTORY, Lake, explained, retry
+from latentvla_core.tables import TABLES
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+KEEP_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was done to one table."""
+
+    table: str
+    files_before: int
+    files_after: int
+    deleted: int
+    """Files removed from the disk (or that would be)."""
+    pinned: tuple[int, ...]
+    """Delta versions that models were trained on, all of whose files were kept."""
+
+    def __str__(self) -> str:
+        pins = f", versions {', '.join(map(str, self.pinned))} of models kept" if self.pinned else ""
+        return f"{self.table:<18} {self.files_before:>6} → {self.files_after:>5} files, {self.deleted} deleted{pins}"
+
+
+def existing(lake: Lake, names: Iterable[str] = ()) -> list[str]:
+    """The tables of the lake among `names` (all where none is given). Raises SetupError for a name that is no table."""
+    unknown = sorted(set(names) - set(TABLES))
+    if unknown:
+        raise SetupError(f"{', '.join(unknown)}: no such table; there are: {', '.join(TABLES)}")
+    return [name for name in TABLES if (not names or name in set(names)) and lake.version(name) >= 0]
+
+
+def compact(lake: Lake, names: Iterable[str] = ()) -> list[Kept]:
+    """Join small files inside each partition, in one transaction per table. Old versions keep their files."""
+    return [_compacted(lake, name) for name in existing(lake, names)]
+
+
+def _compacted(lake: Lake, name: str) -> Kept:
+    before = _open(lake, name)
+    keep_history(before)
+
+    def run() -> int:
+        table = _open(lake, name)
+        table.optimize.compact()
+        return len(table.file_uris())
+
+    with explained(lake.uri(name)):
+        return Kept(name, len(before.file_uris()), retry(run), 0, ())
+
+
+def vacuum(
+    lake: Lake,
+    names: Iterable[str] = (),
+    *,
+    keep_days: int = KEEP_DAYS,
+    forget_models: bool = False,
+    dry_run: bool = False,
+) -> list[Kept]:
+    """Delete files that no current row needs and that were replaced more than `keep_days` ago.
+
+    Every version that a model of table `models` was trained on keeps its files, however old, unless `forget_models`.
+    """
+    if keep_days < 0:
+        raise SetupError(f"keep_days is {keep_days}; needs 0 or more days")
+    pins = {} if forget_models else pinned(lake)
+    return [_vacuumed(lake, name, keep_days, pins.get(name, ()), dry_run) for name in existing(lake, names)]
+
+
+def _vacuumed(lake: Lake, name: str, keep_days: int, pins: Sequence[int], dry_run: bool) -> Kept:
+    table = _open(lake, name)
+    known = tuple(v for v in pins if v <= table.version())
+    files = len(table.file_uris())
+    with explained(lake.uri(name)):
+        # `full` would also delete what a writer that is still at work has not committed yet.
+        deleted = table.vacuum(
+            keep_days * 24, dry_run=dry_run, enforce_retention_duration=False, keep_versions=list(known) or None
+        )
+    return Kept(name, files, files, len(deleted), known)
+
+
+def pinned(lake: Lake) -> dict[str, tuple[int, ...]]:
+    """Table → Delta versions that models were trained on."""
+    found: dict[str, set[int]] = {}
+    for row in lake.rows("models", columns=["inputs"]):
+        for table, version in json.loads(row["inputs"]).items():
+            if table in TABLES and version >= 0:
+                found.setdefault(table, set()).add(version)
+    return {table: tuple(sorted(versions)) for table, versions in found.items()}
+
+
+def keep_history(table: DeltaTable) -> None:
+    """Tables of older releases let Delta delete log entries after 30 days, and with them the way to old versions."""
+    if any(table.metadata().configuration.get(key) != value for key, value in KEEP_HISTORY.items()):
+        table.alter.set_table_properties(KEEP_HISTORY)
+
+
+def _open(lake: Lake, name: str) -> DeltaTable:
+    table = lake.delta(name)
+    if table is None:
+        raise SetupError(f"table {name} vanished from {lake.root}; run again")
+    return table
