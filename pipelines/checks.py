@@ -92,10 +92,11 @@ def _faults_of_parts(
     """Rows and faults of some partitions. One read for all of them: opening a table costs more than reading a shard's keys."""
     place = ["split", "shard", "made_by"] if stage.partitioned else ["made_by"]
     where: dict[str, Any] = {"made_by": sorted({outcome.made_by for outcome in outcomes.values()})}
-    wanted = {key: (*_place(key), outcome.made_by) if stage.partitioned else (outcome.made_by,)
-              for key, outcome in outcomes.items()}  # fmt: skip
+    places = [_place(key) for key in outcomes] if stage.partitioned else [()] * len(outcomes)
+    wanted = {key: (*at, o.made_by) for at, (key, o) in zip(places, outcomes.items(), strict=True)}
     if stage.partitioned:
-        where |= {"split": sorted({k[0] for k in wanted.values()}), "shard": sorted({k[1] for k in wanted.values()})}
+        splits, shards = zip(*map(_place, outcomes), strict=True)
+        where |= {"split": sorted(set(splits)), "shard": sorted(set(shards))}
     keys = list(dict.fromkeys([*place, *spec.key]))
     table = lake.read(spec.name, where, keys)
     stored, distinct = _counted(table, place), _counted(table.group_by(keys).aggregate([]), place)
