@@ -9,6 +9,7 @@ from latentvla_core.pdms.state import HALF_LENGTH_M, HALF_WIDTH_M, Motion
 from latentvla_core.types import Array
 
 GRID = 1_000_000  # pairs per chunk, to bound memory
+NEAR_SLACK = 1e-6  # m², so that rounding of the circles never decides
 
 
 def touching(center: Array, direction: Array, boxes: Array, half_length: float, half_width: float) -> Array:
@@ -29,6 +30,23 @@ def touching(center: Array, direction: Array, boxes: Array, half_length: float, 
         own = abs((a * axis).sum(-1)) + abs((b * axis).sum(-1))
         ego = half_length * abs((direction * axis).sum(-1)) + half_width * abs((left * axis).sum(-1))
         out &= abs((gap * axis).sum(-1)) <= own + ego
+    return out
+
+
+def touching_pairs(center: Array, direction: Array, boxes: Array, reach: Array, present: Array) -> Array:
+    """(...,) `touching`, and False where not present; worked out only for pairs whose circles meet.
+
+    Args:
+        center: (..., 2), direction: (..., 2), boxes: (..., 6), reach: (...,), present: (...,) bool; all broadcast.
+    """
+    shape = np.broadcast_shapes(center.shape[:-1], boxes.shape[:-1])
+    gap = boxes[..., :2] - center
+    near = np.nonzero(present & ((gap * gap).sum(-1) <= (reach + EGO_REACH) ** 2 + NEAR_SLACK))
+    ego_center, ego_direction = (np.broadcast_to(part, (*shape, 2))[near] for part in (center, direction))
+    out = np.zeros(shape, bool)
+    out[near] = touching(
+        ego_center, ego_direction, np.broadcast_to(boxes, (*shape, 6))[near], HALF_LENGTH_M, HALF_WIDTH_M
+    )
     return out
 
 
@@ -71,12 +89,10 @@ def first_contacts_numpy(
     steps, fault = np.full((count, boxes.shape[1]), -1, np.int64), np.zeros((count, boxes.shape[1]), bool)
     rows = step_row[:length]
     near = _reachable(motion, boxes, reach, valid, 0.0)
-    boxes, valid = boxes[:, near], valid[:, near]
+    boxes, reach, valid = boxes[:, near], reach[:, near], valid[:, near]
     for part in _chunks(count if len(near) else 0, length * len(near)):
         ego = motion[part, :, None]
-        touch = valid[rows] & touching(
-            ego[..., 2:4], ego[..., 4:6], boxes[rows], HALF_LENGTH_M, HALF_WIDTH_M
-        )  # (b, T, A)
+        touch = touching_pairs(ego[..., 2:4], ego[..., 4:6], boxes[rows], reach[rows], valid[rows])  # (b, T, A)
         i, a = np.nonzero(touch.any(axis=1))
         t, who = touch.argmax(axis=1)[i, a], near[a]
         steps[part][i, who] = t
@@ -105,14 +121,14 @@ def first_hits_numpy(
     count = len(motion)
     steps, violated = np.full((count, boxes.shape[1]), -1, np.int64), np.zeros((count, boxes.shape[1]), bool)
     near = _reachable(motion[:, : last + 1], boxes, reach, valid, STEP_S * max(OFFSETS))
-    boxes, valid = boxes[:, near], valid[:, near]
+    boxes, reach, valid = boxes[:, near], reach[:, near], valid[:, near]
     rows = step_row[np.arange(last + 1)[:, None] + np.array(OFFSETS)]  # (t, f)
     ahead_s = STEP_S * np.array(OFFSETS)
     for part in _chunks(count if len(near) else 0, rows.size * len(near)):
         ego = motion[part, : last + 1, None, None]  # (b, t, 1, 1, 7)
         moved = ego[..., 2:4] + ego[..., 4:6] * (ego[..., 6:7] * ahead_s[:, None, None])
-        hit = valid[rows] & touching(moved, ego[..., 4:6], boxes[rows], HALF_LENGTH_M, HALF_WIDTH_M)
-        hit &= ego[..., 6] >= TTC_STOPPED
+        moving = valid[rows] & (ego[..., 6] >= TTC_STOPPED)
+        hit = touching_pairs(moved, ego[..., 4:6], boxes[rows], reach[rows], moving)
         hit = hit.reshape(len(hit), -1, len(near))  # (b, t·f, A)
         i, a = np.nonzero(hit.any(axis=1))
         t, f = np.divmod(hit.argmax(axis=1)[i, a], len(OFFSETS))

@@ -11,15 +11,19 @@ from latentvla_core.types import Array
 
 def inside_numpy(points: Array, edges: Array) -> Array:
     """(n,) bool: points (n, 2) strictly inside the polygon of edges (E, 4), even-odd over all rings."""
-    x, y = points[:, :1], points[:, 1:]
     x1, y1, x2, y2 = edges.T
     low, high = np.minimum(y1, y2), np.maximum(y1, y2)
-    side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)  # (n, E)
-    beside = (y >= low) & (y <= high)
+    y = points[:, 1:]
+    p, e = np.nonzero((y >= low) & (y <= high))  # a point meets few edges: all else is done for those pairs alone
+    x, y = points[p].T
+    x1, y1, x2, y2 = edges[e].T
+    side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)
     between = (x >= np.minimum(x1, x2)) & (x <= np.maximum(x1, x2))
-    on_edge = beside & (side == 0.0) & ((y1 != y2) | between)
-    crossed = beside & (y < high) & ((side > 0.0) == (y2 > y1))
-    return (crossed.sum(axis=1) % 2 == 1) & ~on_edge.any(axis=1)
+    on_edge = (side == 0.0) & ((y1 != y2) | between)
+    crossed = (y < high[e]) & ((side > 0.0) == (y2 > y1))
+    odd = np.bincount(p[crossed], minlength=len(points)) % 2 == 1
+    odd[p[on_edge]] = False
+    return odd
 
 
 def ring_edges_numpy(vertices: Array, rings: Array, owners: Array) -> tuple[Array, Array, Array]:
