@@ -45,6 +45,11 @@ class LatentActionConfig:
     none: there are no such codes and there is no stage 1 (LAPO)."""
     action_weight: float = 1.0
     """Weight of the regression ego codes → ego motion in stage 2; 0 = faithful to the article."""
+    cycle_weight: float = 0.0
+    """Stage 2: weight of the encoder reading, from frames predicted with another sample's ego codes, those codes. 0 =
+    faithful."""
+    agent_weight: float = 0.0
+    """Stage 1: weight of the regression environment codes → motion of others, where scenes have boxes. 0 = faithful."""
     mirror: bool = True
     """Exchange left and right in half of the training samples: pictures, trajectories and states alike."""
     steps: int = 150
@@ -121,8 +126,18 @@ class LatentActionConfig:
 
     @classmethod
     def mini(cls, **changes: Any) -> LatentActionConfig:
-        """The demo's: a minute on two cores. `mini(steps=2000)` is the long variant that quality is judged by."""
+        """The demo's: a minute on two cores. Quality is judged by `long`."""
         return cls(**changes)
+
+    @classmethod
+    def long(cls, **changes: Any) -> LatentActionConfig:
+        """What quality is judged by on the embedded world: convolutions, reading back, six minutes of one core."""
+        sized: dict[str, Any] = {
+            "dynamics": DynamicsConfig(stem="convolution"),
+            "steps": 1000,
+            "cycle_weight": 0.2,
+        }
+        return cls(**(sized | changes))
 
     @classmethod
     def single_gpu(cls, **changes: Any) -> LatentActionConfig:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,9 @@ class DynamicsConfig:
     """Blocks of the inverse model."""
     decoder_layers: int = 2
     """Blocks of the forward model."""
+    stem: Literal["linear", "convolution"] = "linear"
+    """How the inverse model embeds a patch: one matrix, or convolutions over the whole picture (pixels only), which see
+    motion across the borders of patches and learn it from fewer drives."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
@@ -107,6 +112,35 @@ class SpaceTimeBlock(nn.Module):
         return x + self.forward_part(self.norms[2](x))
 
 
+class ConvolutionStem(nn.Module):
+    """Patches of a frame and of its change → tokens, by strided convolutions over the picture they make together."""
+
+    def __init__(self, feature_dim: int, grid_hw: tuple[int, int], width: int) -> None:
+        super().__init__()
+        side = math.isqrt(feature_dim // 3)
+        if 3 * side**2 != feature_dim or side < 4 or side & (side - 1):
+            raise ValueError(
+                f"stem 'convolution' needs pixel patches with a side of 4, 8, 16 …; {feature_dim} numbers per patch are none"
+            )
+        self.grid_hw, self.side = grid_hw, side
+        halvings = side.bit_length() - 1
+        channels = [6, *(min(24 * (i + 1), width) for i in range(halvings - 1)), width]
+        layers = [
+            nn.Sequential(nn.Conv2d(a, b, 5 if i == 0 else 3, 2, 2 if i == 0 else 1), nn.GroupNorm(4, b), nn.GELU())
+            for i, (a, b) in enumerate(pairwise(channels))
+        ]
+        self.layers = nn.Sequential(*layers)
+        self.out = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, P, 2 · 3 · side²) frame and change → (B, T, P, W)."""
+        batch, frames, patches, _ = x.shape
+        (rows, columns), side = self.grid_hw, self.side
+        x = x.reshape(batch * frames, rows, columns, 2, side, side, 3).permute(0, 3, 6, 1, 4, 2, 5)
+        y = self.layers(x.reshape(batch * frames, 6, rows * side, columns * side))
+        return self.out(y.flatten(2).transpose(1, 2)).reshape(batch, frames, patches, -1)
+
+
 class InverseModel(nn.Module):
     """Reads codes out of frame sequences by learned queries that stand among the patches of every frame.
 
@@ -131,6 +165,8 @@ class InverseModel(nn.Module):
         self.embed = nn.Sequential(
             nn.LayerNorm(2 * feature_dim), nn.Linear(2 * feature_dim, width), nn.LayerNorm(width)
         )
+        if config.stem == "convolution":
+            self.embed = ConvolutionStem(feature_dim, grid_hw, width)
         self.blocks = nn.ModuleList(SpaceTimeBlock(width, config.heads) for _ in range(config.encoder_layers))
         self.norm = nn.LayerNorm(width)
         self.reads = nn.ModuleList(nn.Linear(width, code_dim) for _, code_dim in groups)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
+from latentvla_core.latent.agents import AGENT_AXES
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.dynamics import ConditionEncoder, ForwardModel, InverseModel
 from latentvla_core.latent.features import Features, build_features
@@ -83,6 +84,9 @@ class EnvironmentStage(nn.Module):
         self.quantizer = build_quantizer(code, count)
         added = config.conditioning == "added"
         self.decoder = ForwardModel(config.dynamics, codes=count, code_dim=code.dim, conditioned=added, **sizes)
+        if config.agent_weight > 0:
+            reads = nn.Linear(count * code.dim, width), nn.GELU(), nn.Linear(width, len(AGENT_AXES))
+            self.agents = nn.Sequential(*reads)
 
     def embed_condition(self, waypoints: Tensor, states: Tensor) -> Tensor | None:
         """(B, S, 3) poses from the first frame, (B, 3) ego state → (B, S + 1, W), or None where it is not told."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from latentvla_core import geometry
 from latentvla_core.errors import DataError
+from latentvla_core.latent.agents import AGENT_AXES, agent_motion
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import FRAME_INTERVAL_S, Array, Pose, SceneRecord
 
@@ -37,9 +38,8 @@ class Pairs:
     """(n,) log names."""
     dropped: dict[str, int]
     """Reason → number of transitions that cannot be used."""
-    scenes: Array = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(n,) int64: which of the records has the pair's first frame as its current one, -1 if none (its boxes are then
-    not known)."""
+    agents: Array = field(default_factory=lambda: np.zeros((0, len(AGENT_AXES))))
+    """(n, A) what others do at the first frame, columns `agents.AGENT_AXES`; NaN where unknown."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,13 +76,13 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
                 dropped[why] += 1
             else:
                 first_seen[key] = (waypoints, states[start], record.log_name)
-    scenes = np.array([current.get(key, -1) for key in first_seen], np.int64)
-    return _decoded(first_seen, scenes, dropped, gap_frames, cache)
+    agents = agent_motion(records, np.array([current.get(key, -1) for key in first_seen], np.int64))
+    return _decoded(first_seen, agents, dropped, gap_frames, cache)
 
 
 def _decoded(
     found: dict[tuple[str, str, str], tuple[Array, Array, str]],
-    scenes: Array,
+    agents: Array,
     dropped: Counter[str],
     gap: int,
     cache: ImageCache,
@@ -101,7 +101,7 @@ def _decoded(
     waypoints = np.stack([v[0] for v in values]).astype(np.float32)
     states = np.stack([v[1] for v in values]).astype(np.float32)
     logs = np.array([v[2] for v in values])
-    return Pairs(cache, rows[good], waypoints, states, logs, dict(dropped), scenes[good])
+    return Pairs(cache, rows[good], waypoints, states, logs, dict(dropped), agents[good])
 
 
 def implausible(waypoints: Array, state: Array) -> str:

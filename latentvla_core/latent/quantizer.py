@@ -120,7 +120,7 @@ class Quantizer(nn.Module):
 
     def distances(self, z: Tensor) -> Tensor:
         """(B, N, K) squared distances of encoder outputs to every code, in the space in which `nearest` chooses."""
-        return (self._placed(z)[..., None, :] - self.codebook).square().sum(-1)
+        return (self.placed(z)[..., None, :] - self.codebook).square().sum(-1)
 
     def forward(self, z: Tensor) -> Quantized:
         z = self._prepare(z, training=self.training)
@@ -147,7 +147,8 @@ class Quantizer(nn.Module):
     def _prepare(self, z: Tensor, *, training: bool) -> Tensor:
         return z.float() if self.standardise is None else self.standardise(z.float(), training=training)
 
-    def _placed(self, z: Tensor) -> Tensor:
+    def placed(self, z: Tensor) -> Tensor:
+        """(B, N, d) encoder outputs as `nearest` compares them with the codes, with gradient."""
         return self._prepare(z, training=False)
 
     def _choose(self, z: Tensor) -> Tensor:
@@ -266,8 +267,8 @@ class FiniteScalarQuantizer(Quantizer):
         won = torch.bincount(codes, minlength=self.config.codebook_size).to(self.counts.dtype)
         self.counts.lerp_(won, 1 - self.config.decay)
 
-    def _placed(self, z: Tensor) -> Tensor:
-        return torch.tanh(super()._placed(z))
+    def placed(self, z: Tensor) -> Tensor:
+        return torch.tanh(super().placed(z))
 
     def _choose(self, z: Tensor) -> Tensor:
         return self._digits(torch.tanh(z))

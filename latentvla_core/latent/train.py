@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentvla_core.errors import LatentVLAError
+from latentvla_core.latent.agents import MIRRORED, SCALES
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.model import LatentActionModel, state_hash
+from latentvla_core.latent.model import EgoStage, LatentActionModel, state_hash
 from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs, mirrored
 from latentvla_core.latent.quantizer import Quantizer
 from latentvla_core.training.images import ImageCache
@@ -116,7 +117,17 @@ def environment_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tupl
         leak = dependence(quantized.values.flatten(1), stage.scales.motion(batch["waypoints"]))
         loss = loss + model.config.independence_weight * leak
         numbers["leak"] = float(leak.detach())
+    if model.config.agent_weight > 0:
+        agents = known_error(stage.agents(quantized.values.flatten(1)).float(), batch["agents"])
+        loss = loss + model.config.agent_weight * agents
+        numbers["agents"] = float(agents.detach())
     return loss, numbers
+
+
+def known_error(read: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error (B, A) over what is known, i.e. not NaN; 0 where nothing is."""
+    known = torch.isfinite(target)
+    return (read - target.nan_to_num()).square().mul(known).sum() / known.sum().clamp_min(1)
 
 
 def dependence(values: Tensor, motion: Tensor) -> Tensor:
@@ -148,7 +159,26 @@ def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor
         action = functional.mse_loss(read, target)
         loss = loss + config.action_weight * action
         numbers |= {"action": float(action.detach())} | _action_r2(read.detach(), target)
+    if config.cycle_weight > 0:
+        cycle = cycle_error(stage, x[:, 0], ego.values.detach(), environment.detach())
+        loss = loss + config.cycle_weight * cycle
+        numbers["cycle"] = float(cycle.detach())
     return loss, numbers
+
+
+def cycle_error(stage: EgoStage, first: Tensor, ego: Tensor, environment: Tensor) -> Tensor:
+    """Frames (B, P, D) driven by the codes (B, N, d) of another sample: does the encoder read those codes back?
+
+    Only the encoder learns from it: it gets used to the blur of predictions. A decoder that learned from it would signal
+    the codes by what is no motion: its gain over copying fell from 0.3 below 0 (docs/latent-actions.md). Half of the batch
+    is used, because this is as dear as the step itself.
+    """
+    half = max(1, len(first) // 2)
+    foreign = ego.roll(1, dims=0)[:half]
+    with torch.no_grad():
+        predicted = stage.decode(first[:half], foreign, environment[:half])
+    z = stage.encode(torch.stack([first[:half], predicted], dim=1))[0]
+    return functional.smooth_l1_loss(stage.quantizer.placed(z), foreign)
 
 
 def start_from_environment(model: LatentActionModel) -> None:
@@ -243,4 +273,7 @@ def _batch(pairs: Pairs, index: Array, flip: Array) -> dict[str, Tensor]:
     pictures = pairs.pictures(index, flip)
     waypoints, states = mirrored(pairs.waypoints[index], pairs.states[index], flip)
     arrays = {"pictures": np.ascontiguousarray(pictures), "waypoints": waypoints, "states": states}
+    if len(pairs.agents):
+        signs = np.where(flip[:, None], MIRRORED, 1.0)
+        arrays["agents"] = (pairs.agents[index] * signs / SCALES).astype(np.float32)
     return {name: torch.from_numpy(array) for name, array in arrays.items()}

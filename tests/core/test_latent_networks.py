@@ -12,6 +12,7 @@ from torch.nn import functional
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.dynamics import (
+    ConvolutionStem,
     DynamicsConfig,
     ForwardModel,
     InverseModel,
@@ -181,3 +182,23 @@ def test_config_rules():
         LatentActionConfig(gap_frames=0)
     with pytest.raises(ValueError, match="width 30"):
         DynamicsConfig(width=30, heads=4)
+
+
+def test_the_convolution_stem_sees_the_picture_that_the_patches_make():
+    """Its first layer must get neighbours as neighbours: compared with a convolution of the unpatched picture."""
+    torch.manual_seed(0)
+    config = FeatureConfig(image_size_wh=(32, 16), patch_px=8, dim=192)
+    stem = ConvolutionStem(192, config.grid_hw, 16).eval()
+    pictures = torch.randint(0, 256, (2, 1, 16, 32, 3), dtype=torch.uint8)
+    frame = PixelFeatures(config)(pictures)
+    seen = stem(torch.cat([frame, torch.zeros_like(frame)], dim=-1))
+    plain = (pictures[:, 0].float() / 255 - 0.5) / 0.25
+    image = torch.cat([plain.permute(0, 3, 1, 2), torch.zeros(2, 3, 16, 32)], dim=1)
+    expected = stem.out(stem.layers(image).flatten(2).transpose(1, 2))
+    torch.testing.assert_close(seen[:, 0], expected)
+    assert seen.shape == (2, 1, 8, 16)
+
+
+def test_the_convolution_stem_is_for_pixels_only():
+    with pytest.raises(ValueError, match="needs pixel patches"):
+        ConvolutionStem(384, (4, 4), 16)

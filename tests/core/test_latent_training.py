@@ -307,3 +307,45 @@ def test_a_single_stage_model_is_judged_without_environment_codes(records):
     assert "environment_r2_yaw" not in report
     assert "ego_r2_yaw" in report
     assert report["shuffle_environment"] == 0
+
+
+def test_unknown_agents_count_neither_in_the_error_nor_in_its_gradient():
+    read = torch.tensor([[1.0, 5.0], [3.0, 7.0]], requires_grad=True)
+    error = training.known_error(read, torch.tensor([[0.0, float("nan")], [1.0, float("nan")]]))
+    error.backward()
+    assert error.item() == pytest.approx((1 + 4) / 2)
+    assert read.grad is not None
+    assert read.grad[:, 1].tolist() == [0, 0]
+    assert training.known_error(read, torch.full((2, 2), float("nan"))).item() == 0
+
+
+def test_the_cycle_teaches_the_encoder_alone_to_read_what_the_decoder_draws():
+    torch.manual_seed(0)
+    stage = LatentActionModel(LatentActionConfig.debug(cycle_weight=1.0)).ego
+    torch.nn.init.normal_(stage.decoder.out.weight, std=0.5)  # a fresh decoder copies: nothing to read
+    x, codes, environment = torch.randn(32, 8, 192), torch.randn(32, 4, 16), torch.zeros(32, 4, 16)
+    optimizer = torch.optim.Adam(stage.inverse.parameters(), 1e-2)
+    errors = []
+    for _ in range(60):
+        error = training.cycle_error(stage, x, codes, environment)
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.9 * min(
+        errors[0], float(torch.nn.functional.smooth_l1_loss(torch.zeros(16, 4, 16), codes[:16]))
+    )
+    assert all(p.grad is None for p in stage.decoder.parameters())
+
+
+def test_the_long_recipe_trains_on_boxes_and_resumes(records, tmp_path):
+    small = DynamicsConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, stem="convolution")
+    config = LatentActionConfig.long(
+        dynamics=small, steps=2, batch_size=4, log_every=1, warmup_steps=0, cycle_weight=0.2, agent_weight=0.3
+    )
+    sink = ListSink()
+    model = train_latent_action_model(records, config, sink=sink, checkpoint_dir=tmp_path)
+    assert sink.series("stage1/agents") == [0, 0]  # no boxes here: nothing known, nothing learned
+    assert min(sink.series("stage2/cycle")) > 0
+    again = train_latent_action_model(records, config, checkpoint_dir=tmp_path)
+    assert state_hash(model) == state_hash(again)

@@ -1,11 +1,11 @@
 """Do the codes mean motion? The quality report, the thresholds, and the probes they are made of."""
 
+from latentvla_core.latent.agents import AGENT_AXES, agent_motion
 from latentvla_core.latent.pairs import AXES
-from latentvla_core.latent.probes.agents import AGENT_AXES, agent_motion
 from latentvla_core.latent.probes.gate import QualityGate, Report, require
 from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot, predict, r_squared, ridge
 from latentvla_core.latent.probes.numbers import code_numbers, mutual_information, redundancy, stability
-from latentvla_core.latent.probes.report import evaluate
+from latentvla_core.latent.probes.report import evaluate, transfer
 from latentvla_core.latent.probes.run import all_codes
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "require",
     "ridge",
     "stability",
+    "transfer",
 ]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from latentvla_core.latent.agents import AGENT_AXES
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
-from latentvla_core.latent.probes.agents import AGENT_AXES, agent_motion
 from latentvla_core.latent.probes.gate import Report
 from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot, predict, r_squared, ridge
 from latentvla_core.latent.probes.numbers import code_numbers, motion_information
@@ -60,12 +60,12 @@ def evaluate(
     pairs = collect_pairs(records, config.gap_frames, cache)
     model.to(device).eval()
     coded = code(model, pairs, batch_size, np.random.default_rng(seed))
-    judged = _sample(model, (coded.ego, coded.environment), pairs, records)
+    judged = _sample(model, (coded.ego, coded.environment), pairs)
     fitted = None
     if probe_records is not None:
         others = collect_pairs(probe_records, config.gap_frames, cache)
         _disjoint(pairs, others)
-        fitted = _sample(model, all_codes(model, others, batch_size), others, probe_records)
+        fitted = _sample(model, all_codes(model, others, batch_size), others)
     report: Report = {"transitions": float(len(pairs)), "logs": float(len(np.unique(pairs.logs)))}
     report |= _reconstruction(coded)
     for name, codes in (("ego", coded.ego), ("environment", coded.environment)):
@@ -124,14 +124,12 @@ def _guess(
     return predict(ridge(fitted.inputs[name], known.astype(np.float64)), judged.inputs[name])
 
 
-def _sample(
-    model: LatentActionModel, codes: tuple[Array, Array], pairs: Pairs, records: Sequence[SceneRecord]
-) -> Sample:
+def _sample(model: LatentActionModel, codes: tuple[Array, Array], pairs: Pairs) -> Sample:
     sizes = model.config.ego.codebook_size, model.config.environment.codebook_size
     kinds = zip(("ego", "environment"), codes, sizes, strict=True)
     inputs = {name: one_hot(c, size) for name, c, size in kinds if c.shape[1]}
     inputs["joint"] = np.concatenate(list(inputs.values()), axis=1)
-    return Sample(inputs, pairs.motion, agent_motion(records, pairs.scenes), pairs.logs)
+    return Sample(inputs, pairs.motion, pairs.agents, pairs.logs)
 
 
 def _disjoint(judged: Pairs, fitted: Pairs) -> None:
@@ -171,3 +169,23 @@ def sign_agreement(name: str, moved: Array, wanted: Array, mean: Array) -> Repor
         f"{name}_longitudinal": float(faster.mean()),
         f"{name}_yaw": float(yaw.mean()) if turning.any() else float("nan"),
     }
+
+
+def transfer(
+    model: LatentActionModel,
+    judge: LatentActionModel,
+    records: Sequence[SceneRecord],
+    *,
+    cache: ImageCache,
+    batch_size: int = 256,
+) -> Report:
+    """The transfer of one model as another model's encoder sees it: both must have the same observation space.
+
+    A decoder may learn to signal codes to its own encoder by something that is no motion; a stranger cannot read that.
+    """
+    pairs = collect_pairs(records, model.config.gap_frames, cache)
+    own = code(model, pairs, batch_size, np.random.default_rng(0), judge=judge)
+    size, seen = judge.config.ego.codebook_size, all_codes(judge, pairs, batch_size)[0]
+    weights = ridge(one_hot(seen, size), pairs.motion.astype(np.float64))
+    moved = predict(weights, one_hot(own.transfer, size))
+    return sign_agreement("transfer_judged", moved, pairs.motion[own.partner], pairs.motion.mean(0))

@@ -31,8 +31,18 @@ class Coded:
 
 
 @torch.no_grad()
-def code(model: LatentActionModel, pairs: Pairs, batch_size: int, rng: np.random.Generator) -> Coded:
-    """Codes of all transitions, errors with the right codes and with codes of others, and the cycle over the partners."""
+def code(
+    model: LatentActionModel,
+    pairs: Pairs,
+    batch_size: int,
+    rng: np.random.Generator,
+    judge: LatentActionModel | None = None,
+) -> Coded:
+    """Codes of all transitions, errors with the right codes and with codes of others, and the cycle over the partners.
+
+    Args:
+        judge: the model whose encoder reads the predictions back; None: the model itself.
+    """
     ego, environment = (torch.from_numpy(c).to(model.device) for c in all_codes(model, pairs, batch_size))
     partner = partners(pairs.logs, rng)
     sums: dict[str, float] = {}
@@ -43,7 +53,7 @@ def code(model: LatentActionModel, pairs: Pairs, batch_size: int, rng: np.random
         predictions = {name: decode(model, x, *codes) for name, codes in _exchanged(own, foreign).items()}
         for name, prediction in (predictions | {"copy": x[:, 0]}).items():
             sums[name] = sums.get(name, 0.0) + float((prediction - x[:, 1]).square().mean()) * len(index)
-        back.append(read_back(model, x[:, 0], predictions["ego"]))
+        back.append(read_back(judge or model, x[:, 0], predictions["ego"]))
     errors = {name: value / len(pairs) for name, value in sums.items()}
     codes = ego.cpu().numpy(), environment.cpu().numpy()
     return Coded(*codes, errors, torch.cat(back).cpu().numpy(), partner)

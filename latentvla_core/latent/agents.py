@@ -1,4 +1,5 @@
-"""What others do in view of the front camera, from a scene's boxes: the truth that environment codes are held against.
+"""What others do in view of the front camera, from a scene's boxes: the truth that environment codes are held
+against, and may be regularised by.
 
 Only motion over ground counts. Speed relative to the ego would be half ego motion, and a parked car would then tell of the
 ego. Occlusion is not known, so agents behind others count as seen.
@@ -16,6 +17,10 @@ from latentvla_core.types import Array, Box, ObjectClass, SceneRecord
 AGENT_AXES = ("lead_speed", "crossing", "moving", "swept")
 """Forward speed over ground of the nearest agent in view, m/s; lateral speed (left positive) of the nearest moving one, m/s;
 number of moving agents; ln(1 + share of the picture, in per mille, that moving agents sweep in a second)."""
+SCALES = (3.5, 2.5, 1.4, 1.4)
+"""About one deviation of each in town, to weigh them alike."""
+MIRRORED = (1.0, -1.0, 1.0, 1.0)
+"""What becomes of them when left and right are exchanged."""
 RANGE_M = 50.0
 NEAREST_M = 2.0  # in front of the rear axle: nothing nearer is in the picture
 MOVING_MPS = 0.5
