@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = {"latent_quality", "latent_ablations"}  # hours on two cores: only when named
+LONG = {
+    "latent_quality",
+    "latent_ablations",
+    "latent_real",
+}  # many minutes to hours, or data of your own: only when named
 
 
 def main(names: list[str]) -> int:
