@@ -9,7 +9,6 @@ import numpy as np
 from latentvla_core import geometry
 from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.physical import PhysicalTokenizer
-from latentvla_core.latent.probes.agents import agent_motion
 from latentvla_core.latent.probes.gate import Report
 from latentvla_core.latent.probes.linear import one_hot
 from latentvla_core.latent.probes.numbers import code_numbers
@@ -32,7 +31,7 @@ def evaluate_physical(
     """
     judged, fitted = (collect_pairs(r, GAP_FRAMES, cache) for r in (records, probe_records))
     codes, path = tokens_of(judged, tokenizer)
-    samples = [_sample(*pair, tokenizer) for pair in ((judged, records), (fitted, probe_records))]
+    samples = [_sample(pairs, tokenizer) for pairs in (judged, fitted)]
     error_m = np.linalg.norm(path[:, -1, :2] - judged.motion[:, :2], axis=-1)
     report: Report = {"transitions": float(len(judged)), "logs": float(len(np.unique(judged.logs)))}
     report |= code_numbers("ego", codes, len(tokenizer))
@@ -47,6 +46,6 @@ def tokens_of(pairs: Pairs, tokenizer: PhysicalTokenizer) -> tuple[Array, Array]
     return codes, tokenizer.decode_path(codes)
 
 
-def _sample(pairs: Pairs, records: Sequence[SceneRecord], tokenizer: PhysicalTokenizer) -> Sample:
+def _sample(pairs: Pairs, tokenizer: PhysicalTokenizer) -> Sample:
     inputs = {"ego": one_hot(tokens_of(pairs, tokenizer)[0], len(tokenizer))}
-    return Sample(inputs, pairs.motion, agent_motion(records, pairs.scenes), pairs.logs)
+    return Sample(inputs, pairs.motion, pairs.agents, pairs.logs)
