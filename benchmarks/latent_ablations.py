@@ -126,6 +126,8 @@ def bits(config: dict[str, Any]) -> str:
 
 
 def _mean(rows: Sequence[dict[str, Any]], figure: str) -> str:
+    if "environment" in figure and rows[0]["config"].get("env_source") == "none":
+        return "–"  # no such codes to exchange
     values = [row["report"][figure] for row in rows if math.isfinite(row["report"].get(figure, math.nan))]
     return f"{np.mean(values):.3g}" if values else "–"
 
