@@ -1,0 +1,99 @@
+"""How fast are labels made, against decoding the same pictures and nothing else?
+
+    python -m benchmarks.labelling --frames 600
+
+Writes one drive of JPEGs (1920 × 1080 by default) with overlapping scenes, as a shard has them. The limit is the plain decode of
+every picture of the shard, once, on the same core in the same run; CPU seconds, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from PIL import Image
+
+from latentvla_core.data.cameras import decode_image, load_image
+from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.latent.label import label_scenes
+from latentvla_core.latent.model import LatentActionModel
+from latentvla_core.training.images import ImageCache
+from latentvla_core.types import SceneRecord
+
+
+def write_pictures(folder: Path, frames: int, size_wh: tuple[int, int]) -> list[str]:
+    """JPEGs with structure at all scales, each different."""
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (68, 120, 3), np.uint8)).resize(size_wh, Image.Resampling.BICUBIC)
+    base = np.asarray(small)
+    paths = [f"{i:05d}.jpg" for i in range(frames)]
+    for i, path in enumerate(paths):
+        buffer = io.BytesIO()
+        Image.fromarray(np.roll(base, 7 * i, axis=1)).save(buffer, "JPEG", quality=90)
+        (folder / path).write_bytes(buffer.getvalue())
+    return paths
+
+
+def scenes_of(folder: Path, paths: list[str]) -> list[SceneRecord]:
+    """A scene at every frame that has four before and ten after it, as in navtrain."""
+    none, zero = np.zeros((0, 3)), np.zeros(2)
+    poses = np.stack([np.arange(14) * 4.0 - 12.0, np.zeros(14), np.zeros(14)], axis=-1)
+    return [
+        SceneRecord(
+            scene_token=f"{t:05d}", log_name="log", split="train", map_location="", timestamp_us=t * 500_000,
+            sensor_root=str(folder), ego_pose=poses[3], ego_velocity_mps=zero, ego_acceleration_mps2=zero, command=1,
+            history_poses=poses[:4], history_velocities_mps=np.zeros((4, 2)), history_accelerations_mps2=np.zeros((4, 2)),
+            future_poses=poses[4:], front_paths=tuple(paths[t - 3 : t + 11]), camera_names=(), camera_paths=(),
+            camera_intrinsics_px=np.zeros((0, 3, 3)), camera_rotations=np.zeros((0, 3, 3)), camera_translations_m=none,
+            lidar_path="", object_boxes=np.zeros((0, 7)), object_classes=np.zeros(0, np.int8),
+            object_velocities_mps=np.zeros((0, 2)), roadblock_ids=(), has_objects=False,
+        )
+        for t in range(3, len(paths) - 10)
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=400)
+    parser.add_argument("--size", type=int, nargs=2, default=(1920, 1080), metavar=("WIDTH", "HEIGHT"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = LatentActionModel(LatentActionConfig.mini()).eval()
+    with tempfile.TemporaryDirectory() as name:
+        folder, decoded = Path(name), []
+        paths = write_pictures(folder, args.frames, tuple(args.size))
+        records = scenes_of(folder, paths)
+        used = sorted({path for r in records for path in r.front_paths[3:10:2]})
+        size = model.config.features.image_size_wh
+
+        def load(root: str, path: str, size_wh: tuple[int, int]) -> np.ndarray:
+            decoded.append(path)
+            return load_image(root, path, size_wh)
+
+        label_scenes(records[:8], model)  # warm
+        began = time.process_time()
+        for path in used:
+            decode_image((folder / path).read_bytes(), size, name=path)
+        limit = time.process_time() - began
+        began = time.process_time()
+        labels = label_scenes(records, model, cache=ImageCache(size, load=load, threads=1))
+        whole = time.process_time() - began
+    print(f"{len(records)} scenes, {len(used)} pictures of {args.size[0]} x {args.size[1]}, each decoded "
+          f"{len(decoded) / len(used):.2f} times, {labels.valid.sum()} transitions")  # fmt: skip
+    print(f"decode alone   {len(used) / limit:7.1f} frames/s ({limit:.2f} CPU-s)")
+    print(
+        f"labelling      {len(used) / whole:7.1f} frames/s ({whole:.2f} CPU-s): {limit / whole:.0%} of the decode limit"
+    )
+
+
+if __name__ == "__main__":
+    main()
