@@ -39,7 +39,7 @@ class QualityGate:
 
     @classmethod
     def embedded_world(cls) -> QualityGate:
-        """The design's targets for `mini(steps=2000)` on the embedded world."""
+        """The design's targets for `LatentActionConfig.long` on the embedded world."""
         return cls(gain_over_copy=0.2, longitudinal_r2=0.6, yaw_r2=0.4, environment_r2=0.2, shuffle_environment=-1.0)
 
     @classmethod
