@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from latentvla_core.data.filters import SceneFilter
     from latentvla_core.distill.config import StudentConfig
     from latentvla_core.latent.config import LatentActionConfig
+    from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
     from latentvla_core.planner.fusion import FusionConfig
     from latentvla_core.planner.ipad import IpadConfig
@@ -51,6 +52,8 @@ class Recipe:
     scene_filter: SceneFilter
     """Windows, unless the source names a filter of its own."""
     latent: LatentActionConfig
+    latent_gate: HealthGate
+    """What the latent action model must reach before it may label."""
     vlm: VlmConfig
     student: StudentConfig
     ego_status: EgoStatusConfig
@@ -88,6 +91,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
     from latentvla_core.data.filters import SceneFilter
     from latentvla_core.distill.config import StudentConfig
     from latentvla_core.latent.config import LatentActionConfig
+    from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
     from latentvla_core.planner.fusion import FusionConfig
     from latentvla_core.planner.ipad import IpadConfig
@@ -102,6 +106,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
         # navtrain and navtest: 4 + 10 frames, a window at every frame (navsim_format.md §2)
         scene_filter=SceneFilter(num_history_frames=4, num_future_frames=10, frame_interval=1, has_route=True),
         latent=getattr(LatentActionConfig, size)(),
+        latent_gate=getattr(HealthGate, size)(),
         vlm=getattr(VlmConfig, size)(),
         student=getattr(StudentConfig, size)(),
         ego_status=getattr(EgoStatusConfig, size)(),

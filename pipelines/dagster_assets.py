@@ -5,12 +5,13 @@ because Dagster inspects those of an asset's context.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from latentvla_core.tables import TABLES, Column
-from pipelines.checks import EXTRA, Verdict, verify
+from pipelines.checks import EXTRA, FIGURE_CHECKS, FigureVerdict, Verdict, verify
 from pipelines.engine import Engine, Outcome
 from pipelines.lineage import UNPARTITIONED, Stage
 from pipelines.resources import LatentVLAResource
@@ -31,10 +32,11 @@ def asset_of(
     run without a daemon would wait for it for ever.
     """
     extra = EXTRA.get(stage.name, {})
+    figures = FIGURE_CHECKS.get(stage.name)
 
     @dg.asset(
         name=stage.name,
-        deps=list(stage.deps),
+        deps=[*stage.deps, *stage.gates],
         group_name=stage.group,
         description=stage.doc,
         code_version=stage.code_version,
@@ -44,6 +46,10 @@ def asset_of(
         check_specs=[
             dg.AssetCheckSpec(check_name(stage), asset=stage.name, blocking=True, description=_CHECK),
             *(dg.AssetCheckSpec(name, asset=stage.name, description=f.__doc__) for name, f in extra.items()),
+            *(
+                dg.AssetCheckSpec(name, asset=stage.name, blocking=True, description=meaning)
+                for name, meaning in (figures.names() if figures else {}).items()
+            ),
         ],
         metadata=_definition_metadata(stage, settings),
         tags={"latentvla/kind": stage.kind},
@@ -69,6 +75,7 @@ def asset_of(
             check_results=[
                 _result(check_name(stage), checked),
                 *(_result(name, check(engine.lake)) for name, check in extra.items()),
+                *(_figure_result(verdict) for verdict in (figures.verdicts(engine) if figures else ())),
             ],
         )
 
@@ -76,7 +83,19 @@ def asset_of(
 
 
 def _result(name: str, verdict: Verdict) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=not verdict.faults, check_name=name, metadata=verdict.metadata())
+    told = "; ".join(verdict.faults) or None
+    return dg.AssetCheckResult(
+        passed=not verdict.faults, check_name=name, metadata=verdict.metadata(), description=told
+    )
+
+
+def _figure_result(verdict: FigureVerdict) -> dg.AssetCheckResult:
+    """A missed requirement is an error and stops what follows; a missed target is a warning and does not."""
+    severity = dg.AssetCheckSeverity.ERROR if verdict.blocks else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        passed=verdict.passed, check_name=verdict.name, severity=severity, description=verdict.told,
+        metadata=verdict.metadata,
+    )  # fmt: skip
 
 
 _CHECK = "Schema as declared in tables.py, unique keys, rows as counted when written, every row with its provenance."
@@ -99,6 +118,11 @@ def _line(stage: Stage, key: str, number: int, total: int, outcome: Outcome) -> 
         return f"{stage.name}{where}: up to date"
     refused = f", {outcome.quarantined} quarantined" if outcome.quarantined else ""
     return f"{stage.name}{where}: {outcome.rows} rows{refused} in {outcome.seconds:.1f} s"
+
+
+def _linked(value: Any) -> Any:
+    """Files as links that a browser opens."""
+    return dg.MetadataValue.url(value.absolute().as_uri()) if isinstance(value, Path) else value
 
 
 def _definition_metadata(stage: Stage, settings: Settings) -> dict[str, Any]:
@@ -138,7 +162,7 @@ def run_metadata(engine: Engine, stage: Stage, outcomes: Mapping[str, Outcome]) 
     for dep in stage.deps:
         metadata[f"delta/input/{dep}"] = engine.lake.version(engine.stages[dep].table)
     for outcome in done[-1:]:
-        metadata |= outcome.metadata
+        metadata |= {name: _linked(value) for name, value in outcome.metadata.items()}
     from pipelines.pictures import pictures_of
 
     return metadata | pictures_of(engine, stage, outcomes)

@@ -6,6 +6,7 @@ Run it again and it says that there is nothing to do. Kill it anywhere and run i
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from typing import Annotated, Any
@@ -95,20 +96,41 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
             raise_on_error=False,
         )
     if not result.success:
-        _explain(result)
+        _explain(result, settings)
 
 
-def _explain(result: Any) -> None:
+def _explain(result: Any, settings: Settings) -> None:
     """Say what failed in one message; what is finished stays finished."""
+    if stopped := _stopped_by(result, settings):
+        raise LatentVLAError(f"{stopped}\nFinished work is kept; run again to go on.")
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
             cause = error.cause or error
-            message = cause.message.strip().removeprefix(f"latentvla_core.errors.{cause.cls_name}: ")
+            message = re.sub(rf"^[\w.]*{cause.cls_name}: ", "", cause.message.strip())
             raise LatentVLAError(
                 f"asset {event.step_key} failed: {message}\nFinished work is kept; run again to go on."
             )
     raise LatentVLAError("the run failed before a step could say why; look at it in the UI (make ui)")
+
+
+def _stopped_by(result: Any, settings: Settings) -> str:
+    """What the blocking checks that failed have to say; "" when none did."""
+    from pipelines.stages import STAGES
+
+    checks = [event.asset_check_evaluation_data for event in result.all_events if event.event_type_value == CHECKED]
+    failed = [c for c in checks if not c.passed and c.blocking and c.severity.value == "ERROR"]
+    if not failed:
+        return ""
+    asset = failed[0].asset_key.to_user_string()
+    approve = STAGES[asset].approve
+    if approve is not None:
+        try:
+            approve(Engine(settings, STAGES))
+        except LatentVLAError as error:
+            return str(error)
+    told = "\n".join(f"  - {c.description or c.check_name}" for c in failed)
+    return f"the line was stopped by a check of asset {asset}:\n{told}"
 
 
 def finish(settings: Settings, seconds: float) -> None:
@@ -127,6 +149,9 @@ def finish(settings: Settings, seconds: float) -> None:
     path = write_report(settings)
     print(f"report  {path}\nlake    {settings.lake}\nmodels  {settings.mlflow_uri}\nUI      make ui", file=sys.stdout)
     print(f"done in {seconds:.0f} s")
+
+
+CHECKED = "ASSET_CHECK_EVALUATION"
 
 
 def summary_sql(metric: str) -> str:

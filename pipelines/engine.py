@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +28,12 @@ from pipelines.lineage import UNPARTITIONED, Ledger, Stage, fingerprint, git_com
 from pipelines.settings import TRAIN, Settings
 
 if TYPE_CHECKING:
-    from latentvla_core.training.sinks import ProgressSink
+    from latentvla_core.training.sinks import MetricSink, ProgressSink
 
 QUIET_S = 5.0  # shorter work needs no bar
 CHUNK = 512  # scenes between two signs of life of a model that predicts
 Item = TypeVar("Item")
+CURVES = "curves.jsonl"  # inside a model's folder: what was logged while it was trained
 CHECKPOINTS = "checkpoints"  # inside a model's working folder; gone when the model is complete
 
 
@@ -115,11 +117,20 @@ class Engine:
             return _checked_device(self.settings.device)
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def progress(self, title: str) -> ProgressSink:
+    def progress(self, title: str, first: Sequence[str] = ()) -> ProgressSink:
         """A bar with a rate; use it as a context manager around anything over five seconds."""
         from latentvla_core.training.sinks import ProgressSink
 
-        return ProgressSink(title)
+        return ProgressSink(title, first=first)
+
+    @contextmanager
+    def training(self, name: str, folder: Path, first: Sequence[str] = ()) -> Iterator[MetricSink]:
+        """Where the numbers of a training go: the progress line (`first` before others), a file beside the model, MLflow."""
+        from latentvla_core.training.sinks import FileSink, Tee
+        from pipelines.registry.tracking import tracked
+
+        with self.progress(name, first) as bar, tracked(self, name, folder) as run:
+            yield Tee(bar, FileSink(folder / CURVES), run)
 
     def track(self, title: str, items: Sequence[Item]) -> Iterator[Item]:
         """The items, with a rate shown once they take longer than five seconds."""
@@ -176,6 +187,10 @@ class Engine:
             return Outcome(
                 made_by, skipped=True, metadata={"note": "up to date: inputs, recipe and code are unchanged"}
             )
+        for gate in stage.gates:
+            approve = self.stages[gate].approve
+            if approve is not None:
+                approve(self)
         started = time.monotonic()
         outcome = Outcome(made_by, skipped=False, inputs={dep: self._input_version(dep) for dep in stage.deps})
         work = self._train if stage.kind == "model" else self._fill

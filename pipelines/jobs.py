@@ -16,8 +16,8 @@ EXECUTOR = dg.multiprocess_executor.configured(
 JOBS = {
     "whole_line": (tuple(STAGES), "Everything, from logs to released models."),
     "labels": (
-        ("logs", "frames", "scenes", "latent_action_model", "latent_actions"),
-        "Latent action labels for new logs.",
+        ("logs", "frames", "scenes", "latent_action_model", "latent_quality", "latent_actions", "latent_codes"),
+        "Latent action labels for new logs, with the model's quality report and the atlas of its codes.",
     ),
     "baseline_scores": (
         ("logs", "frames", "scenes", "scene_worlds", "baseline_trajectories", "pdm_scores", "pdm_summary"),

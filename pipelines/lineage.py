@@ -41,6 +41,11 @@ class Stage:
     code_version: str = "1"
     reads: tuple[str, ...] = ()
     """Splits an unpartitioned stage reads of partitioned inputs; empty = all."""
+    gates: tuple[str, ...] = ()
+    """Stages that must have approved the inputs. They order work and may refuse it, but do not change its result, so a
+    moved threshold redoes nothing."""
+    approve: Callable[[Any], None] | None = None
+    """Of a gate: raises, given the engine, when what follows must not run."""
     kinds: tuple[str, ...] = ()
     heavy: bool = False
     """True: takes a place in the `gpu` pool."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pipelines.assets import (
     distill,
     ingest,
+    latent_action_model,
     latent_actions,
+    latent_codes,
+    latent_quality,
     planners,
     registry,
     scenes,
@@ -16,6 +19,18 @@ from pipelines.lineage import Stage
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
-    for module in (ingest, scenes, latent_actions, vlm, distill, planners, scores, registry)
+    for module in (
+        ingest,
+        scenes,
+        latent_action_model,
+        latent_quality,
+        latent_actions,
+        latent_codes,
+        vlm,
+        distill,
+        planners,
+        scores,
+        registry,
+    )
     for stage in module.STAGES
 }

@@ -8,7 +8,7 @@ A change of columns or meaning raises `TableSpec.version` and is named under *Da
 from __future__ import annotations
 
 from latentvla_core.schema import Column, TableSpec, to_arrow, to_rows
-from latentvla_core.tables import actions, drives, records, scores
+from latentvla_core.tables import actions, drives, health, records, scores
 
 __all__ = ["TABLES", "Column", "TableSpec", "to_arrow", "to_rows"]
 
@@ -19,7 +19,9 @@ TABLES: dict[str, TableSpec] = {
         drives.FRAMES,
         drives.SCENES,
         scores.SCENE_WORLDS,
+        health.LATENT_QUALITY,
         actions.LATENT_ACTIONS,
+        health.LATENT_CODES,
         actions.VLM_SAMPLES,
         actions.VLM_FEATURES,
         actions.STUDENT_FEATURES,

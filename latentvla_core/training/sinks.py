@@ -6,8 +6,10 @@ Keys may carry a prefix ("stage1/loss"). Two keys have a meaning of their own: `
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -34,6 +36,29 @@ class ListSink:
     def series(self, name: str) -> list[float]:
         """All values logged under one name, in order."""
         return [row[name] for _, row in self.rows if name in row]
+
+
+class FileSink:
+    """Keeps every line in a file of JSON lines, so that curves can be drawn later; a resumed run goes on in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps([step, dict(metrics)]) + "\n")
+
+
+def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) by name from a FileSink's file; {} without one. Of a step that was done twice the last value counts."""
+    if not path.is_file():
+        return {}
+    points: dict[str, dict[int, float]] = {}
+    for line in path.read_text().splitlines():
+        step, metrics = json.loads(line)
+        for name, value in metrics.items():
+            points.setdefault(name, {})[step] = value
+    return {name: sorted(by_step.items()) for name, by_step in points.items()}
 
 
 class NullSink:
@@ -70,9 +95,18 @@ class ProgressSink:
     Use it as a context manager, so that the bar is closed before anything else prints.
     """
 
-    def __init__(self, title: str = "train", *, stream: TextIO | None = None, seconds_per_line: float = 5.0) -> None:
+    def __init__(
+        self,
+        title: str = "train",
+        *,
+        stream: TextIO | None = None,
+        seconds_per_line: float = 5.0,
+        first: Sequence[str] = (),
+    ) -> None:
         from rich.console import Console
 
+        self.first = tuple(first)
+        """Names to show before others; a line has room for seven."""
         self.title, self.seconds_per_line = title, seconds_per_line
         self.console = Console(file=stream, stderr=stream is None)
         self.bar = _bar(self.console) if self.console.is_terminal else None
@@ -91,7 +125,7 @@ class ProgressSink:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         prefix = next((name[: -len("progress")] for name in metrics if name.endswith("progress")), "")
         done = metrics.get(f"{prefix}progress")
-        text = _line(metrics, prefix)
+        text = _line(metrics, prefix, self.first)
         title = f"{self.title} {prefix.rstrip('/')}".strip()
         if self.bar is None:
             self._print(f"{title} step {step}{'' if done is None else f' {done:4.0%}'}  {text}", last=done == 1.0)
@@ -108,12 +142,13 @@ class ProgressSink:
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _line(metrics: Mapping[str, float], prefix: str) -> str:
-    """The rate first, then up to five other numbers in the order they came."""
+def _line(metrics: Mapping[str, float], prefix: str, first: Sequence[str] = ()) -> str:
+    """The rate, the numbers asked for, then others in the order they came: five, or seven where some were asked for."""
     plain = {name.removeprefix(prefix): value for name, value in metrics.items()}
     rate = plain.pop("samples_per_s", None)
     plain.pop("progress", None)
-    numbers = "  ".join(f"{name} {value:.4g}" for name, value in list(plain.items())[:5])
+    names = [name for name in first if name in plain] + [name for name in plain if name not in first]
+    numbers = "  ".join(f"{name} {plain[name]:.4g}" for name in names[: 7 if first else 5])
     return numbers if rate is None else f"{rate:,.0f} samples/s  {numbers}"
 
 

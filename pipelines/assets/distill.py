@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentvla_core.errors import SetupError
-from pipelines.assets.latent_actions import training_records
+from pipelines.assets.latent_action_model import training_records
 from pipelines.assets.vlm import feature_output, features_of, labels_of
 from pipelines.engine import CHECKPOINTS, Engine, Model, Output, chunks
 from pipelines.lineage import Stage
@@ -21,7 +21,7 @@ def student(engine: Engine, folder: Path) -> Model:
     teacher = features_of(engine, records, "vlm_features")
     if teacher is None:
         raise SetupError(f"table vlm_features has no rows for split {TRAIN}; materialise vlm_features first")
-    with engine.progress("student") as sink:
+    with engine.training("student", folder) as sink:
         model = train_student(
             records, labels_of(engine, records), teacher, engine.recipe.student,
             sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device,

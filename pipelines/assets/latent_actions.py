@@ -1,21 +1,18 @@
-"""latent actions: the model that discovers them (latentvla.md §2), and the codes of every scene."""
+"""latent actions: the codes of every scene (latentvla.md §2.6)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from latentvla_core.data.records import FRONT_CAMERA
-from latentvla_core.errors import SetupError
 from latentvla_core.tables.sentences import sentences
 from latentvla_core.types import SceneRecord
-from pipelines.engine import CHECKPOINTS, CHUNK, Engine, Model, Output
+from pipelines.engine import CHUNK, Engine, Output
 from pipelines.lineage import Stage
-from pipelines.settings import TRAIN, VAL
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,38 +22,6 @@ if TYPE_CHECKING:
 
 EGO_COLUMNS = ("ego_codes", "ego_distances", "ego_confidence")
 MOTION_COLUMNS = ("speed_mps", "delta_speed_mps", "forward_m", "delta_heading_rad")
-
-
-def training_records(engine: Engine) -> list[SceneRecord]:
-    """Scenes of the train split. Raises SetupError when there are none, which no training can mend."""
-    records = engine.records(TRAIN)
-    if not records:
-        raise SetupError(
-            f"split {TRAIN} has no scenes in {engine.settings.lake}; materialise logs, frames and scenes, and look at"
-            " the counts and at table quarantine"
-        )
-    return records
-
-
-def latent_action_model(engine: Engine, folder: Path) -> Model:
-    """Two stages of inverse and forward dynamics around a VQ bottleneck: environment codes first, then 16 ego action codes.
-
-    The quality report in the metadata is measured on the val split, which no training sees; `quality` names every missed threshold.
-    """
-    from latentvla_core.latent.model import save
-    from latentvla_core.latent.probes import QualityGate, evaluate
-    from latentvla_core.latent.train import train_latent_action_model
-
-    records = training_records(engine)
-    with engine.progress("latent_action_model") as sink:
-        model = train_latent_action_model(
-            records, engine.recipe.latent, sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device
-        )
-    save(model, folder)
-    report = evaluate(engine.records(VAL) or records, model, probe_records=records, device=engine.device)
-    faults = QualityGate.tiny().faults(report)
-    note = {"quality": "; ".join(faults) or "every threshold reached"}
-    return Model(sum(p.numel() for p in model.parameters()), report, metadata=note)
 
 
 def latent_actions(engine: Engine, partition: str) -> Output:
@@ -151,11 +116,8 @@ def sentences_of(engine: Engine, splits: Sequence[str]) -> dict[str, np.ndarray]
 
 
 STAGES = (
-    Stage(name="latent_action_model", run=latent_action_model, kind="model", table="models", deps=("scenes",),
-          group="latent_actions", doc=latent_action_model.__doc__ or "", recipe=("latent",), reads=(TRAIN, VAL),
-          kinds=("pytorch", "mlflow"), heavy=True),
     Stage(name="latent_actions", run=latent_actions, kind="shards", table="latent_actions",
           deps=("frames", "scenes", "latent_action_model"), group="latent_actions",
-          doc=latent_actions.__doc__ or "", code_version="2",
+          doc=latent_actions.__doc__ or "", code_version="2", gates=("latent_quality",),
           kinds=("pytorch", "deltalake"), heavy=True),
 )  # fmt: skip

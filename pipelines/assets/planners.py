@@ -11,7 +11,7 @@ import numpy as np
 
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
-from pipelines.assets.latent_actions import training_records
+from pipelines.assets.latent_action_model import training_records
 from pipelines.assets.scores import worlds_of
 from pipelines.assets.vlm import features_of
 from pipelines.engine import CHECKPOINTS, Engine, Model, Output
@@ -51,7 +51,7 @@ def ego_status_mlp(engine: Engine, folder: Path) -> Model:
     from latentvla_core.planner.model import save
 
     records = training_records(engine)
-    with engine.progress("ego_status_mlp") as sink:
+    with engine.training("ego_status_mlp", folder) as sink:
         model, _ = train_ego_status(
             records, engine.recipe.ego_status, sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device
         )
@@ -69,7 +69,7 @@ def trainer_of(variant: Variant) -> Callable[[Engine, Path], Model]:
         records = training_records(engine)
         features = features_of(engine, records, variant.features) if variant.features else None
         model = start_of(engine, variant, features)
-        with engine.progress(variant.name) as sink:
+        with engine.training(variant.name, folder) as sink:
             train_planner(
                 model, records, engine.recipe.planner.train, worlds=worlds_of(engine, records), maps=_maps(engine),
                 features=features, sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device,

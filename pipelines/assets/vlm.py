@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.types import SceneRecord
-from pipelines.assets.latent_actions import sentences_of, training_records
+from pipelines.assets.latent_action_model import training_records
+from pipelines.assets.latent_actions import sentences_of
 from pipelines.engine import CHECKPOINTS, Engine, Model, Output, chunks
 from pipelines.lineage import Stage
 from pipelines.settings import TRAIN, VAL
@@ -56,7 +57,7 @@ def vlm(engine: Engine, folder: Path) -> Model:
     from latentvla_core.vlm.train import train_vlm
 
     records = training_records(engine)
-    with engine.progress("vlm") as sink:
+    with engine.training("vlm", folder) as sink:
         model = train_vlm(
             samples_of(engine, records),
             engine.recipe.vlm,

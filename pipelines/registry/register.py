@@ -22,6 +22,7 @@ from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
 from pipelines.lineage import Stage, git_commit
 from pipelines.registry.database import ensure_database
+from pipelines.registry.tracking import known_run
 from pipelines.settings import TRAIN, VAL, Settings
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any],
     tags = lineage_tags(engine, stage, folder.name, inputs)
     # MLflow talks on stderr about every step of a registration; what matters is raised as an error.
     with (
-        _run(engine.settings, stage.name, tags),
+        _run(engine.settings, stage.name, tags, known_run(folder)),
         redirect_stderr(io.StringIO()),
         warnings.catch_warnings(action="ignore"),
     ):
@@ -98,16 +99,24 @@ def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any],
 
 
 @contextmanager
-def _run(settings: Settings, name: str, tags: Mapping[str, str]) -> Iterator[Any]:
+def _run(settings: Settings, name: str, tags: Mapping[str, str], known: str | None = None) -> Iterator[Any]:
+    """A new run, or the one that tracked the training."""
+    import mlflow
+
+    number = experiment_id(settings)
+    with mlflow.start_run(known, experiment_id=number, run_name=name, tags=dict(tags)) as run:
+        yield run
+
+
+def experiment_id(settings: Settings) -> str:
+    """The experiment of all our runs, created on first use."""
     import mlflow
 
     experiment = mlflow.get_experiment_by_name(EXPERIMENT)
     where = (
         None if "://" in settings.mlflow_uri and "sqlite" not in settings.mlflow_uri else str(settings.home / "mlruns")
     )
-    number = experiment.experiment_id if experiment else mlflow.create_experiment(EXPERIMENT, artifact_location=where)
-    with mlflow.start_run(experiment_id=number, run_name=name, tags=dict(tags)) as run:
-        yield run
+    return experiment.experiment_id if experiment else mlflow.create_experiment(EXPERIMENT, artifact_location=where)
 
 
 def _log_inputs(engine: Engine, stage: Stage, inputs: Mapping[str, int]) -> None:

@@ -1,0 +1,72 @@
+"""The shell of a self-contained page: style, headings, tables, pictures inside the file. No script, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+STYLE = """
+:root{--ink:#1f2630;--soft:#66707d;--line:#e4e8ee;--bg:#f5f7fa}
+*{box-sizing:border-box} html{scroll-behavior:smooth}
+body{font:15px/1.55 system-ui,-apple-system,'Segoe UI',sans-serif;color:var(--ink);background:var(--bg);margin:0}
+main{max-width:1120px;margin:0 auto;padding:1.6rem 1.2rem 4rem}
+h1{font-size:1.7rem;margin:.2rem 0 .4rem} h2{font-size:1.2rem;margin:2.2rem 0 .6rem} h3{font-size:1.05rem;margin:0 0 .3rem}
+p{margin:.3rem 0 .8rem;max-width:76ch} .soft{color:var(--soft)} small{color:var(--soft)} code{font-size:.92em}
+.card{background:#fff;border:1px solid var(--line);border-radius:10px;padding:1rem 1.1rem;margin:.8rem 0;overflow-x:auto}
+.row{display:flex;flex-wrap:wrap;gap:1rem 1.6rem;align-items:flex-start}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:.7rem}
+table{border-collapse:collapse;font-size:13.5px;width:100%} td,th{padding:.32rem .6rem;border-bottom:1px solid var(--line);
+text-align:left;vertical-align:middle} th{color:var(--soft);font-weight:600} td.num{text-align:right;font-variant-numeric:tabular-nums}
+.pill{display:inline-block;border-radius:99px;padding:.05rem .6rem;font-size:12px;font-weight:600;color:#fff;white-space:nowrap}
+.good{background:#2a9d4a}.bad{background:#c8382e}.warn{background:#d98a00}.none{background:#aab2bd}
+.banner{border-radius:10px;padding:.9rem 1.1rem;color:#fff;font-size:1.05rem;margin:.8rem 0}
+.why{background:#fff6f5;color:#5b2520;font-size:13px} .why.target{background:#fffaf0;color:#5c4513}
+svg{max-width:100%;height:auto;font-family:inherit} figure{margin:0} figcaption{color:var(--soft);font-size:12px}
+a{color:#1f4e9c;text-decoration:none} a:hover{text-decoration:underline}
+.line{white-space:nowrap} .shade{display:block;text-align:center;border-radius:3px;padding:.1rem}
+.pair{display:flex;gap:3px} .pair img{border-radius:4px;display:block;width:158px}
+"""
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """A whole document."""
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'><title>{escape(title)}</title>"
+    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>"
+
+
+def write_page(path: Path, content: str) -> Path:
+    """Write it whole or not at all: someone may be reading the page of the last run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(content, encoding="utf-8")
+    return partial.replace(path)
+
+
+def table(header: Sequence[str], rows: Sequence[str]) -> str:
+    """Rows are `<tr>…</tr>` already."""
+    return f"<table><tr>{''.join(f'<th>{escape(h)}</th>' for h in header)}</tr>{''.join(rows)}</table>"
+
+
+def cells(*content: str) -> str:
+    """A row of cells of HTML."""
+    return "<tr>" + "".join(f"<td>{c}</td>" for c in content) + "</tr>"
+
+
+def pill(kind: str, label: str) -> str:
+    """kind: good, bad, warn or none."""
+    return f"<span class='pill {kind}'>{escape(label)}</span>"
+
+
+def picture(jpeg: bytes, label: str) -> str:
+    """A JPEG inside the page."""
+    data = base64.b64encode(jpeg).decode()
+    return f"<img src='data:image/jpeg;base64,{data}' alt='{escape(label, True)}' loading=lazy>"
+
+
+def number(value: float) -> str:
+    """Three significant digits; a dash for NaN; powers of ten where digits would only be noise."""
+    if value != value:
+        return "–"
+    return f"{value:.1e}" if abs(value) >= 10_000 else f"{value:.3g}"

@@ -1,0 +1,56 @@
+"""latent action model: the two stages that discover the codes (latentvla.md §2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latentvla_core.errors import SetupError
+from latentvla_core.types import SceneRecord
+from pipelines.engine import CHECKPOINTS, Engine, Model
+from pipelines.lineage import Stage
+from pipelines.settings import TRAIN
+
+SHOWN = (
+    "loss", "gain", "ego_usage", "ego_perplexity", "environment_usage", "environment_perplexity",
+    "action_r2_longitudinal", "action_r2_yaw", "leak",
+)  # fmt: skip
+"""Numbers of health on the progress line, before others."""
+
+
+def training_records(engine: Engine) -> list[SceneRecord]:
+    """Scenes of the train split. Raises SetupError when there are none, which no training can mend."""
+    records = engine.records(TRAIN)
+    if not records:
+        raise SetupError(
+            f"split {TRAIN} has no scenes in {engine.settings.lake}; materialise logs, frames and scenes, and look at"
+            " the counts and at table quarantine"
+        )
+    return records
+
+
+def latent_action_model(engine: Engine, folder: Path) -> Model:
+    """Two stages of inverse and forward dynamics around a VQ bottleneck: environment codes first, then 16 ego action codes.
+
+    Stopped early when the codebook collapses; whether the model may label is decided by `latent_quality`.
+    """
+    from latentvla_core.latent.health_watch import HealthWatch
+    from latentvla_core.latent.model import save
+    from latentvla_core.latent.train import train_latent_action_model
+    from latentvla_core.training.sinks import ListSink, Tee
+
+    last = ListSink()
+    with engine.training("latent_action_model", folder, SHOWN) as sink:
+        model = train_latent_action_model(
+            training_records(engine), engine.recipe.latent, sink=Tee(last, sink, HealthWatch()),
+            checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
+        )  # fmt: skip
+    save(model, folder)
+    metrics = last.rows[-1][1] if last.rows else {}
+    return Model(sum(p.numel() for p in model.parameters()), metrics)
+
+
+STAGES = (
+    Stage(name="latent_action_model", run=latent_action_model, kind="model", table="models", deps=("scenes",),
+          group="latent_actions", doc=latent_action_model.__doc__ or "", recipe=("latent",), reads=(TRAIN,),
+          kinds=("pytorch", "mlflow"), heavy=True),
+)  # fmt: skip

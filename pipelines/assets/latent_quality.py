@@ -1,0 +1,158 @@
+"""latent quality: the report of a latent action model, and the gate between the model and its labels (latentvla.md §2.8)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentvla_core.errors import SetupError
+from latentvla_core.types import SceneRecord
+from pipelines.assets.latent_action_model import training_records
+from pipelines.engine import CURVES, Engine, Output
+from pipelines.lineage import UNPARTITIONED, Stage
+from pipelines.settings import TRAIN, VAL
+
+if TYPE_CHECKING:
+    from latentvla_core.latent.health import Judgement
+    from latentvla_core.latent.model import LatentActionModel
+    from latentvla_core.latent.probes import Report
+
+MODEL = "latent_action_model"
+ENOUGH_LOGS = 6  # fewer say nothing about probes: a single log may hold no turn at all
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model is judged on."""
+
+    records: list[SceneRecord]
+    others: list[SceneRecord] | None
+    """Scenes of other logs to fit the probes on; None: cross-validation over the logs of `records`."""
+    sentence: str
+
+
+def latent_quality(engine: Engine) -> Output:
+    """The quality report of the latent action model: table, JSON and page. A required figure that misses its bound stops the line.
+
+    Judged on the val split, which no training sees; with fewer than six logs there, training logs join, and the report says so.
+    """
+    from latentvla_core.latent.health import blocking, judge
+    from latentvla_core.latent.model import load
+    from latentvla_core.viz.health_page import HealthReport, health_page
+    from latentvla_core.viz.html import write_page
+
+    version = engine.ledger.made_by(MODEL, UNPARTITIONED)
+    model, judged = engine.model(MODEL, load), judged_scenes(engine)
+    report, codes = measure(engine, model, judged)
+    rows = judge(report, engine.recipe.latent_gate)
+    sizes = {name: getattr(model.config, name).codebook_size for name in codes}
+    curves = read_curves_of(engine)
+    shown = HealthReport(version, engine.recipe.name, judged.sentence, rows, codes, sizes, curves)
+    page = write_page(page_path(engine, version), health_page(shown))
+    page.with_suffix(".json").write_text(json.dumps(report, indent=1))
+    note_in_registry(engine, report, passed=not blocking(rows))
+    missed = [row.name for row in rows if not row.passed and not row.required]
+    metadata = {
+        "page": page,
+        "judged_on": judged.sentence,
+        "verdict": "; ".join(row.line() for row in blocking(rows)) or "may label",
+        "targets_missed": ", ".join(missed) or "none",
+        **{name: value for name, value in report.items() if value == value},
+    }
+    return Output([row_of(row, version) for row in rows], groups=(version,), metadata=metadata)
+
+
+def judged_scenes(engine: Engine) -> Judged:
+    """The val split if it has enough logs, else its logs with as many of the train split as are missing."""
+    train, val = training_records(engine), engine.records(VAL)
+    held_out = sorted({r.log_name for r in val})
+    if len(held_out) >= ENOUGH_LOGS:
+        return Judged(val, train, f"Judged on split {VAL}: {len(held_out)} logs that no training saw.")
+    seen = sorted({r.log_name for r in train})[: ENOUGH_LOGS - len(held_out)]
+    sentence = (
+        f"Split {VAL} has only {len(held_out)} of the {ENOUGH_LOGS} logs that probes need, so {len(seen)} logs that the model was"
+        " trained on are judged with it; every probe is judged on logs it was not fitted on."
+    )
+    return Judged([*val, *(r for r in train if r.log_name in set(seen))], None, sentence)
+
+
+def measure(engine: Engine, model: LatentActionModel, judged: Judged) -> tuple[Report, dict[str, Any]]:
+    """The figures, and the codes (n, N) of the judged transitions by codebook. Every picture is decoded once."""
+    from latentvla_core.latent.health_probe import trajectory_use
+    from latentvla_core.latent.pairs import collect_pairs
+    from latentvla_core.latent.probes import all_codes, evaluate
+    from latentvla_core.training.images import ImageCache
+
+    cache = ImageCache(model.config.features.image_size_wh)
+    report = evaluate(judged.records, model, device=engine.device, cache=cache, probe_records=judged.others)
+    pairs = collect_pairs(judged.records, model.config.gap_frames, cache)
+    ego, environment = all_codes(model, pairs)
+    report["trajectory_use"] = trajectory_use(model, pairs)
+    return report, {"ego": ego, "environment": environment}
+
+
+def read_curves_of(engine: Engine) -> dict[str, list[tuple[int, float]]]:
+    """What the training logged, kept beside the model."""
+    from latentvla_core.training.sinks import read_curves
+
+    return read_curves(engine.model_dir(MODEL) / CURVES)
+
+
+def page_path(engine: Engine, version: str) -> Path:
+    return engine.settings.home / "reports" / f"latent_quality-{version}.html"
+
+
+def row_of(row: Judgement, version: str) -> dict[str, Any]:
+    """Row of `latent_quality`."""
+    return {
+        "model_version": version, "name": row.name, "value": row.value, "at_least": row.bound.at_least,
+        "at_most": row.bound.at_most, "required": row.required, "passed": row.passed, "meaning": row.figure.meaning,
+        "cause": row.figure.cause, "remedy": row.figure.remedy,
+    }  # fmt: skip
+
+
+def judgement_of(row: dict[str, Any]) -> Judgement:
+    """`row_of` backwards."""
+    from latentvla_core.latent.health import Bound, Judgement
+
+    bound = Bound(row["name"], row["at_least"], row["at_most"])
+    return Judgement(row["name"], row["value"], bound, row["required"], row["passed"])
+
+
+def stored_judgements(engine: Engine, version: str) -> list[Judgement]:
+    """What the report of one model version says; [] if there is none."""
+    return [judgement_of(row) for row in engine.lake.rows("latent_quality", {"model_version": version})]
+
+
+def approve(engine: Engine) -> None:
+    """Raise unless the current model has a report whose every required figure holds its bound."""
+    from latentvla_core.latent.health import UnhealthyModelError, blocking, complaint
+
+    version = engine.ledger.made_by(MODEL, UNPARTITIONED)
+    rows = stored_judgements(engine, version)
+    if not rows:
+        raise SetupError(f"latent action model {version} has no quality report; materialise asset latent_quality first")
+    stopped = blocking(rows)
+    if stopped:
+        lines = [row.line() for row in stopped]
+        raise UnhealthyModelError(complaint(version, lines, str(page_path(engine, version))))
+
+
+def note_in_registry(engine: Engine, report: Report, *, passed: bool) -> None:
+    """The figures on the run that made the model, the verdict on its registered version."""
+    from pipelines.registry.tracking import note_quality
+
+    version = engine.ledger.made_by(MODEL, UNPARTITIONED)
+    found: Sequence[dict[str, Any]] = engine.lake.rows("models", {"name": MODEL, "version": version}, ["mlflow_uri"])
+    if found:
+        note_quality(engine.settings, found[0]["mlflow_uri"], report, "passed" if passed else "failed")
+
+
+STAGES = (
+    Stage(name="latent_quality", run=latent_quality, kind="table", table="latent_quality", deps=("scenes", MODEL),
+          group="latent_actions", doc=latent_quality.__doc__ or "", recipe=("latent_gate",), reads=(TRAIN, VAL),
+          approve=approve, kinds=("pytorch", "deltalake"), heavy=True),
+)  # fmt: skip

@@ -1,0 +1,130 @@
+"""The atlas: statistics of little drives whose codes are known, and words that follow from them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from latentvla_core.latent.atlas import (
+    HEADING_EDGES_RAD,
+    SPEED_EDGES_MPS,
+    Transitions,
+    atlas,
+    derived_name,
+    examples,
+    speed_bands,
+    spread,
+    told_by_position,
+    typical,
+)
+from latentvla_core.tables import TABLES, to_arrow
+from latentvla_core.viz.atlas_page import Atlas, atlas_page
+from latentvla_core.viz.health_page import HealthReport, health_page
+
+RNG = np.random.default_rng(0)
+BRAKE, LEFT, STAND, REST = 0, 1, 2, 3
+
+
+def little(n: int = 400) -> Transitions:
+    """Position 0 tells what happens, position 1 is noise: braking at red, turning left, standing, keeping on."""
+    kind = np.arange(n) % 4
+    speed = np.select([kind == STAND, kind == BRAKE], [0.0, 9.0], 6.0)
+    change = np.where(kind == BRAKE, -1.6, 0.0) + np.where(kind == STAND, 0.0, 0.05) * RNG.normal(size=n)
+    heading = np.where(kind == LEFT, 0.2, 0.0)
+    codes = np.stack([kind, RNG.integers(0, 4, n)], axis=1)
+    red = np.where(RNG.random(n) < np.where(kind == BRAKE, 0.9, 0.1), 1.0, 0.0)
+    return Transitions(codes, change, heading, speed, {"red light": red} | speed_bands(speed))
+
+
+def test_position_by_position_the_atlas_says_what_a_code_does():
+    entries = atlas(little(), np.eye(4))
+    assert [e.code for e in entries] == [0, 1, 2, 3]
+    np.testing.assert_allclose([e.share for e in entries], 0.25, atol=0.05)
+    assert abs(entries[BRAKE].by_position_speed_mps[0] + 1.6) < 0.05
+    assert abs(entries[LEFT].by_position_heading_rad[0] - 0.2) < 1e-6
+    assert entries[BRAKE].by_position[0] == 0.25
+    assert all(len(e.neighbours) == 3 and e.neighbours[0][1] > 0 for e in entries)
+
+
+def test_each_position_is_credited_with_what_it_tells():
+    told = told_by_position(little())
+    assert told[0].min() > 0.95
+    assert told[1].max() < 0.1
+
+
+def test_names_follow_from_the_medians():
+    def name(speed: float, change: float, turn: float) -> str:
+        return derived_name(*(np.full(50, v) for v in (speed, change, turn)))
+
+    assert name(9, -2.5, 0) == "brake hard (fast)"
+    assert name(5, -1, 0.05) == "brake, slight left (at medium speed)"
+    assert name(5, 0, -0.3) == "keep speed, turn right (at medium speed)"
+    assert name(0.1, 1.0, 0) == "accelerate (from standing)"
+    assert name(0, 0, 0) == "stand still"
+    assert name(np.nan, np.nan, np.nan) == "motion unknown"
+    assert derived_name(*(np.zeros(3),) * 3) == "hardly used"
+    half = np.repeat([0.0, 9.0], 50), np.repeat([0.0, -1.0], 50), np.zeros(100)
+    assert derived_name(*half) == "stand still, or brake (fast)"
+
+
+def test_contexts_are_those_that_stand_out_and_unknown_is_not_no():
+    data = little()
+    weights = (data.codes[:, :1] == BRAKE).sum(axis=1)
+    names = [name for name, _, _ in typical(data.contexts, weights)]
+    assert set(names) == {"red light", "fast, over 8 m/s"}
+    unknown = np.where(np.arange(len(data)) < 390, np.nan, 1.0)
+    assert typical({"seldom known": unknown}, weights) == ()
+
+
+def test_tails_are_counted_and_unknown_motion_is_not_zero():
+    values = np.array([np.nan, -9.0, 0.01, 9.0])
+    found = spread(values, SPEED_EDGES_MPS)
+    assert found.counts.sum() == 3
+    assert (found.counts[0], found.counts[-1]) == (1, 1)
+    assert np.isnan(spread(np.array([np.nan]), SPEED_EDGES_MPS).mean)
+
+
+def test_examples_are_of_different_logs_and_clear():
+    data = little()
+    logs = np.array([f"log-{i % 10}" for i in range(len(data))])
+    rows = examples(data, BRAKE, logs, np.ones(data.codes.shape))
+    assert len(rows) == 3
+    assert len({logs[r] for r in rows}) == 3
+    assert all(BRAKE in data.codes[r] for r in rows)
+    assert examples(data, 9, logs, np.ones(data.codes.shape)) == []
+
+
+def test_rows_fit_the_table_also_when_poses_are_unknown():
+    unknown = np.full(30, np.nan)
+    blind = Transitions(np.zeros((30, 2), int), unknown, unknown, unknown, {})
+    rows = [
+        {**e.row(), "model_version": "m", "made_by": "x"}
+        for e in [*atlas(little(), np.eye(4)), *atlas(blind, np.eye(2))]
+    ]
+    assert to_arrow(TABLES["latent_codes"], rows).num_rows == 6
+
+
+def test_the_page_names_every_code_and_fetches_nothing():
+    data = little()
+    everything = spread(data.delta_speed_mps, SPEED_EDGES_MPS), spread(data.delta_heading_rad, HEADING_EDGES_RAD)
+    entries = atlas(data, np.eye(4))
+    html = atlas_page(Atlas("v1", "400 transitions", entries, everything, told_by_position(data), {}, 1.0))
+    for entry in entries:
+        assert f"Code {entry.code} — {entry.name}" in html
+    assert "(derived)" in html
+    assert not any(word in html for word in ("http://", "https://", "<script", "nan"))
+
+
+def test_the_quality_page_shows_verdict_reason_and_remedy():
+    from latentvla_core.latent.health import HealthGate, judge
+
+    rows = judge({"transitions": 10.0, "ego_usage": 3.0, "ego_r2_yaw": float("nan")}, HealthGate.mini())
+    codes = {"ego": RNG.integers(0, 16, (10, 4)), "environment": np.zeros((10, 0), int)}
+    curves = {"stage2/gain": [(1, 0.1), (2, float("nan")), (3, 0.2)]}
+    html = health_page(
+        HealthReport("v1", "mini", "Judged on <nothing>.", rows, codes, {"ego": 16, "environment": 16}, curves)
+    )
+    assert "must not label" in html
+    assert "dead codes" in html
+    assert "fsq" in html
+    assert "&lt;nothing&gt;" in html
+    assert not any(word in html for word in ("http://", "https://", "<script"))
