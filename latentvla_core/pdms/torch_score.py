@@ -1,231 +1,346 @@
-"""PDMS v1.1 as batched torch operations, on CPU or GPU: the same numbers in float64, for use as a reward in training.
+"""PDMS v1.1 and EPDMS v2.2 as batched torch operations, on CPU or GPU: the scorer's numbers in float64, as a reward in training.
 
-Legend: S scenes, K plans of each, B = S · K plans, T = 41 states, A objects, P polygons, M edges of a slab, N points.
-The slow, per-scene parts (reference, polygons, obstacles) are prepared once by the NumPy path; see `measure.py` for what the
-sub-scores mean. Padding never changes a score: padded objects are absent, padded polygons are nowhere.
+Legend: S scenes, B plans, T = 41 states. Preparation (reference, human, polygons, obstacles) happens once per set of scenes;
+`measure.py` says what the sub-scores mean. A plan or scene that cannot be scored is NaN with a reason, never a zero.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentvla_core.geometry import arc_length
-from latentvla_core.pdms import comfort, progress, road, tracker
-from latentvla_core.pdms.collision_kernels import EGO_REACH, STOPPED
-from latentvla_core.pdms.collisions import no_at_fault_collisions
-from latentvla_core.pdms.measure import MAX_POSE, obstacles_v1, road_polygons
-from latentvla_core.pdms.road_kernels import MAX_SLABS, SLAB_M
-from latentvla_core.pdms.torch_geometry import area_flags, first_contacts, first_hits, line_progress, motion_of
+from latentvla_core.errors import DataError
+from latentvla_core.pdms import aggregate, tracker
+from latentvla_core.pdms.collisions import TTC_LAST_STEP_V1, TTC_LAST_STEP_V2
+from latentvla_core.pdms.comfort import MAX_FRAME_GAP_S
+from latentvla_core.pdms.measure import FAR, FILTERED, MAX_POSE, NOT_FINITE, usable
+from latentvla_core.pdms.progress import MIN_REFERENCE_M
+from latentvla_core.pdms.score import METRIC_VERSIONS, SUB_SCORES, Metric
+from latentvla_core.pdms.state import DT_S
+from latentvla_core.pdms.torch_collisions import collisions
+from latentvla_core.pdms.torch_comfort import comfort_v1, comfort_v2, two_frame
+from latentvla_core.pdms.torch_geometry import line_progress, motion_of
+from latentvla_core.pdms.torch_road import area_flags, driving_direction, lane_keeping, traffic_lights
 from latentvla_core.pdms.torch_tracker import reference_states, simulate
+from latentvla_core.pdms.torch_worlds import Tables, tables_of, tensors_of
 from latentvla_core.pdms.world import World
-from latentvla_core.types import PLAN_STEPS, Array
+from latentvla_core.types import PLAN_STEPS
 
-TTC_LOOK_S = 0.9
-CHUNK = {"cpu": 64, "cuda": 4096}  # plans at once: what stays in the cache of a core, what fills a GPU
+CHUNK = {"cpu": 512, "cuda": 16384}  # plans at once: what a core's caches hold, what fills a GPU with a few GB
+EXTENDED = "two_frame_extended_comfort"
 
 
-class TorchScorer:
-    """Scores plans in a fixed set of worlds.
+class Reason(IntEnum):
+    """Why a plan has no score."""
 
-    >>> scorer = TorchScorer(worlds, device="cuda")
-    >>> scorer(poses)["score"]                      # poses (S, K, 8, 3) → (S, K)
+    SCORED = 0
+    SCENE = 1
+    """The scene cannot be scored: `TorchWorlds.reasons` says why."""
+    NOT_FINITE = 2
+    FAR = 3
+    UNKNOWN_SCENE = 4
+    """Its scene number is not that of a prepared scene."""
+
+
+TEXTS = {
+    Reason.SCENE: "the scene cannot be scored",
+    Reason.NOT_FINITE: NOT_FINITE,
+    Reason.FAR: FAR,
+    Reason.UNKNOWN_SCENE: "the scene is not among those prepared; give numbers from TorchWorlds.index",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TorchScores:
+    """Scores of a batch; every tensor has the leading dimensions (...) of the plans."""
+
+    metric: str
+    metric_version: str
+    columns: dict[str, Tensor]
+    """Sub-scores and "score", float64; NaN where not valid."""
+    valid: Tensor
+    """bool"""
+    reason: Tensor
+    """int8 `Reason`."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.columns[name]
+
+    def failures(self) -> dict[str, int]:
+        """Why and how often plans have no score. Waits for the device."""
+        found = Counter(self.reason.flatten().tolist())
+        return {TEXTS[Reason(code)]: count for code, count in sorted(found.items()) if code != Reason.SCORED}
+
+
+@dataclass(frozen=True, slots=True)
+class TorchWorlds:
+    """Scenes prepared on a device.
+
+    >>> worlds = TorchWorlds.from_worlds(worlds, "cuda", metric="pdms")   # once
+    >>> worlds.score(poses, scenes)["score"]                              # poses (B, K, 8, 3), scenes (B,) → (B, K)
     """
 
-    def __init__(
-        self, worlds: Sequence[World], device: str | torch.device = "cpu", *, chunk: int | None = None
-    ) -> None:
-        self.device = torch.device(device)
-        self.chunk = chunk or CHUNK.get(self.device.type, 1024)
-        self.valid = self._put(np.array([w.valid and w.has_v1 for w in worlds]))  # (S,)
-        self.ego = self._put(np.stack([w.ego_state for w in worlds]))
-        self._prepare_times(worlds)
-        self._prepare_objects(worlds)
-        self._prepare_roads(worlds)
-        self._prepare_line(worlds)
-        self.standard = self._put(np.array([reference_standard(w) for w in worlds]))  # (S,)
+    metric: Metric
+    tokens: tuple[str, ...]
+    reasons: tuple[str, ...]
+    """Per scene why it cannot be scored, "" if it can."""
+    tables: Tables
+    standard: Tensor
+    """(S,) metres that the reference drives, times its multiplied sub-scores: what progress is measured against."""
+    forgiven: Tensor
+    """(S, 6) bool: sub-scores `measure.FILTERED` in which the human gets 0 (epdms)."""
+    previous: Tensor
+    """(S,) int64 the scene half a second before, -1 where it is not among these (epdms)."""
+    shifts: tuple[int, ...]
+    """Gaps between frames that occur, in steps of 0.1 s."""
 
-    def __call__(self, poses: Tensor) -> dict[str, Tensor]:
-        """Sub-scores and score (S, K) of plans (S, K, 8, 3); NaN where a plan or its scene cannot be scored."""
-        scenes, count = poses.shape[:2]
-        if poses.shape != (len(self.ego), count, PLAN_STEPS, 3):
-            raise ValueError(f"poses have shape {tuple(poses.shape)}; needs ({len(self.ego)}, K, {PLAN_STEPS}, 3)")
-        flat = poses.detach().to(self.device, torch.float64).reshape(-1, PLAN_STEPS, 3)
-        scene = torch.arange(scenes, device=self.device).repeat_interleave(count)
-        good = self.valid[scene] & (flat.abs() < MAX_POSE).all(-1).all(-1)
-        parts = zip(flat.where(good[:, None, None], 0.0).split(self.chunk), scene.split(self.chunk), strict=True)
-        scored = [self._score(part, index) for part, index in parts]
-        blank = torch.tensor(torch.nan, dtype=torch.float64, device=self.device)
-        return {
-            name: torch.where(good, torch.cat([part[name] for part in scored]), blank).reshape(scenes, count)
-            for name in (scored[0] if scored else ())
-        }
+    @staticmethod
+    def from_worlds(worlds: Sequence[World], device: str | torch.device = "cpu", *, metric: Metric = "pdms") -> TorchWorlds:
+        """Prepare S scenes, invalid ones among them too. About 0.6 MB a scene on the device."""
+        if not worlds:
+            raise DataError("there are no worlds to prepare; give at least one scene")
+        device = _checked(torch.device(device))
+        reasons = tuple(usable(w, np.zeros((1, PLAN_STEPS, 3)), metric == "pdms")[1][0] for w in worlds)
+        with torch.no_grad():
+            tables = tables_of(worlds, metric, device)
+            standard, forgiven = _yardsticks(worlds, tables, metric)
+        previous, shifts = _pairs(worlds)
+        tokens = tuple(w.scene_token for w in worlds)
+        return TorchWorlds(metric, tokens, reasons, tables, standard, forgiven, previous.to(device), shifts)
 
-    def _score(self, poses: Tensor, scene: Tensor) -> dict[str, Tensor]:
-        """(B,) sub-scores of plans (B, 8, 3) in scenes (B,)."""
-        reference = reference_states(poses, self.ego[scene], *(x[scene] for x in self.times))
-        states = simulate(reference, self.ego[scene])
-        motion = motion_of(states)
-        lanes, off_road, oncoming, _, rear_crossing = area_flags(motion, scene, self.roads).unbind(-1)
-        risky = lanes | off_road
-        objects, agent = self._near_objects(motion, scene)
-        collided = first_contacts(motion, risky, *objects)
-        threatened = first_hits(motion, risky | rear_crossing, *objects[:2], last=40)
-        cost = torch.where(collided, torch.where(agent, 0.0, 0.5).double(), 1.0)
-        contact = cost.min(dim=1).values if cost.shape[1] else torch.ones_like(motion[:, 0, 0])
-        area = (~off_road.any(1)).double()
-        product = contact * area
-        ends = motion[:, [0, -1], 2:4]
-        along = line_progress(ends, *(x[scene] for x in self.line))
-        masked = (along[:, 1] - along[:, 0]).clamp(min=0.0) * product
-        best = torch.maximum(masked, self.standard[scene])
-        short = (product > 0).double()
-        gained = torch.where(best > progress.MIN_REFERENCE_M, masked / best.clamp(min=progress.MIN_REFERENCE_M), short)
-        out = {
-            "no_at_fault_collisions": contact,
-            "drivable_area_compliance": area,
-            "driving_direction_compliance": self._direction(motion, oncoming),
-            "ego_progress": gained,
-            "time_to_collision_within_bound": (~threatened.any(1)).double(),
-            "comfort": self._comfort(states),
-        }
-        weighted = 5 * out["ego_progress"] + 5 * out["time_to_collision_within_bound"] + 2 * out["comfort"]
-        return out | {"score": product * weighted / 12}
+    def __len__(self) -> int:
+        return len(self.tokens)
 
-    def _near_objects(self, motion: Tensor, scene: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Boxes (B, 51, a, 6), presence (B, 51, a) and moving (B, a) of the objects a plan can meet; agents (B, a)."""
-        boxes, present, moving, agent, ranges = self.objects
-        far = motion[..., 2:4] + motion[..., 4:6] * (motion[..., 6:] * TTC_LOOK_S)
-        reached = torch.cat([motion[..., 2:4], far], dim=1)
-        low, high = reached.amin(1) - EGO_REACH, reached.amax(1) + EGO_REACH  # (B, 2)
-        box = ranges[scene]
-        near = (low[:, None] <= box[..., 2:]).all(-1) & (high[:, None] >= box[..., :2]).all(-1)  # (B, A)
-        most = int(near.sum(1).max()) if near.numel() else 0
-        which = near.int().topk(most, dim=1).indices if most else near.new_zeros((len(near), 0), dtype=torch.long)
-        step = torch.arange(boxes.shape[1], device=self.device)[:, None]
-        rows = (scene[:, None, None], step, which[:, None])
-        mine = (boxes[rows], present[rows], moving[scene[:, None], which])
-        return mine, agent[scene[:, None], which]
+    @property
+    def device(self) -> torch.device:
+        return self.standard.device
 
-    def _direction(self, motion: Tensor, oncoming: Tensor) -> Tensor:
-        """DDC (B,) from the metres driven off the route's lanes within a second."""
-        step = torch.linalg.vector_norm(motion[:, 1:, 2:4] - motion[:, :-1, 2:4], dim=-1)
-        total = torch.cumsum(torch.nn.functional.pad(step, (1, 0)) * oncoming, dim=1)
-        window = total.clone()
-        window[:, road.ONCOMING_WINDOW :] -= total[:, : -road.ONCOMING_WINDOW]
-        most = window.max(dim=1).values
-        return torch.where(
-            most < road.ONCOMING_HALF_M, 1.0, torch.where(most < road.ONCOMING_ZERO_M, 0.5, 0.0)
-        ).double()
+    @property
+    def nbytes(self) -> int:
+        """Memory of the prepared columns on the device."""
+        return sum(t.numel() * t.element_size() for t in tensors_of(self.tables))
 
-    def _comfort(self, states: Tensor) -> Tensor:
-        """C (B,) of v1.1."""
-        n = states.shape[1]
+    def index(self, tokens: Sequence[str]) -> Tensor:
+        """(n,) int64 numbers of scenes by token. Raises DataError naming all that are not prepared."""
+        place = {token: s for s, token in enumerate(self.tokens)}
+        unknown = [token for token in tokens if token not in place]
+        if unknown:
+            raise DataError(f"{len(unknown)} scenes are not prepared, among them {unknown[:3]}; add their worlds")
+        return torch.tensor([place[token] for token in tokens], dtype=torch.long, device=self.device)
 
-        def smooth(series: Tensor, window: int, order: int, derivative: int) -> Tensor:
-            matrix = torch.tensor(comfort.filter_matrix(n, window, order, derivative), device=self.device)
-            return torch.round(series @ matrix.T, decimals=comfort.DECIMALS)
+    @torch.no_grad()
+    def score(
+        self,
+        poses: Tensor,
+        scenes: Tensor | None = None,
+        *,
+        previous: Tensor | None = None,
+        previous_scenes: Tensor | None = None,
+        human_filter: bool = True,
+        chunk: int | None = None,
+    ) -> TorchScores:
+        """Score plans. No gradient flows through a score: it is a reward.
 
-        turns = torch.round(torch.diff(states[..., 2], dim=1) / (2 * torch.pi)).cumsum(1)
-        heading = states[..., 2] - 2 * torch.pi * torch.nn.functional.pad(turns, (1, 0))
-        along, magnitude = states[..., 5], torch.hypot(states[..., 5], states[..., 6])
-        w, yaw = comfort.SMOOTH_WINDOW, comfort.YAW_WINDOW
-        series = [smooth(along, n, 2, 0), smooth(states[..., 6], n, 2, 0)]
-        series += [smooth(smooth(x, w, 2, 0), n, 2, 1) for x in (magnitude, along)]
-        signals = torch.stack([*series, smooth(heading, yaw, 3, 2), smooth(heading, yaw, 2, 1)], dim=1)
-        low, high = (torch.tensor(x, device=self.device)[:, None] for x in (comfort.LOWER, comfort.UPPER))
-        return ((signals > low) & (signals < high)).all(-1).all(-1).double()
+        Args:
+            poses: (..., 8, 3) rear-axle poses x, y (m), yaw (rad) in the ego frame, 0.5 s apart, without now.
+            scenes: scene numbers, of the shape of the first dimensions of (...); None: poses are (S, ..., 8, 3).
+            previous: (..., 8, 3) what the same planner said in the frame before, in that frame's ego frame: two-frame
+                comfort of epdms. None, or no such frame: it is left out with its weight, as in the devkit.
+            previous_scenes: scene numbers of those frames, of the shape of `scenes`; None: `self.previous`.
+            human_filter: epdms: a sub-score in which the human gets 0 is 1 for every plan.
+            chunk: plans at once, which bounds memory (about 150 kB each on typical scenes); None: `CHUNK`.
+        Raises:
+            DataError: shapes do not fit together.
+        """
+        lead = _lead(poses, "poses")
+        scene = self._scene_of(scenes, lead)
+        before = self._before(lead, scene, previous, previous_scenes)
+        flat = poses.to(self.device, torch.float64).reshape(-1, PLAN_STEPS, 3)
+        reason = self._reason(flat, scene)
+        good = reason == Reason.SCORED
+        flat, place = flat.where(good[:, None, None], 0.0), scene.clamp(0, len(self) - 1)
+        size = max(1, chunk or CHUNK.get(self.device.type, 1024))
+        parts = []
+        for i in range(0, max(len(flat), 1), size):
+            own = slice(i, i + size)
+            pair = None if before is None else (before[0][own], before[1][own])
+            parts.append(self._score(flat[own], place[own], pair, human_filter))
+        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        columns = {name: x.where(good, torch.nan).reshape(lead) for name, x in columns.items()}
+        version = METRIC_VERSIONS[self.metric]
+        return TorchScores(self.metric, version, columns, good.reshape(lead), reason.reshape(lead))
 
-    # ------------------------------------------------------------ preparation, once per scene
+    @torch.no_grad()
+    def drive(self, poses: Tensor, scenes: Tensor | None = None) -> Tensor:
+        """(..., 41, 11) states that plans (..., 8, 3) are driven to, all at once; see `score`."""
+        lead = _lead(poses, "poses")
+        flat = poses.to(self.device, torch.float64).reshape(-1, PLAN_STEPS, 3)
+        return self._drive(flat, self._scene_of(scenes, lead).clamp(0, len(self) - 1)).reshape(*lead, -1, 11)
 
-    def _put(self, array: Array) -> Tensor:
-        return torch.tensor(array, device=self.device)
+    def _scene_of(self, scenes: Tensor | None, lead: torch.Size) -> Tensor:
+        """(B,) int64 scene of each plan of leading dimensions `lead`."""
+        if scenes is None:
+            if not lead or lead[0] != len(self):
+                raise DataError(f"poses are for {tuple(lead)} plans of {len(self)} scenes; give ({len(self)}, ..., 8, 3) or scenes")
+            scenes = torch.arange(len(self), device=self.device)
+        if lead[: scenes.dim()] != scenes.shape:
+            raise DataError(f"scenes have shape {tuple(scenes.shape)}; needs the first dimensions of {tuple(lead)}")
+        wide = scenes.to(self.device, torch.long).reshape(*scenes.shape, *[1] * (len(lead) - scenes.dim()))
+        return wide.expand(lead).reshape(-1)
 
-    def _prepare_times(self, worlds: Sequence[World]) -> None:
-        """Where each of the 41 query times lies among the 9 knots: interval, offset and length, (S, 41) each."""
-        rows = []
-        for world in worlds:
-            knots = tracker.plan_times_us(world.timestamp_us, PLAN_STEPS)
-            query = np.clip(tracker.sample_times_us(world.timestamp_us), knots[0], knots[-1])
-            high = np.clip(np.searchsorted(knots, query, side="left"), 1, PLAN_STEPS)
-            rows.append((high, query - knots[high - 1], knots[high] - knots[high - 1]))
-        high, offset, span = (np.stack(x) for x in zip(*rows, strict=True))
-        self.times = (self._put(high), self._put(offset.astype(float)), self._put(span.astype(float)))
+    def _before(
+        self, lead: torch.Size, scene: Tensor, previous: Tensor | None, scenes: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Plans (B, 8, 3) of the frame before and their scenes (B,), -1 = none."""
+        if previous is None:
+            return None
+        if self.metric != "epdms":
+            raise DataError("pdms (v1.1) has no two-frame comfort; leave out `previous` or prepare metric='epdms'")
+        if _lead(previous, "previous") != lead:
+            raise DataError(f"previous has shape {tuple(previous.shape)}; needs that of poses, {(*lead, PLAN_STEPS, 3)}")
+        known = (scene >= 0) & (scene < len(self))
+        its = self.previous[scene.clamp(0, len(self) - 1)] if scenes is None else self._scene_of(scenes, lead)
+        flat = previous.to(self.device, torch.float64).reshape(-1, PLAN_STEPS, 3)
+        usable_too = self._reason(flat, its) == Reason.SCORED
+        return flat.where(usable_too[:, None, None], 0.0), torch.where(known & usable_too, its, -1)
 
-    def _prepare_objects(self, worlds: Sequence[World]) -> None:
-        """Boxes (S, 51, A, 6), presence (S, 51, A), is a moving agent (S, A), is an agent (S, A), ranges (S, A, 4)."""
-        traffic = [obstacles_v1(world)[0] for world in worlds]
-        most = max((t.valid.shape[1] for t in traffic), default=0)
-        boxes, present = np.zeros((len(worlds), 51, most, 6)), np.zeros((len(worlds), 51, most), bool)
-        moving, agent = np.zeros((len(worlds), most), bool), np.zeros((len(worlds), most), bool)
-        ranges = np.tile([np.inf, np.inf, -np.inf, -np.inf], (len(worlds), most, 1))
-        for s, t in enumerate(traffic):
-            n = t.valid.shape[1]
-            boxes[s, :, :n], present[s, :, :n] = np.nan_to_num(t.boxes), t.valid
-            moving[s, :n], agent[s, :n] = t.is_agent & (t.speed_mps > STOPPED), t.is_agent
-            around = t.boxes[..., :2] - t.reach[..., None], t.boxes[..., :2] + t.reach[..., None]
-            ranges[s, :n, :2] = np.where(t.valid[..., None], around[0], np.inf).min(0)
-            ranges[s, :n, 2:] = np.where(t.valid[..., None], around[1], -np.inf).max(0)
-        self.objects = tuple(self._put(x) for x in (boxes, present, moving, agent, ranges))
+    def _reason(self, flat: Tensor, scene: Tensor) -> Tensor:
+        """(B,) int8 `Reason` of plans (B, 8, 3)."""
+        known = (scene >= 0) & (scene < len(self))
+        out = torch.zeros(len(flat), dtype=torch.int8, device=self.device)
+        out = torch.where((flat.abs() < MAX_POSE).flatten(1).all(1), out, int(Reason.FAR))
+        out = torch.where(flat.isfinite().flatten(1).all(1), out, int(Reason.NOT_FINITE))
+        fit = self.tables.usable[scene.clamp(0, len(self) - 1)]
+        out = torch.where(fit, out, int(Reason.SCENE))
+        return torch.where(known, out, int(Reason.UNKNOWN_SCENE)).to(torch.int8)
 
-    def _prepare_roads(self, worlds: Sequence[World]) -> None:
-        """Polygons of all scenes, padded: ranges (S, P, 4), kinds, first slab and slab count (S, P); and the slabs."""
-        indices = [road.index_roads(road_polygons(world)) for world in worlds]
-        most = max((len(index.ranges) for index in indices), default=0)
-        ranges = np.tile([np.inf, np.inf, -np.inf, -np.inf], (len(worlds), most, 1))
-        kinds, first = np.zeros((len(worlds), most), np.int64), np.zeros((len(worlds), most), np.int64)
-        count, done = np.ones((len(worlds), most), np.int64), 0
-        edges, lengths = [], []
-        for s, index in enumerate(indices):
-            n = len(index.ranges)
-            offsets, own_edges, own_lengths = edges_by_slab(index)
-            ranges[s, :n], kinds[s, :n] = index.ranges, index.kinds
-            first[s, :n], count[s, :n] = offsets[:-1] + done, np.diff(offsets)
-            done += offsets[-1]
-            edges.append(own_edges)
-            lengths.append(own_lengths)
-        length = np.concatenate([*lengths, np.zeros(1, np.int64)])
-        slabs = np.full((len(length), max(int(length.max()), 1), 4), np.inf)  # an edge at infinite height is never met
-        slab = np.repeat(np.arange(len(length)), length)
-        slabs[slab, np.arange(len(slab)) - np.repeat(np.cumsum(length) - length, length)] = np.concatenate(edges)
-        self.roads = tuple(self._put(x) for x in (ranges, kinds, first, count, slabs, length))
+    def _drive(self, poses: Tensor, scene: Tensor) -> Tensor:
+        """(B, 41, 11) driven states."""
+        ego = self.tables.ego[scene]
+        return simulate(reference_states(poses, ego, *(x[scene] for x in self.tables.times)), ego)
 
-    def _prepare_line(self, worlds: Sequence[World]) -> None:
-        """Centre lines (S, C, 2) and arc lengths (S, C), padded with their last vertex."""
-        most = max((len(world.centerline) for world in worlds), default=2)
-        lines = [np.pad(w.centerline[:, :2], [(0, most - len(w.centerline)), (0, 0)], mode="edge") for w in worlds]
-        self.line = (self._put(np.stack(lines)), self._put(np.stack([arc_length(line) for line in lines])))
+    def _score(
+        self, poses: Tensor, scene: Tensor, before: tuple[Tensor, Tensor] | None, human_filter: bool
+    ) -> dict[str, Tensor]:
+        """(B,) sub-scores and score of plans (B, 8, 3) in scenes (B,)."""
+        states = self._drive(poses, scene)
+        columns, driven = measure(states, scene, self.tables, self.metric)
+        columns["ego_progress"] = _progress(columns, driven, self.standard[scene], self.metric)
+        if self.metric == "pdms":
+            columns["comfort"] = comfort_v1(states)
+            return _combined(columns, aggregate.MULTIPLIERS_V1, aggregate.WEIGHTS_V1, self.metric)
+        columns["history_comfort"] = comfort_v2(states, scene, self.tables.past)
+        columns[EXTENDED] = self._extended(states, scene, before)
+        if human_filter:
+            forgiven = self.forgiven[scene].unbind(1)
+            columns |= {n: columns[n].masked_fill(skip, 1.0) for n, skip in zip(FILTERED, forgiven, strict=True)}
+        return _combined(columns, aggregate.MULTIPLIERS_V2, aggregate.WEIGHTS_V2, self.metric)
 
-
-def edges_by_slab(index: road.RoadIndex) -> tuple[Array, Array, Array]:
-    """First slab of each polygon (P + 1,), edges sorted by slab (n, 4), edges per slab (slabs,)."""
-    per_polygon = np.diff(index.edge_offsets)
-    height = np.maximum(index.ranges[:, 3] - index.ranges[:, 1], 0.0)
-    count = np.minimum((height / SLAB_M).astype(np.int64) + 1, MAX_SLABS)
-    offsets = np.concatenate([[0], np.cumsum(count)])
-    owner = np.repeat(np.arange(len(count)), per_polygon)
-    per_m = np.divide(count, height, out=np.zeros(len(count)), where=height > 0)[owner]
-    low, high = (
-        np.clip(((y - index.ranges[owner, 1]) * per_m).astype(np.int64), 0, count[owner] - 1) + offsets[owner]
-        for y in (index.edges[:, [1, 3]].min(1), index.edges[:, [1, 3]].max(1))
-    )
-    times = high - low + 1
-    edge = np.repeat(np.arange(len(times)), times)
-    slab = np.repeat(low, times) + np.arange(len(edge)) - np.repeat(np.cumsum(times) - times, times)
-    order = np.argsort(slab, kind="stable")
-    return offsets, index.edges[edge[order]], np.bincount(slab, minlength=offsets[-1])
+    def _extended(self, states: Tensor, scene: Tensor, before: tuple[Tensor, Tensor] | None) -> Tensor:
+        """EC (B,), NaN without a frame before."""
+        if before is None or not self.shifts:
+            return torch.full_like(states[:, 0, 0], torch.nan)
+        plans, its = before
+        there = its.clamp(0)
+        gap_s = (self.tables.time_us[scene] - self.tables.time_us[there]) * 1e-6
+        return two_frame(self._drive(plans, there), states, gap_s.where(its >= 0, torch.nan), self.shifts)
 
 
-def reference_standard(world: World) -> float:
-    """Masked progress of the reference, metres: what every plan of the scene is measured against."""
-    if not (world.valid and world.has_v1):
-        return 0.0
-    states = tracker.simulate(
-        tracker.reference_from_tenths(world.reference_v1[None], world.timestamp_us), world.ego_state
-    )
-    areas = road.ego_areas(states, road.index_roads(road_polygons(world)))
-    contact = no_at_fault_collisions(states, areas.risky, obstacles_v1(world)[0]).value
-    return float((progress.raw_progress(states, world.centerline) * contact * road.drivable_area_compliance(areas))[0])
+def _lead(poses: Tensor, name: str) -> torch.Size:
+    """Leading dimensions of plans (..., 8, 3)."""
+    if poses.dim() < 2 or poses.shape[-2:] != (PLAN_STEPS, 3):
+        text = f"{PLAN_STEPS} poses x_m, y_m, yaw_rad, 0.5 s apart, without now"
+        raise DataError(f"{name} have shape {tuple(poses.shape)}; needs (..., {PLAN_STEPS}, 3): {text}")
+    return poses.shape[:-2]
+
+
+def measure(states: Tensor, scene: Tensor, tables: Tables, metric: str) -> tuple[dict[str, Tensor], Tensor]:
+    """Sub-scores (B,) of states (B, 41, 11) that need no comparison, and metres driven along the centre line (B,)."""
+    motion, late = motion_of(states), metric == "epdms"
+    lanes, off_road, oncoming, crossing, rear_crossing = area_flags(motion, scene, tables.roads)
+    last = TTC_LAST_STEP_V2 if late else TTC_LAST_STEP_V1
+    contact, clear = collisions(motion, lanes | off_road, rear_crossing, scene, tables.objects, last)
+    columns = {
+        "no_at_fault_collisions": contact,
+        "drivable_area_compliance": (~off_road.any(1)).to(motion),
+        "driving_direction_compliance": driving_direction(motion, oncoming & ~crossing if late else oncoming),
+        "time_to_collision_within_bound": clear,
+    }
+    if late:
+        columns["traffic_light_compliance"] = traffic_lights(motion, scene, tables.lights)
+        columns["lane_keeping"] = lane_keeping(motion, crossing, scene, tables.line)
+    first, last_center = (motion[:, t, 2:4] for t in (0, -1))
+    line, arc = tables.line.points[scene], tables.line.arc[scene]
+    driven = line_progress(last_center, line, arc) - line_progress(first, line, arc)
+    return columns, driven.clamp(min=0.0)
+
+
+def _product(columns: dict[str, Tensor], names: Sequence[str]) -> Tensor:
+    return torch.stack([columns[name] for name in names]).prod(0)
+
+
+def _progress(columns: dict[str, Tensor], driven: Tensor, standard: Tensor, metric: str) -> Tensor:
+    """EP (B,) of metres driven (B,), measured against the better of reference (B,) and plan."""
+    product = _product(columns, aggregate.MULTIPLIERS_V1 if metric == "pdms" else aggregate.MULTIPLIERS_V2)
+    masked = driven * product
+    best = torch.maximum(masked, standard)
+    share = (masked if metric == "pdms" else driven) / best.clamp(min=MIN_REFERENCE_M)
+    easy = (product > 0).to(driven) if metric == "pdms" else torch.ones_like(driven)
+    return torch.where(best > MIN_REFERENCE_M, share.clamp(0.0, 1.0), easy)
+
+
+def _combined(columns: dict[str, Tensor], factors: Sequence[str], weights: dict[str, float], metric: str) -> dict[str, Tensor]:
+    """The columns in their published order, and the score; EC leaves with its weight where it is NaN."""
+    total, weight = torch.zeros_like(columns["ego_progress"]), torch.zeros_like(columns["ego_progress"])
+    for name, share in weights.items():
+        known = columns[name].isfinite() if name == EXTENDED else torch.ones_like(total, dtype=torch.bool)
+        total = total + torch.where(known, share * columns[name], 0.0)
+        weight = weight + torch.where(known, share, 0.0)
+    score = _product(columns, factors) * total / weight
+    return {name: columns[name] for name in SUB_SCORES[metric]} | {"score": score}
+
+
+# ---------------------------------------------------------------- preparation
+
+
+def _checked(device: torch.device) -> torch.device:
+    if device.type == "mps":
+        raise DataError("the score needs float64, which mps does not have; use cpu or cuda")
+    return device
+
+
+def _yardsticks(worlds: Sequence[World], tables: Tables, metric: str) -> tuple[Tensor, Tensor]:
+    """(S,) masked progress of the reference, (S, 6) bool where the human fails."""
+    device, late = tables.ego.device, metric == "epdms"
+    scene = torch.arange(len(worlds), device=device)
+    references = [w.reference_v2 if late else w.reference_v1 for w in worlds]
+    known = [tracker.reference_from_tenths(np.nan_to_num(r), w.timestamp_us) for r, w in zip(references, worlds, strict=True)]
+    states = simulate(torch.tensor(np.stack(known), device=device), tables.ego)
+    columns, driven = measure(states, scene, tables, metric)
+    standard = driven * _product(columns, aggregate.MULTIPLIERS_V2 if late else aggregate.MULTIPLIERS_V1)
+    forgiven = torch.zeros(len(worlds), len(FILTERED), dtype=torch.bool, device=device)
+    if late:
+        has = torch.tensor([w.valid and w.human_valid and not w.is_synthetic for w in worlds], device=device)
+        plans = torch.tensor(np.stack([np.nan_to_num(w.human_poses) for w in worlds]), device=device)
+        states = simulate(reference_states(plans, tables.ego, *tables.times), tables.ego)
+        human, _ = measure(states, scene, tables, metric)
+        forgiven = torch.stack([human[name] == 0.0 for name in FILTERED], dim=1) & has[:, None]
+    return torch.where(tables.usable, standard, 0.0), forgiven
+
+
+def _pairs(worlds: Sequence[World]) -> tuple[Tensor, tuple[int, ...]]:
+    """(S,) scene before each, -1 = none (§12.2); and the gaps in steps that occur."""
+    place = {w.scene_token: s for s, w in enumerate(worlds)}
+    before = np.array([place.get(w.previous_token, -1) if w.previous_token else -1 for w in worlds], np.int64)
+    synthetic = np.array([w.is_synthetic for w in worlds])
+    before = np.where(synthetic | synthetic[before], -1, before)
+    times = np.array([w.timestamp_us for w in worlds])
+    gaps = (times - times[before])[before >= 0] * 1e-6
+    gaps = gaps[(gaps > 0) & (gaps < MAX_FRAME_GAP_S)]
+    return torch.tensor(before), tuple(sorted({round(float(gap) / DT_S) for gap in gaps}))
