@@ -27,17 +27,18 @@ def collisions(motion: Tensor, risky: Tensor, crossing: Tensor, scene: Tensor, o
     last: the last step at which TTC looks, 40 in v1.1 and 31 in v2.2.
     """
     places = _places(motion, last)
-    flat = places.flatten(1, 2)
+    flat = places.flatten(2)
     known = flat.isfinite()
-    low, high = (flat.where(known, torch.inf).amin(1), flat.where(known, -torch.inf).amax(1))
+    low, high = (flat.where(known, torch.inf).amin(2).t(), flat.where(known, -torch.inf).amax(2).t())
     plan, which = pairs_in_range(low, high, objects.ranges[scene])
     obj = objects.first[scene[plan]] + which
     pair, look, x, y = _possible(places, plan, obj, objects)
     step, ahead = look // len(OFFSETS), look % len(OFFSETS)
-    row, frame = plan[pair] * motion.shape[1] + step, step + STRIDE * ahead
+    row, frame = plan.take(pair) * motion.shape[1] + step, step + STRIDE * ahead
     flat_motion = motion.flatten(0, 1)
-    own = flat_motion[row]
-    hit = touching(x, y, own[:, 4:6], objects.sides.flatten(0, 1)[obj[pair] * objects.sides.shape[1] + frame], HALF_LENGTH_M)
+    own = flat_motion.index_select(0, row)
+    sides = objects.sides.flatten(0, 1).index_select(0, obj.take(pair) * objects.sides.shape[1] + frame)
+    hit = touching(x, y, own[:, 4:6], sides, HALF_LENGTH_M)
     now = _first(torch.where(hit & (ahead == 0), step, NEVER), pair, len(plan))
     soon = _first(torch.where(hit & (step <= last) & (own[:, 6] >= TTC_STOPPED), look, NEVER), pair, len(plan))
     fault = _at_fault(motion, risky, plan, obj, now, objects)
@@ -52,23 +53,28 @@ def _seconds() -> Array:
 
 
 def _places(motion: Tensor, last: int) -> Tensor:
-    """(B, T, F, 2) ego centres, moved on at its speed; NaN where TTC does not look ahead."""
-    far = motion[..., 6:] * constant(_seconds, motion.device)  # (B, T, F)
-    out = motion[:, :, None, 2:4] + motion[:, :, None, 4:6] * far[..., None]
-    out[:, last + 1 :, 1:] = torch.nan
-    out[:, :, 1:] = torch.where((motion[..., 6] >= TTC_STOPPED)[..., None, None], out[:, :, 1:], torch.nan)
+    """(2, B, T, F) ego centres, moved on at its speed; NaN where TTC does not look ahead."""
+    _, _, x, y, cos, sin, speed = motion.permute(2, 0, 1)[..., None].contiguous()
+    far = speed * constant(_seconds, motion.device)  # (B, T, F)
+    out = torch.stack([x + cos * far, y + sin * far])
+    out[:, :, last + 1 :, 1:] = torch.nan
+    out[..., 1:] = out[..., 1:].masked_fill(speed < TTC_STOPPED, torch.nan)
     return out
 
 
 def _possible(places: Tensor, plan: Tensor, obj: Tensor, objects: Objects) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pair (m,), look t · F + f (m,) and the way (x, y) (m,) from ego to object where they are near enough to touch."""
-    steps = places.shape[1]
-    center = objects.center[obj]  # (n, N, 2)
-    seen = torch.stack([center[:, f : f + steps] for f in OFFSETS], dim=2)  # (n, T, F, 2)
-    x, y = (seen - places[plan]).unbind(-1)
-    far = objects.reach[obj][:, None, None]
-    pair, step, ahead = (x * x + y * y <= far * far).nonzero(as_tuple=True)
-    return pair, step * len(OFFSETS) + ahead, x[pair, step, ahead], y[pair, step, ahead]
+    steps = places.shape[2]
+    ways = []
+    for k in range(2):
+        center = objects.center[k].index_select(0, obj)  # (n, N)
+        seen = torch.stack([center[:, f : f + steps] for f in OFFSETS], dim=2)  # (n, T, F)
+        ways.append((seen - places[k].index_select(0, plan)).flatten())
+    x, y = ways
+    far = objects.reach.take(obj).repeat_interleave(steps * len(OFFSETS), output_size=len(x))
+    found = (x * x + y * y <= far * far).nonzero()[:, 0]
+    looks = steps * len(OFFSETS)
+    return found // looks, found % looks, x.take(found), y.take(found)
 
 
 def _first(when: Tensor, pair: Tensor, count: int) -> Tensor:
@@ -86,7 +92,7 @@ def _at_fault(motion: Tensor, risky: Tensor, plan: Tensor, obj: Tensor, step: Te
     """(n,) bool: is the first contact, at a step (n,), the ego's fault? (pdms.md §8.1, in its order)"""
     found, step = step < NEVER, torch.where(step < NEVER, step, 0)
     own, side = _rows(motion, risky, plan, step)
-    center, sides = objects.center[obj, step], objects.sides[obj, step]
+    center, sides = objects.center[:, obj, step].t(), objects.sides[obj, step]
     way = center - (own[:, 2:4] + HALF_LENGTH_M * own[:, 4:6])
     front = touching(way[:, 0], way[:, 1], own[:, 4:6], sides, 0.0)
     fault = ~objects.moving[obj] | (~(_bearing(own, center) > BEHIND) & (front | side))
@@ -98,7 +104,7 @@ def _violates(motion: Tensor, risky: Tensor, plan: Tensor, obj: Tensor, look: Te
     found, look = look < NEVER, torch.where(look < NEVER, look, 0)
     step = look // len(OFFSETS)
     own, side = _rows(motion, risky, plan, step)
-    angle = _bearing(own, objects.center[obj, step + STRIDE * (look % len(OFFSETS))])
+    angle = _bearing(own, objects.center[:, obj, step + STRIDE * (look % len(OFFSETS))].t())
     return found & ((angle < AHEAD) | (side & ~(angle > BEHIND)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,7 +43,7 @@ def comfort_v2(states: Tensor, scene: Tensor, past: Past) -> Tensor:
     return _passes(_signals(series, SMOOTH, JERK, smooth))
 
 
-def _signals(series: Tensor, accel: Shape, jerk: Shape, smooth) -> Tensor:  # type: ignore[no-untyped-def]
+def _signals(series: Tensor, accel: Shape, jerk: Shape, smooth: Callable[[Tensor, Shape], Tensor]) -> Tensor:
     """(B, 6, n) `comfort.SIGNALS` from longitudinal and lateral acceleration, magnitude and heading (B, 4, n)."""
     along, aside, magnitude, yaw = series.unbind(1)
     heading = _unwrapped(yaw)

@@ -32,23 +32,32 @@ def motion_of(states: Tensor) -> Tensor:
 
 
 def points_of(motion: Tensor) -> Tensor:
-    """(B, T, 6, 2) front-left, rear-left, rear-right, front-right corner, centre, rear axle."""
-    center, ahead = motion[..., 2:4], HALF_LENGTH_M * motion[..., 4:6]
-    left = HALF_WIDTH_M * torch.stack([-motion[..., 5], motion[..., 4]], dim=-1)
-    corners = [center + ahead + left, center - ahead + left, center - ahead - left, center + ahead - left]
-    return torch.stack([*corners, center, motion[..., :2]], dim=-2)
+    """(12, B · T) x, then y, of front-left, rear-left, rear-right, front-right corner, centre, rear axle."""
+    rear_x, rear_y, x, y, cos, sin, _ = motion.flatten(0, 1).t().contiguous()
+    ahead, aside = (HALF_LENGTH_M * cos, HALF_LENGTH_M * sin), (-HALF_WIDTH_M * sin, HALF_WIDTH_M * cos)
+    out = []
+    for middle, along, left, rear in ((x, ahead[0], aside[0], rear_x), (y, ahead[1], aside[1], rear_y)):
+        front, back = middle + along, middle - along
+        out += [front + left, back + left, back - left, front - left, middle, rear]
+    return torch.stack(out)
+
+
+def picked(columns: Tensor, index: Tensor) -> Tensor:
+    """(c, n) columns (c, N) at places (n,); faster than gathering rows, and every column stays contiguous."""
+    return columns.gather(1, index.expand(len(columns), -1))
 
 
 def pairs_in_range(low: Tensor, high: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
     """Row and column (n,), (n,) where boxes low … high (B, 2) meet ranges (B, A, 4), touching included."""
     apart = (low[:, None, 0] > ranges[..., 2]) | (high[:, None, 0] < ranges[..., 0])
     apart |= (low[:, None, 1] > ranges[..., 3]) | (high[:, None, 1] < ranges[..., 1])
-    return (~apart).nonzero(as_tuple=True)
+    row, column = (~apart).nonzero(as_tuple=True)
+    return row, column
 
 
 def within(x: Tensor, y: Tensor, ranges: Tensor) -> Tensor:
-    """(...,) bool: points strictly inside ranges (..., 4)."""
-    left, low, right, high = ranges.unbind(-1)
+    """(...,) bool: points strictly inside ranges (4, ...)."""
+    left, low, right, high = ranges
     return (x > left) & (x < right) & (y > low) & (y < high)
 
 
@@ -74,27 +83,25 @@ def touching(x: Tensor, y: Tensor, direction: Tensor, sides: Tensor, half_length
     return out
 
 
-def even_odd(x: Tensor, y: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Crossings (...,) of a ray to the right with edges (..., M, 4), and (...,) bool whether the point is on one."""
-    x, y = x[..., None], y[..., None]
-    x1, y1, x2, y2 = edges.unbind(-1)
-    above = y2 > y
-    straddles = (y1 > y) != above
-    side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)
-    crossed = straddles & ((side > 0) == above)
-    first, second = y1 == y, y2 == y
-    level = first & second & (x >= torch.minimum(x1, x2)) & (x <= torch.maximum(x1, x2))
-    corner = (first & (x1 == x)) | (second & (x2 == x))
-    on_edge = ((straddles & (side == 0)) | level | corner).any(-1)
-    return crossed.sum(-1), on_edge
+def even_odd(x: Tensor, y: Tensor, edges: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Crossings (n,) of a ray to the right with edges x1, y1, x2, y2 (M, n), and (n,) bool whether the point is on one.
+
+    Edges come first and points last, so that every operation runs over long contiguous rows.
+    """
+    x1, y1, x2, y2 = edges
+    right, up, above = x - x1, y - y1, y2 > y
+    side = (x2 - x1) * up - right * (y2 - y1)
+    crossed = ((up < 0) != above) & ((side > 0) == above)
+    on_edge = (side == 0) & (right * (x - x2) <= 0) & (up * (y - y2) <= 0)
+    return crossed.sum(0), on_edge.any(0)
 
 
-def line_progress(points: Tensor, line: Tensor, arc: Tensor) -> Tensor:
-    """(B,) arc length of the nearest point of lines (B, C, 2), arc lengths (B, C), to points (B, 2); the first on ties."""
-    start, step = line[:, :-1], torch.diff(line, dim=1)
-    length = (step * step).sum(-1)
-    gap = points[:, None] - start
-    share = ((gap * step).sum(-1) / length).clamp(0.0, 1.0).nan_to_num(0.0)
-    squared = ((gap - share[..., None] * step) ** 2).sum(-1)
-    best = squared.argmin(dim=-1, keepdim=True)
-    return (arc.gather(1, best) + share.gather(1, best) * torch.sqrt(length.gather(1, best)))[:, 0]
+def line_progress(points: Tensor, pieces: Tensor) -> Tensor:
+    """(B,) arc length of the nearest point of lines, pieces (B, 6, C) as in `Line`, to points (B, 2); the first on ties."""
+    x, y, dx, dy, squared, arc = pieces.unbind(1)
+    right, up = points[:, :1] - x, points[:, 1:] - y
+    share = ((right * dx + up * dy) / squared).clamp(0.0, 1.0)
+    away = (right - share * dx).square() + (up - share * dy).square()
+    best = away.argmin(dim=1, keepdim=True)
+    length = torch.sqrt(dx.gather(1, best).square() + dy.gather(1, best).square())
+    return (arc.gather(1, best) + share.gather(1, best) * length)[:, 0]

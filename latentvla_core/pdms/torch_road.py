@@ -12,7 +12,7 @@ from torch import Tensor
 from latentvla_core.pdms import road
 from latentvla_core.pdms.collision_kernels import EGO_REACH
 from latentvla_core.pdms.state import HALF_LENGTH_M, HALF_WIDTH_M
-from latentvla_core.pdms.torch_geometry import constant, even_odd, pairs_in_range, points_of, within
+from latentvla_core.pdms.torch_geometry import constant, even_odd, pairs_in_range, picked, points_of, within
 from latentvla_core.pdms.torch_worlds import Lights, Line, Roads
 from latentvla_core.types import Array
 
@@ -26,76 +26,72 @@ PIECE = 1 << 18  # box-and-ring pairs at once in the red-light test
 
 
 def _asked() -> Array:
-    return np.array(ASKED)
+    return np.array(ASKED).T
 
 
 def _growth() -> Array:
-    return EGO_REACH * np.array([-1.0, -1.0, 1.0, 1.0])
+    return EGO_REACH * np.array([[-1.0], [-1.0], [1.0], [1.0]])
 
 
 def area_flags(motion: Tensor, scene: Tensor, roads: Roads) -> Tensor:
     """(5, B, T) bool flags in the order of `road.Areas`, of motion (B, T, 7) in scenes (B,)."""
+    plans, steps = motion.shape[:2]
     points = points_of(motion)
-    corners = points[..., :4, :].flatten(1, 2)
-    plan, which = pairs_in_range(corners.amin(1), corners.amax(1), roads.ranges[scene])
+    x, y = points[:4].unflatten(1, (plans, steps)), points[6:10].unflatten(1, (plans, steps))
+    low, high = (torch.stack([f(x, (0, 2)), f(y, (0, 2))], dim=1) for f in (torch.amin, torch.amax))
+    plan, which = pairs_in_range(low, high, roads.ranges[scene])
     polygon = scene[plan] * roads.ranges.shape[1] + which
-    ranges = roads.ranges.flatten(0, 1)[polygon]
-    grown = ranges + constant(_growth, ranges.device)
-    center = motion[plan]
-    pair, step = within(center[..., 2], center[..., 3], grown[:, None]).nonzero(as_tuple=True)
-    at, polygon = plan[pair] * motion.shape[1] + step, polygon[pair]
-    held = _held(points.flatten(0, 1)[at], polygon, ranges[pair], roads)
-    return _flags(held, roads.kinds.flatten()[polygon], at, len(motion), motion.shape[1])
+    grown = picked(roads.polygons[:4], polygon) + constant(_growth, motion.device)
+    center = points[[4, 10]].unflatten(1, (plans, steps)).index_select(1, plan)  # (2, n, T)
+    near = within(center[0], center[1], grown[..., None]).flatten().nonzero()[:, 0]
+    pair = near // steps
+    at = plan.take(pair) * steps + near % steps
+    own = picked(roads.polygons, polygon.take(pair))
+    return _flags(_held(picked(points, at), own, roads), own[7], at, plans, steps)
 
 
-def _held(points: Tensor, polygon: Tensor, ranges: Tensor, roads: Roads) -> Tensor:
-    """(m, 6) bool: points (m, 6, 2) strictly inside polygons (m,) with ranges (m, 4); False where it does not matter."""
-    x, y = points.unbind(-1)
-    asked = constant(_asked, x.device)[roads.kinds.flatten()[polygon]]
-    row, c = (within(x, y, ranges[:, None]) & asked).nonzero(as_tuple=True)
-    x, y, polygon, ranges = x[row, c], y[row, c], polygon[row], ranges[row]
-    count = roads.count.flatten()[polygon]
-    per_m = count / (ranges[:, 3] - ranges[:, 1])
-    slab = torch.minimum(((y - ranges[:, 1]) * per_m).long(), count - 1) + roads.first.flatten()[polygon]
-    spans = roads.spans[slab]
-    kept = ((x >= spans[:, 0]) & (x <= spans[:, 1])).nonzero()[:, 0]
-    row, c, x, y, slab = row[kept], c[kept], x[kept], y[kept], slab[kept]
-    crossed, on_edge = even_odd(x, y, roads.few[slab])
+def _held(points: Tensor, own: Tensor, roads: Roads) -> Tensor:
+    """(6, m) bool: points (12, m) strictly inside polygons (8, m); False where it does not matter."""
+    x, y = points[:6], points[6:]
+    per_m, last, first, kind = own[4:]
+    inside = within(x, y, own[:4]) & constant(_asked, x.device)[:, kind.long()]
+    slab = torch.minimum(((y - own[1]) * per_m).floor(), last) + first
+    found = inside.flatten().nonzero()[:, 0]
+    x, y, slab = x.take(found), y.take(found), slab.take(found).long()
+    start, end = picked(roads.spans, slab)
+    kept = ((x >= start) & (x <= end)).nonzero()[:, 0]
+    found, x, y, slab = (column.take(kept) for column in (found, x, y, slab))
+    crossed, on_edge = even_odd(x, y, picked(roads.few, slab).unflatten(0, (4, -1)).unbind(0))
     more, more_on = _rest(x, y, slab, roads)
-    held = torch.zeros(points.shape[:2], dtype=torch.bool, device=x.device)
-    held[row, c] = ((crossed + more) % 2 == 1) & ~(on_edge | more_on)
-    return held
+    held = torch.zeros(inside.numel(), dtype=torch.bool, device=x.device)
+    held.index_copy_(0, found, ((crossed + more) % 2 == 1) & ~(on_edge | more_on))
+    return held.reshape(inside.shape)
 
 
 def _rest(x: Tensor, y: Tensor, slab: Tensor, roads: Roads) -> tuple[Tensor, Tensor]:
     """Crossings (k,) and (k,) bool on an edge, for those edges of slabs (k,) that did not fit into `Roads.few`."""
-    start = roads.rest[slab]
-    times = roads.rest[slab + 1] - start
+    start = roads.rest.take(slab)
+    times = roads.rest.take(slab + 1) - start
     owner = torch.repeat_interleave(times)
-    place = torch.arange(len(owner), device=x.device) - (times.cumsum(0) - times)[owner]
-    crossed, on_edge = even_odd(x[owner], y[owner], roads.edges[start[owner] + place][:, None])
+    place = torch.arange(len(owner), device=x.device) - (times.cumsum(0) - times - start).take(owner)
+    crossed, on_edge = even_odd(x.take(owner), y.take(owner), picked(roads.edges, place)[:, None].unbind(0))
     found = torch.zeros(2, len(x), dtype=torch.long, device=x.device)
     found.index_add_(1, owner, torch.stack([crossed, on_edge.long()]))
     return found[0], found[1] > 0
 
 
-def _flags(held: Tensor, kind: Tensor, at: Tensor, plans: Tensor | int, steps: int) -> Tensor:
-    """(5, B, T) flags from what each polygon holds, (m, 6) bool, its kind (m,) and the flat step (m,)."""
-    lane, area, cross = (kind == 1) | (kind == 2), (kind == 0) | (kind == 3), kind == 3
-    corners = held[:, :4]
-    columns = [
-        corners.any(1) & lane,
-        corners.all(1) & lane,
-        held[:, 4] & (kind == 2),
-        held[:, 4] & cross,
-        held[:, 5] & cross,
-        *(corners & area[:, None]).unbind(1),
-    ]
+def _flags(held: Tensor, kind: Tensor, at: Tensor, plans: int, steps: int) -> Tensor:
+    """(5, B, T) flags from what each polygon holds, (6, m) bool, its kind (m,) and the flat step (m,)."""
+    cross, route = kind == 3, kind == 2
+    lane, area = (kind == 1) | route, (kind == 0) | cross
+    corners, center, rear = held[:4], held[4], held[5]
+    any_corner, all_corners = corners.any(0), corners.all(0)
+    columns = [any_corner & lane, all_corners & lane, center & route, center & cross, rear & cross, *(corners & area)]
     sums = torch.zeros(len(columns), plans * steps, dtype=torch.int32, device=at.device)
     sums.index_add_(1, at, torch.stack(columns).int())
     covered = (sums[5:] > 0).all(0)
     flags = [(sums[0] > 1) & (sums[1] == 0), ~covered, sums[2] == 0, sums[3] > 0, sums[4] > 0]
-    return torch.stack(flags).reshape(5, -1, steps)
+    return torch.stack(flags).reshape(5, plans, steps)
 
 
 def driving_direction(motion: Tensor, oncoming: Tensor) -> Tensor:
@@ -115,7 +111,7 @@ def lane_keeping(motion: Tensor, crossing: Tensor, scene: Tensor, line: Line) ->
     plan, block = pairs_in_range(center.amin(1), center.amax(1), line.blocks[scene])
     ranges = line.blocks[scene[plan], block]
     own = center[plan]
-    pair, step = within(own[..., 0], own[..., 1], ranges[:, None]).nonzero(as_tuple=True)
+    pair, step = within(own[..., 0], own[..., 1], ranges.t()[..., None]).nonzero(as_tuple=True)
     segments = line.segments[scene[plan[pair]], block[pair]]  # (m, BLOCK, 4)
     gap, way = own[pair, step][:, None] - segments[..., :2], segments[..., 2:]
     share = ((gap * way).sum(-1) / (way * way).sum(-1)).clamp(0.0, 1.0).nan_to_num(0.0)
@@ -137,7 +133,7 @@ def traffic_lights(motion: Tensor, scene: Tensor, lights: Lights) -> Tensor:
     plan, which = pairs_in_range(center.amin(1), center.amax(1), lights.ranges[scene])
     ranges, active = lights.ranges[scene[plan], which], lights.active[scene[plan], which]
     own = center[plan]
-    near = within(own[..., 0], own[..., 1], ranges[:, None]) & active
+    near = within(own[..., 0], own[..., 1], ranges.t()[..., None]) & active
     pair, step = near.nonzero(as_tuple=True)
     size = max(PIECE // max(lights.edges.shape[2], 1), 1)
     for some, when in zip(pair.split(size), step.split(size), strict=True):
@@ -149,7 +145,7 @@ def traffic_lights(motion: Tensor, scene: Tensor, lights: Lights) -> Tensor:
 
 def _meets_ring(own: Tensor, edges: Tensor) -> Tensor:
     """(n,) bool: does the ego box of motion (n, 7) share a point with the area of a ring, edges (n, M, 4)?"""
-    crossed, on_edge = even_odd(own[:, 2], own[:, 3], edges)
+    crossed, on_edge = even_odd(own[:, 2], own[:, 3], edges.permute(2, 1, 0).unbind(0))
     edges = torch.where(edges.isfinite(), edges, 1e9)  # padding, from here on far away instead of nowhere
     cos, sin = own[:, None, 4], own[:, None, 5]
     along, aside = [], []

@@ -20,8 +20,8 @@ from latentvla_core.pdms import aggregate, tracker
 from latentvla_core.pdms.collisions import TTC_LAST_STEP_V1, TTC_LAST_STEP_V2
 from latentvla_core.pdms.comfort import MAX_FRAME_GAP_S
 from latentvla_core.pdms.measure import FAR, FILTERED, MAX_POSE, NOT_FINITE, usable
+from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, Metric
 from latentvla_core.pdms.progress import MIN_REFERENCE_M
-from latentvla_core.pdms.score import METRIC_VERSIONS, SUB_SCORES, Metric
 from latentvla_core.pdms.state import DT_S
 from latentvla_core.pdms.torch_collisions import collisions
 from latentvla_core.pdms.torch_comfort import comfort_v1, comfort_v2, two_frame
@@ -30,9 +30,11 @@ from latentvla_core.pdms.torch_road import area_flags, driving_direction, lane_k
 from latentvla_core.pdms.torch_tracker import reference_states, simulate
 from latentvla_core.pdms.torch_worlds import Tables, tables_of, tensors_of
 from latentvla_core.pdms.world import World
-from latentvla_core.types import PLAN_STEPS
+from latentvla_core.types import PLAN_STEPS, Vehicle
 
-CHUNK = {"cpu": 512, "cuda": 16384}  # plans at once: what a core's caches hold, what fills a GPU with a few GB
+CHUNK = {"cpu": 1024, "cuda": 16384}  # plans at once: the tracker's loop over time wants many
+PIECE = {"cpu": 128}  # plans whose geometry is done at once: what a core's caches hold
+REAR_TO_CENTER = Vehicle.REAR_AXLE_TO_CENTER_M
 EXTENDED = "two_frame_extended_comfort"
 
 
@@ -101,8 +103,10 @@ class TorchWorlds:
     """Gaps between frames that occur, in steps of 0.1 s."""
 
     @staticmethod
-    def from_worlds(worlds: Sequence[World], device: str | torch.device = "cpu", *, metric: Metric = "pdms") -> TorchWorlds:
-        """Prepare S scenes, invalid ones among them too. About 0.6 MB a scene on the device."""
+    def from_worlds(
+        worlds: Sequence[World], device: str | torch.device = "cpu", *, metric: Metric = "pdms"
+    ) -> TorchWorlds:
+        """Prepare S scenes, invalid ones among them too. About 1 MB a scene on the device."""
         if not worlds:
             raise DataError("there are no worlds to prepare; give at least one scene")
         device = _checked(torch.device(device))
@@ -187,11 +191,13 @@ class TorchWorlds:
         """(B,) int64 scene of each plan of leading dimensions `lead`."""
         if scenes is None:
             if not lead or lead[0] != len(self):
-                raise DataError(f"poses are for {tuple(lead)} plans of {len(self)} scenes; give ({len(self)}, ..., 8, 3) or scenes")
+                raise DataError(
+                    f"poses are for {tuple(lead)} plans of {len(self)} scenes; give ({len(self)}, ..., 8, 3) or scenes"
+                )
             scenes = torch.arange(len(self), device=self.device)
         if lead[: scenes.dim()] != scenes.shape:
             raise DataError(f"scenes have shape {tuple(scenes.shape)}; needs the first dimensions of {tuple(lead)}")
-        wide = scenes.to(self.device, torch.long).reshape(*scenes.shape, *[1] * (len(lead) - scenes.dim()))
+        wide = scenes.to(self.device, torch.long).reshape((*scenes.shape, *[1] * (len(lead) - scenes.dim())))
         return wide.expand(lead).reshape(-1)
 
     def _before(
@@ -203,7 +209,9 @@ class TorchWorlds:
         if self.metric != "epdms":
             raise DataError("pdms (v1.1) has no two-frame comfort; leave out `previous` or prepare metric='epdms'")
         if _lead(previous, "previous") != lead:
-            raise DataError(f"previous has shape {tuple(previous.shape)}; needs that of poses, {(*lead, PLAN_STEPS, 3)}")
+            raise DataError(
+                f"previous has shape {tuple(previous.shape)}; needs that of poses, {(*lead, PLAN_STEPS, 3)}"
+            )
         known = (scene >= 0) & (scene < len(self))
         its = self.previous[scene.clamp(0, len(self) - 1)] if scenes is None else self._scene_of(scenes, lead)
         flat = previous.to(self.device, torch.float64).reshape(-1, PLAN_STEPS, 3)
@@ -262,6 +270,13 @@ def _lead(poses: Tensor, name: str) -> torch.Size:
 
 def measure(states: Tensor, scene: Tensor, tables: Tables, metric: str) -> tuple[dict[str, Tensor], Tensor]:
     """Sub-scores (B,) of states (B, 41, 11) that need no comparison, and metres driven along the centre line (B,)."""
+    size = PIECE.get(states.device.type, len(states)) or 1
+    parts = [_measure(*part, tables, metric) for part in zip(states.split(size), scene.split(size), strict=True)]
+    columns = {name: torch.cat([part[0][name] for part in parts]) for name in parts[0][0]}
+    return columns, torch.cat([part[1] for part in parts])
+
+
+def _measure(states: Tensor, scene: Tensor, tables: Tables, metric: str) -> tuple[dict[str, Tensor], Tensor]:
     motion, late = motion_of(states), metric == "epdms"
     lanes, off_road, oncoming, crossing, rear_crossing = area_flags(motion, scene, tables.roads)
     last = TTC_LAST_STEP_V2 if late else TTC_LAST_STEP_V1
@@ -275,10 +290,10 @@ def measure(states: Tensor, scene: Tensor, tables: Tables, metric: str) -> tuple
     if late:
         columns["traffic_light_compliance"] = traffic_lights(motion, scene, tables.lights)
         columns["lane_keeping"] = lane_keeping(motion, crossing, scene, tables.line)
-    first, last_center = (motion[:, t, 2:4] for t in (0, -1))
-    line, arc = tables.line.points[scene], tables.line.arc[scene]
-    driven = line_progress(last_center, line, arc) - line_progress(first, line, arc)
-    return columns, driven.clamp(min=0.0)
+    pieces = tables.line.pieces[scene]
+    start = tables.ego[:, :2] + REAR_TO_CENTER * torch.stack([tables.ego[:, 2].cos(), tables.ego[:, 2].sin()], dim=-1)
+    began = line_progress(start, tables.line.pieces)[scene]  # every plan starts where its ego is
+    return columns, (line_progress(motion[:, -1, 2:4], pieces) - began).clamp(min=0.0)
 
 
 def _product(columns: dict[str, Tensor], names: Sequence[str]) -> Tensor:
@@ -295,7 +310,9 @@ def _progress(columns: dict[str, Tensor], driven: Tensor, standard: Tensor, metr
     return torch.where(best > MIN_REFERENCE_M, share.clamp(0.0, 1.0), easy)
 
 
-def _combined(columns: dict[str, Tensor], factors: Sequence[str], weights: dict[str, float], metric: str) -> dict[str, Tensor]:
+def _combined(
+    columns: dict[str, Tensor], factors: Sequence[str], weights: dict[str, float], metric: str
+) -> dict[str, Tensor]:
     """The columns in their published order, and the score; EC leaves with its weight where it is NaN."""
     total, weight = torch.zeros_like(columns["ego_progress"]), torch.zeros_like(columns["ego_progress"])
     for name, share in weights.items():
@@ -320,7 +337,9 @@ def _yardsticks(worlds: Sequence[World], tables: Tables, metric: str) -> tuple[T
     device, late = tables.ego.device, metric == "epdms"
     scene = torch.arange(len(worlds), device=device)
     references = [w.reference_v2 if late else w.reference_v1 for w in worlds]
-    known = [tracker.reference_from_tenths(np.nan_to_num(r), w.timestamp_us) for r, w in zip(references, worlds, strict=True)]
+    known = [
+        tracker.reference_from_tenths(np.nan_to_num(r), w.timestamp_us) for r, w in zip(references, worlds, strict=True)
+    ]
     states = simulate(torch.tensor(np.stack(known), device=device), tables.ego)
     columns, driven = measure(states, scene, tables, metric)
     standard = driven * _product(columns, aggregate.MULTIPLIERS_V2 if late else aggregate.MULTIPLIERS_V1)

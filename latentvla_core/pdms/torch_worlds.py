@@ -19,14 +19,14 @@ from latentvla_core.pdms import comfort, road, tracker
 from latentvla_core.pdms.collision_kernels import EGO_REACH, STOPPED
 from latentvla_core.pdms.measure import obstacles_v1, obstacles_v2, red_lights, road_polygons
 from latentvla_core.pdms.progress_kernels import BLOCK
-from latentvla_core.pdms.road_kernels import MAX_SLABS, SLACK_M
+from latentvla_core.pdms.road_kernels import SLACK_M
 from latentvla_core.pdms.state import State
 from latentvla_core.pdms.world import World
 from latentvla_core.types import PLAN_STEPS, Array, Vehicle
 
 STEPS_SEEN = 51  # time steps of an object, v2.2's 41 padded: one shape for both metrics
-SLAB_M = 1.0
-FEW_EDGES = 3  # edges of a slab that stand in its row; most slabs have two, the rest of the others stands in `edges`
+SLAB_M, EDGES_PER_SLAB, MAX_SLABS = 2.0, 2, 512  # a slab is as thin as the edges are many
+FEW_EDGES = 4  # edges of a slab that stand in its row; most slabs have two, the rest of the others stands in `edges`
 NOWHERE = (np.inf, np.inf, -np.inf, -np.inf)
 Put = Callable[[Array], Tensor]
 
@@ -40,7 +40,7 @@ class Objects:
     first: Tensor
     """(S,) int64 place of a scene's first object in the flat columns."""
     center: Tensor
-    """(O, N, 2), infinite where absent."""
+    """(2, O, N) x and y, infinite where absent."""
     sides: Tensor
     """(O, N, 4) the two half-side vectors."""
     reach: Tensor
@@ -57,32 +57,24 @@ class Roads:
 
     ranges: Tensor
     """(S, P, 4)"""
-    kinds: Tensor
-    """(S, P) int64 as in `road.RoadIndex.kinds`."""
-    first: Tensor
-    """(S, P) int64 first slab."""
-    count: Tensor
-    """(S, P) int64 number of slabs."""
+    polygons: Tensor
+    """(8, S · P) range, slabs per metre of height, last slab counted from the first, first slab, kind of `road.RoadIndex.kinds`."""
     spans: Tensor
-    """(Z, 2) extent in x of a slab's edges."""
+    """(2, Z) extent in x of a slab's edges."""
     few: Tensor
-    """(Z, FEW_EDGES, 4) x1, y1, x2, y2 of its first edges, infinite where it has fewer."""
+    """(4 · FEW_EDGES, Z) x1 of its first edges, then their y1, x2 and y2, infinite where it has fewer."""
     rest: Tensor
     """(Z + 1,) int64 place in `edges` of what did not fit."""
     edges: Tensor
-    """(E, 4)"""
+    """(4, E)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """Centre lines, padded with their last point, and boxes around every BLOCK of their segments."""
 
-    points: Tensor
-    """(S, C, 2)"""
-    arc: Tensor
-    """(S, C) metres."""
-    start: Tensor
-    """(S,) metres along the line of the box centre at t = 0."""
+    pieces: Tensor
+    """(S, 6, C) x, y, dx, dy of each segment, its squared length (1 for padding) and the arc length before it."""
     blocks: Tensor
     """(S, C / BLOCK, 4) ranges, grown by the distance that lane keeping allows."""
     segments: Tensor
@@ -187,37 +179,48 @@ def _objects(worlds: Sequence[World], late: bool, put: Put) -> Objects:
         ranges[s, : counts[s], 2:] = np.where(seen, boxes[..., :2] + grown, -np.inf).max(1, initial=-np.inf)
     agent = np.concatenate([t.is_agent for t in found])
     moving = agent & np.concatenate([t.speed_mps > STOPPED for t in found])
-    return Objects(*map(put, (ranges, first[:-1], center, sides, reach, agent, moving)))
+    return Objects(*map(put, (ranges, first[:-1], np.moveaxis(center, -1, 0).copy(), sides, reach, agent, moving)))
 
 
 def _roads(worlds: Sequence[World], put: Put) -> Roads:
     indices = [road.index_roads(road_polygons(world)) for world in worlds]
     most = max(1, *(len(index.ranges) for index in indices))
-    ranges = np.tile(NOWHERE, (len(worlds), most, 1))
-    kinds, first, count = (np.zeros((len(worlds), most), np.int64) for _ in range(3))
-    parts, done = [], 0
+    polygons, parts, done = np.zeros((len(worlds), most, 8)), [], 0
+    polygons[..., :4] = NOWHERE
     for s, index in enumerate(indices):
         n, offsets, spans, edges, lengths = len(index.ranges), *_slabs(index)
-        ranges[s, :n], kinds[s, :n] = index.ranges, index.kinds
-        first[s, :n], count[s, :n] = offsets[:-1] + done, np.diff(offsets)
+        height, count = index.ranges[:, 3] - index.ranges[:, 1], np.diff(offsets)
+        per_m = np.divide(count, height, out=np.zeros(n), where=height > 0)
+        polygons[s, :n, :4] = index.ranges
+        polygons[s, :n, 4:] = np.stack([per_m, count - 1, offsets[:-1] + done, index.kinds], axis=-1)
         done += offsets[-1]
         parts.append((spans, edges, lengths))
     spans, edges, lengths = (np.concatenate(x) for x in zip(*parts, strict=True))
     place = np.arange(len(edges)) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # of an edge in its slab
     slab, here = np.repeat(np.arange(len(lengths)), lengths), place < FEW_EDGES
-    few = np.full((len(lengths), FEW_EDGES, 4), np.inf)
-    few[slab[here], place[here]] = edges[here]
+    few = np.full((4, FEW_EDGES, len(lengths)), np.inf)
+    few[:, place[here], slab[here]] = edges[here].T
     rest = np.concatenate([[0], np.cumsum(np.maximum(lengths - FEW_EDGES, 0))])
-    return Roads(*map(put, (ranges, kinds, first, count, spans, few, rest, edges[~here])))
+    columns = (
+        polygons[..., :4],
+        polygons.reshape(-1, 8).T,
+        spans.T,
+        few.reshape(-1, len(lengths)),
+        rest,
+        edges[~here].T,
+    )
+    return Roads(*(put(np.ascontiguousarray(column)) for column in columns))
 
 
 def _slabs(index: road.RoadIndex) -> tuple[Array, Array, Array, Array]:
     """First slab of each polygon (P + 1,), extents in x (slabs, 2), edges sorted by slab (n, 4), edges per slab (slabs,)."""
     ranges, edges = index.ranges, index.edges
     height = np.maximum(ranges[:, 3] - ranges[:, 1], 0.0)
-    count = np.minimum((height / SLAB_M).astype(np.int64) + 1, MAX_SLABS)
+    per_polygon = np.diff(index.edge_offsets)
+    count = np.maximum(height / SLAB_M, per_polygon / EDGES_PER_SLAB).astype(np.int64) + 1
+    count = np.minimum(np.where(height > 0, count, 1), MAX_SLABS)
     offsets = np.concatenate([[0], np.cumsum(count)])
-    owner = np.repeat(np.arange(len(count)), np.diff(index.edge_offsets))
+    owner = np.repeat(np.arange(len(count)), per_polygon)
     per_m = np.divide(count, height, out=np.zeros(len(count)), where=height > 0)[owner]
     low, high = (
         np.clip(((y - ranges[owner, 1]) * per_m).astype(np.int64), 0, count[owner] - 1) + offsets[owner]
@@ -255,7 +258,11 @@ def _line(worlds: Sequence[World], put: Put) -> Line:
     blocks = np.concatenate([corner.min((0, 3)) - grow, corner.max((0, 3)) + grow], axis=-1)
     segments = np.concatenate([corner[0], corner[1] - corner[0]], axis=-1)
     arc = np.stack([arc_length(line) for line in lines])
-    return Line(put(lines), put(arc), put(np.zeros(len(worlds))), put(blocks), put(segments))
+    way = np.diff(lines, axis=1)
+    squared = (way * way).sum(-1)
+    squared[squared == 0.0] = 1.0  # a segment without length: its share is 0 either way
+    columns = [*np.moveaxis(lines[:, :-1], -1, 0), *np.moveaxis(way, -1, 0), squared, arc[:, :-1]]
+    return Line(put(np.stack(columns, axis=1)), put(blocks), put(segments))
 
 
 def _padded(line: Array, count: int) -> Array:
