@@ -4,9 +4,11 @@
     python -m benchmarks.score --root TREE --split S   # any NAVSIM tree
     python -m benchmarks.score --devkit CHECKOUT --devkit-python PYTHON     # the official devkit on the same scenes
     python -m benchmarks.score --numpy                 # the NumPy twins beside the compiled kernels
+    python -m benchmarks.score --device cuda           # the torch path too, there (or: --device cpu)
 
-CPU seconds of this process (not wall time) are measured, so that other work on the machine disturbs less; every number is
-the best of several rounds over the same scenes. `--out FILE.json` writes them with the conditions.
+CPU seconds of this process (not wall time) are measured, so that other work on the machine disturbs less; on a GPU it is
+wall time between synchronisations. Every number is the best of several rounds over the same scenes. `--out FILE.json` writes
+them with the conditions.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from latentvla_core.pdms import World, backend, build, score_trajectories
 from latentvla_core.types import Array, Scene
 
 COUNTS = (1, 16, 256)
+TORCH_COUNTS = (16, 256, 4096)
 DEVKIT_MS = {"pdms": {1: 67.0, 256: 8.2}, "epdms": {1: 263.0, 256: 24.0}}  # the official devkit, its own machine
 DEVKIT_PREPARE_MS = {"pdms": 2060.0, "epdms": 2460.0}
 AIM_MS = {"pdms": {1: 3.0, 256: 0.1}}
@@ -53,6 +56,8 @@ def main() -> None:
     for twin in ("numba", "numpy") if options.numpy else ("numba",):
         with backend.using(twin):
             result[twin] = {metric: _metric(metric, twin, worlds, options.rounds) for metric in ("pdms", "epdms")}
+    if options.device:
+        result["torch"] = {m: torch_path(m, worlds, options.device, options.rounds) for m in ("pdms", "epdms")}
     if options.out:
         Path(options.out).write_text(json.dumps(result, indent=2))
 
@@ -77,6 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--numpy", action="store_true", help="measure the NumPy twins too (slow)")
     parser.add_argument("--devkit", help="checkout of the navsim devkit to measure beside, v1.1 or v2.2")
     parser.add_argument("--devkit-python", help="python of the devkit's own environment")
+    parser.add_argument("--device", help="measure the torch path on this device: cpu, cuda")
     parser.add_argument("--out", help="JSON file to write")
     return parser.parse_args()
 
@@ -128,6 +134,44 @@ def _metric(metric: str, twin: str, worlds: list[World], rounds: int) -> dict[in
     return out
 
 
+def torch_path(
+    metric: str, worlds: list[World], device: str, rounds: int, counts: tuple[int, ...] = TORCH_COUNTS
+) -> dict:
+    """Milliseconds per trajectory by number of proposals, with the throughput, of the torch path on a device."""
+    import torch
+
+    from latentvla_core.pdms.torch_score import TorchWorlds
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gpu = torch.device(device).type == "cuda"
+    clock = _synchronized if gpu else time.process_time
+    prepared = TorchWorlds.from_worlds(worlds, device, metric=metric)  # type: ignore[arg-type]
+    out = {}
+    for count in counts:
+        many = count * len(worlds) > 1 << 14 and not gpu  # on a CPU one scene will do
+        few = TorchWorlds.from_worlds(worlds[:1], device, metric=metric) if many else prepared  # type: ignore[arg-type]
+        plans = torch.tensor(np.stack(_plans(worlds[: len(few)], count)), device=device)
+        few.score(plans[:, :2])
+        least = _best(lambda p=plans, w=few: w.score(p), max(2, rounds if count < 4096 else 2), clock)  # type: ignore[misc]
+        each = least / plans[..., 0, 0].numel()
+        out[count] = {"ms_each": each * 1e3, "per_minute": 60 / each}
+        print(
+            f"{metric:<6} torch {device:<5} {count:>4} proposals  {each * 1e3:8.4f} ms each   {60 / each:12,.0f} a minute",
+            flush=True,
+        )
+    torch.set_num_threads(threads)
+    return out
+
+
+def _synchronized() -> float:
+    """Wall clock after the GPU has finished."""
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def _plans(worlds: list[World], count: int) -> list[Array]:
     """Per scene `count` smooth plans (count, 8, 3): speeds from standing to half above the ego's, bends to both sides."""
     rng, t = np.random.default_rng(0), np.arange(1, 9) * 0.5
@@ -140,13 +184,13 @@ def _plans(worlds: list[World], count: int) -> list[Array]:
     return out
 
 
-def _best(run: Callable[[], object], rounds: int) -> float:
-    """Least CPU seconds of several runs."""
+def _best(run: Callable[[], object], rounds: int, clock: Callable[[], float] = time.process_time) -> float:
+    """Least seconds of several runs, by default of CPU."""
     best = float("inf")
     for _ in range(rounds):
-        start = time.process_time()
+        start = clock()
         run()
-        best = min(best, time.process_time() - start)
+        best = min(best, clock() - start)
     return best
 
 

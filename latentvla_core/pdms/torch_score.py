@@ -100,7 +100,7 @@ class TorchWorlds:
     previous: Tensor
     """(S,) int64 the scene half a second before, -1 where it is not among these (epdms)."""
     shifts: tuple[int, ...]
-    """Gaps between frames that occur, in steps of 0.1 s."""
+    """Gaps between frames that are looked for, in steps of 0.1 s: 0.5 s and what occurs among these scenes."""
 
     @staticmethod
     def from_worlds(
@@ -252,7 +252,7 @@ class TorchWorlds:
 
     def _extended(self, states: Tensor, scene: Tensor, before: tuple[Tensor, Tensor] | None) -> Tensor:
         """EC (B,), NaN without a frame before."""
-        if before is None or not self.shifts:
+        if before is None:
             return torch.full_like(states[:, 0, 0], torch.nan)
         plans, its = before
         there = its.clamp(0)
@@ -362,4 +362,5 @@ def _pairs(worlds: Sequence[World]) -> tuple[Tensor, tuple[int, ...]]:
     times = np.array([w.timestamp_us for w in worlds])
     gaps = (times - times[before])[before >= 0] * 1e-6
     gaps = gaps[(gaps > 0) & (gaps < MAX_FRAME_GAP_S)]
-    return torch.tensor(before), tuple(sorted({round(float(gap) / DT_S) for gap in gaps}))
+    usual = round(0.5 / DT_S)  # for frames that a caller pairs by itself
+    return torch.tensor(before), tuple(sorted({round(float(gap) / DT_S) for gap in gaps} | {usual}))
