@@ -166,6 +166,10 @@ class Engine:
             fetch_model(self.settings, row["mlflow_uri"], path)
         return path
 
+    def page(self, name: str, version: str) -> Path:
+        """Where the HTML page of a model version is written."""
+        return self.settings.home / "reports" / f"{name}-{version}.html"
+
     def model(self, name: str, load: Callable[[Path], Any]) -> Any:
         """The latest finished version of a model, loaded once per run, not once per shard."""
         folder = self.model_dir(name)

@@ -109,7 +109,7 @@ def _models(engine: Engine) -> str:
         (r["name"], f"{r['parameters']:,}", f"{r['seconds']:.0f} s", r["mlflow_uri"], _metrics(r["metrics"]))
         for r in latest
     ]
-    return "<h2>models</h2>" + _table(("model", "weights", "trained in", "registered", "held-out metrics"), table)
+    return "<h2>models</h2>" + _table(("model", "weights", "trained in", "registered", "figures"), table)
 
 
 def _metrics(text: str) -> str:
@@ -125,7 +125,16 @@ def _codes(engine: Engine) -> str:
         if not codes:
             continue
         figures.append(_figure(codebook_histogram(np.stack(codes)), f"split {split}: {len(codes)} scenes"))
-    return "<h2>latent actions</h2>" + "".join(figures) if figures else ""
+    return "<h2>latent actions</h2>" + _pages(engine) + "".join(figures) if figures else ""
+
+
+def _pages(engine: Engine) -> str:
+    """Links to the quality report and the code atlas of the current model, as far as they are written."""
+    version = engine.ledger.made_by("latent_action_model", "")
+    named = {"is the model fit to label?": "latent_quality", "what each code means": "latent_codes"}
+    found = {title: engine.page(name, version) for title, name in named.items()}
+    links = [f"<a href='{p.parent.name}/{p.name}'>{title}</a>" for title, p in found.items() if p.is_file()]
+    return f"<p>{' · '.join(links)}</p>" if links else ""
 
 
 def _scenes(engine: Engine) -> str:

@@ -6,7 +6,6 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,17 +67,13 @@ def latent_codes(engine: Engine) -> Output:
     everything = spread(data.delta_speed_mps, SPEED_EDGES_MPS), spread(data.delta_heading_rad, HEADING_EDGES_RAD)
     shown = {entry.code: examples_of(labels, scenes, data, entry.code) for entry in entries}
     page = Atlas(version, sentence_of(labels), entries, everything, told_by_position(data), shown, model.config.gap_s)
-    path = write_page(page_path(engine, version), atlas_page(page))
+    path = write_page(engine.page("latent_codes", version), atlas_page(page))
     metadata = {
         "page": path,
         "transitions": len(labels),
         **{f"code_{e.code:02d}": f"{e.share:.1%} {e.name}" for e in entries},
     }
     return Output([{**e.row(), "model_version": version} for e in entries], groups=(version,), metadata=metadata)
-
-
-def page_path(engine: Engine, version: str) -> Path:
-    return engine.settings.home / "reports" / f"latent_codes-{version}.html"
 
 
 def labelled(engine: Engine, version: str) -> Labelled:

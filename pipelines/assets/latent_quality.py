@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
@@ -51,7 +50,7 @@ def latent_quality(engine: Engine) -> Output:
     sizes = {name: getattr(model.config, name).codebook_size for name in codes}
     curves = read_curves_of(engine)
     shown = HealthReport(version, engine.recipe.name, judged.sentence, rows, codes, sizes, curves)
-    page = write_page(page_path(engine, version), health_page(shown))
+    page = write_page(engine.page("latent_quality", version), health_page(shown))
     page.with_suffix(".json").write_text(json.dumps(report, indent=1))
     note_in_registry(engine, report, passed=not blocking(rows))
     missed = [row.name for row in rows if not row.passed and not row.required]
@@ -101,10 +100,6 @@ def read_curves_of(engine: Engine) -> dict[str, list[tuple[int, float]]]:
     return read_curves(engine.model_dir(MODEL) / CURVES)
 
 
-def page_path(engine: Engine, version: str) -> Path:
-    return engine.settings.home / "reports" / f"latent_quality-{version}.html"
-
-
 def row_of(row: Judgement, version: str) -> dict[str, Any]:
     """Row of `latent_quality`."""
     return {
@@ -138,7 +133,7 @@ def approve(engine: Engine) -> None:
     stopped = blocking(rows)
     if stopped:
         lines = [row.line() for row in stopped]
-        raise UnhealthyModelError(complaint(version, lines, str(page_path(engine, version))))
+        raise UnhealthyModelError(complaint(version, lines, str(engine.page("latent_quality", version))))
 
 
 def note_in_registry(engine: Engine, report: Report, *, passed: bool) -> None:
