@@ -46,16 +46,22 @@ class FileSink:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps([step, dict(metrics)]) + "\n")
+            file.write("\n" + json.dumps([step, dict(metrics)]))  # begins a line, also after one that was cut off
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) by name from a FileSink's file; {} without one. Of a step that was done twice the last value counts."""
+    """(step, value) by name from a FileSink's file; {} without one. Of a step that was done twice the last value counts.
+
+    A line that a killed process left half written is passed over.
+    """
     if not path.is_file():
         return {}
     points: dict[str, dict[int, float]] = {}
     for line in path.read_text().splitlines():
-        step, metrics = json.loads(line)
+        try:
+            step, metrics = json.loads(line)
+        except ValueError:
+            continue
         for name, value in metrics.items():
             points.setdefault(name, {})[step] = value
     return {name: sorted(by_step.items()) for name, by_step in points.items()}

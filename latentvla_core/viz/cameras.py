@@ -14,7 +14,10 @@ NEAREST_M = 0.5  # points closer to the picture plane are not drawn
 
 
 def camera_strip(record: SceneRecord, plans: Mapping[str, Array], height_px: int = 252) -> bytes:
-    """PNG of front-left, front and front-right side by side; plans {name: (8, 3) ego frame} as lines on the ground."""
+    """PNG of front-left, front and front-right side by side; plans {name: (8, 3) ego frame} as lines on the ground.
+
+    A picture that cannot be read is a grey tile that says so: looking at a scene must not fail for want of one.
+    """
     import io
 
     from PIL import Image
@@ -39,12 +42,15 @@ def camera_strip(record: SceneRecord, plans: Mapping[str, Array], height_px: int
 def _tile(record: SceneRecord, camera: int, plans: Mapping[str, Array], height_px: int):
     from PIL import Image, ImageDraw
 
-    from latentvla_core.data.files import join
+    from latentvla_core.data.cameras import load_image
+    from latentvla_core.errors import DataError
 
-    path = join(record.sensor_root, record.camera_paths[camera])
-    with Image.open(path) as picture:
-        scale = height_px / picture.height
-        tile = picture.convert("RGB").resize((round(picture.width * scale), height_px))
+    try:
+        picture = Image.fromarray(load_image(record.sensor_root, record.camera_paths[camera]))
+    except DataError:
+        return _missing(record.camera_names[camera], height_px)
+    scale = height_px / picture.height
+    tile = picture.resize((round(picture.width * scale), height_px))
     pen = ImageDraw.Draw(tile)
     for name, poses in plans.items():
         ground = np.concatenate([np.zeros((1, 3)), np.asarray(poses)])
@@ -53,6 +59,14 @@ def _tile(record: SceneRecord, camera: int, plans: Mapping[str, Array], height_p
         points = [(float(x), float(y)) for x, y in pixels if np.isfinite(x)]
         if len(points) > 1:
             pen.line(points, fill=colour_of(name), width=3, joint="curve")
+    return tile
+
+
+def _missing(camera: str, height_px: int):
+    from PIL import Image, ImageDraw
+
+    tile = Image.new("RGB", (height_px * 16 // 9, height_px), (150, 150, 150))
+    ImageDraw.Draw(tile).text((12, 12), f"{camera}: no readable picture", fill="white")
     return tile
 
 

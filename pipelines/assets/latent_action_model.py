@@ -6,7 +6,7 @@ from pathlib import Path
 
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
-from pipelines.engine import CHECKPOINTS, Engine, Model
+from pipelines.engine import CHECKPOINTS, CURVES, Engine, Model
 from pipelines.lineage import Stage
 from pipelines.settings import TRAIN
 
@@ -15,6 +15,8 @@ SHOWN = (
     "action_r2_longitudinal", "action_r2_yaw", "leak",
 )  # fmt: skip
 """Numbers of health on the progress line, before others."""
+PACE = ("samples_per_s", "progress")
+"""What a training logs about the machine and not about the model."""
 
 
 def training_records(engine: Engine) -> list[SceneRecord]:
@@ -36,16 +38,16 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
     from latentvla_core.latent.health_watch import HealthWatch
     from latentvla_core.latent.model import save
     from latentvla_core.latent.train import train_latent_action_model
-    from latentvla_core.training.sinks import ListSink, Tee
+    from latentvla_core.training.sinks import Tee, read_curves
 
-    last = ListSink()
     with engine.training("latent_action_model", folder, SHOWN) as sink:
         model = train_latent_action_model(
-            training_records(engine), engine.recipe.latent, sink=Tee(last, sink, HealthWatch()),
+            training_records(engine), engine.recipe.latent, sink=Tee(sink, HealthWatch()),
             checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
         )  # fmt: skip
     save(model, folder)
-    metrics = last.rows[-1][1] if last.rows else {}
+    curves = read_curves(folder / CURVES)  # the file survives a kill, so the figures are those of an undisturbed run
+    metrics = {name: points[-1][1] for name, points in curves.items() if not name.endswith(PACE)}
     return Model(sum(p.numel() for p in model.parameters()), metrics)
 
 

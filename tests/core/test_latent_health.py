@@ -152,3 +152,12 @@ def test_curves_are_kept_beside_the_model_and_a_resumed_step_counts_once(tmp_pat
     sink.log(2, {"loss": 1.5})
     assert read_curves(tmp_path / "curves.jsonl") == {"loss": [(1, 3.0), (2, 1.5)], "gain": [(2, 0.1)]}
     assert read_curves(tmp_path / "absent") == {}
+
+
+def test_a_line_cut_off_by_a_kill_costs_only_itself(tmp_path):
+    path = tmp_path / "curves.jsonl"
+    FileSink(path).log(1, {"loss": 3.0})
+    with path.open("a") as file:
+        file.write('\n[2, {"lo')
+    FileSink(path).log(2, {"loss": 2.0})
+    assert read_curves(path) == {"loss": [(1, 3.0), (2, 2.0)]}

@@ -45,7 +45,8 @@ class Line:
             {"LATENTVLA_HOME": str(home), "LATENTVLA_RECIPE": "debug", "LATENTVLA_SHARDS": "1"}
         )
         labels = next(s for s in LATENT_STAGES if s.name == "latent_actions")
-        stages = [toy("frames"), toy("scenes", deps=("frames",)), toy("latent_action_model", "model", "models"), labels]
+        stages = [toy("frames"), toy("scenes", deps=("frames",)), toy("latent_action_model", "model", "models"),
+                  toy("latent_quality", "table"), labels]  # fmt: skip
         self.stages = {stage.name: stage for stage in stages}
         self.records = little_records(home / "pictures", logs=2, frames=17)
         lake = Lake(self.settings.lake)
