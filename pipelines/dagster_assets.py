@@ -5,6 +5,7 @@ because Dagster inspects those of an asset's context.
 """
 
 from collections.abc import Iterator, Mapping
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def asset_of(
         name=stage.name,
         deps=[*stage.deps, *stage.gates],
         group_name=stage.group,
-        description=stage.doc,
+        description=cleandoc(stage.doc),  # indented paragraphs would be shown as code
         code_version=stage.code_version,
         kinds={"python", *stage.kinds},
         partitions_def=partitions_of(settings) if stage.partitioned else None,
