@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
 from pipelines.engine import CHECKPOINTS, CURVES, Engine, Model
 from pipelines.lineage import Stage
 from pipelines.settings import TRAIN
+
+if TYPE_CHECKING:
+    from latentvla_core.latent.config import LatentActionConfig
+    from latentvla_core.training.images import ImageCache
 
 SHOWN = (
     "loss", "gain", "ego_usage", "ego_perplexity", "environment_usage", "environment_perplexity",
@@ -30,6 +35,13 @@ def training_records(engine: Engine) -> list[SceneRecord]:
     return records
 
 
+def what_it_sees(engine: Engine, config: LatentActionConfig) -> ImageCache:
+    """Pictures; with DINOv2 the table of its features in the working folder, which training, report and labels share."""
+    from latentvla_core.latent.feature_table import open_cache
+
+    return open_cache(config.features, engine.settings.home / "features", mirror=config.mirror, device=engine.device)
+
+
 def latent_action_model(engine: Engine, folder: Path) -> Model:
     """Two stages of inverse and forward dynamics around a VQ bottleneck: environment codes first, then 16 ego action codes.
 
@@ -43,7 +55,7 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
     with engine.training("latent_action_model", folder, SHOWN) as sink:
         model = train_latent_action_model(
             training_records(engine), engine.recipe.latent, sink=Tee(sink, HealthWatch()),
-            checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
+            checkpoint_dir=folder / CHECKPOINTS, device=engine.device, cache=what_it_sees(engine, engine.recipe.latent),
         )  # fmt: skip
     save(model, folder)
     curves = read_curves(folder / CURVES)  # the file survives a kill, so the figures are those of an undisturbed run

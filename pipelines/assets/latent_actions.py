@@ -11,6 +11,7 @@ import numpy as np
 from latentvla_core.data.records import FRONT_CAMERA
 from latentvla_core.tables.sentences import sentences
 from latentvla_core.types import SceneRecord
+from pipelines.assets.latent_action_model import what_it_sees
 from pipelines.engine import CHUNK, Engine, Output
 from pipelines.lineage import Stage
 
@@ -41,7 +42,8 @@ def latent_actions(engine: Engine, partition: str) -> Output:
     rows: list[dict[str, Any]] = []
     model, times = engine.model("latent_action_model", load), frame_times(engine, split, int(shard))
     for part in engine.track(f"latent_actions {partition}", whole_logs(records)):
-        labels = label_scenes(part, model, batch_size=engine.recipe.label_batch, device=engine.device)
+        cache = what_it_sees(engine, model.config)
+        labels = label_scenes(part, model, batch_size=engine.recipe.label_batch, device=engine.device, cache=cache)
         rows += label_rows(part, labels, times, model.config, {"model_version": version, "data_version": data})
     labelled = sum(row["valid"] for row in rows)
     return Output(rows, groups=(version,), metadata={"labelled": labelled, "transitions": len(rows)})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
-from pipelines.assets.latent_action_model import training_records
+from pipelines.assets.latent_action_model import training_records, what_it_sees
 from pipelines.engine import CURVES, Engine, Output
 from pipelines.lineage import UNPARTITIONED, Stage
 from pipelines.settings import TRAIN, VAL
@@ -83,9 +83,8 @@ def measure(engine: Engine, model: LatentActionModel, judged: Judged) -> tuple[R
     from latentvla_core.latent.health_probe import trajectory_use
     from latentvla_core.latent.pairs import collect_pairs
     from latentvla_core.latent.probes import all_codes, evaluate
-    from latentvla_core.training.images import ImageCache
 
-    cache = ImageCache(model.config.features.image_size_wh)
+    cache = what_it_sees(engine, model.config)
     report = evaluate(judged.records, model, device=engine.device, cache=cache, probe_records=judged.others)
     pairs = collect_pairs(judged.records, model.config.gap_frames, cache)
     ego, environment = all_codes(model, pairs)

@@ -236,3 +236,33 @@ def write_first_schema(root: str) -> int:
     uri = Lake(root).uri("latent_actions")
     write_deltalake(uri, pa.table(columns), partition_by=["split", "shard"])
     return DeltaTable(uri).version()
+
+
+def test_dinov2_features_are_computed_once_and_shared_by_label_runs(line: Line, tmp_path: Path, monkeypatch):
+    from transformers import Dinov2Config, Dinov2Model
+
+    from latentvla_core.latent.features import DinoFeatures, FeatureConfig
+
+    shape = Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=56)
+    Dinov2Model(shape).save_pretrained(tmp_path / "dino")
+    seen = FeatureConfig(kind="dinov2", image_size_wh=(56, 28), patch_px=14, dim=24, backbone=str(tmp_path / "dino"))
+    model = LatentActionModel(LatentActionConfig.debug(features=seen))
+    save(model, line.settings.models / "latent_action_model" / "model-2")
+    line.finish("latent_action_model", "", "model-2")
+    shown: list[int] = []
+    original = DinoFeatures.__call__
+
+    def counting(self: DinoFeatures, pictures: torch.Tensor) -> torch.Tensor:
+        shown.extend([1] * (pictures.dtype == torch.uint8))
+        return original(self, pictures)
+
+    monkeypatch.setattr(DinoFeatures, "__call__", counting)
+    line.engine().execute("latent_actions", PART)
+    assert shown
+    first = line.engine().lake.rows("latent_actions", {"model_version": "model-2"})
+    shown.clear()
+    line.engine().execute("latent_actions", PART, force=True)
+    assert not shown
+    again = line.engine().lake.rows("latent_actions", {"model_version": "model-2"})
+    assert [row["ego_codes"].tolist() for row in again] == [row["ego_codes"].tolist() for row in first]
+    assert all(row["valid"] for row in first)
