@@ -4,8 +4,10 @@
 
 The devkit needs an environment of its own (numpy 1.23, its pins), so it runs as a subprocess in the Python given; nothing of
 it is imported here. It is measured as its scripts use it: one metric cache per scene, written and read back, and one
-`pdm_score` per plan. Scores of v1.1 are compared too; of v2.2 only times, since two-frame comfort is not in its `pdm_score`.
-CPU seconds of each process; means over all scenes and plans, imports not counted. `benchmarks.score --devkit` calls this.
+`pdm_score` per plan. That is all its scripts can do; its simulator and scorer called on batches are measured beside
+(`devkit_probe.py` says how). Scores of v1.1 are compared too; of v2.2 only times, since two-frame comfort is not in its
+`pdm_score`. CPU seconds of each process, maps read and code warm on both sides; means over all scenes and plans, imports not
+counted. `benchmarks.score --devkit` calls this.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.score import _plans, _scenes
+from benchmarks.score import COUNTS, _plans, _scenes
 from latentvla_core.data.layout import DataRoot
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms import World, build, score_trajectories
@@ -38,18 +40,24 @@ def main() -> None:
     parser.add_argument("--root", required=True, help="NAVSIM tree")
     parser.add_argument("--split", default="test")
     parser.add_argument("--scenes", type=int, default=4)
-    parser.add_argument("--plans", type=int, default=4, help="plans per scene")
+    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="proposals per scene")
     options = parser.parse_args()
     result = side_by_side(
-        options.devkit, options.devkit_python, options.root, options.split, options.scenes, options.plans
+        options.devkit, options.devkit_python, options.root, options.split, options.scenes, options.counts
     )
     print(report(result))
 
 
 def side_by_side(
-    devkit: str, python: str, root: str | Path, split: str, scenes: int, plans: int, probe: Path = PROBE
+    devkit: str,
+    python: str,
+    root: str | Path,
+    split: str,
+    scenes: int,
+    counts: Sequence[int] = COUNTS,
+    probe: Path = PROBE,
 ) -> dict[str, Any]:
-    """Times of both, in ms, and the largest difference of the scores.
+    """Times of both in CPU ms per scene and per plan, by number of proposals, and the largest difference of the scores.
 
     Raises:
         SetupError: the subprocess failed; with the last lines of what it said.
@@ -60,18 +68,24 @@ def side_by_side(
     worlds = [build(scene, road) for scene, road in zip(found, roads, strict=True)]  # warms indices and kernels
     ours_s = _seconds(lambda: [build(scene, road) for scene, road in zip(found, roads, strict=True)])
     worlds = [world for world in worlds if world.valid]
-    poses = [plan.astype(np.float32).astype(np.float64) for plan in _plans(worlds, plans)]
+    poses = [plan.astype(np.float32).astype(np.float64) for plan in _plans(worlds, max(counts))]
     job = {"devkit": str(Path(devkit).resolve()), "logs": f"{place.logs_folder}/{split}", "maps": place.maps_root()}
-    job |= {"tokens": [world.scene_token for world in worlds]}
+    job |= {"counts": list(counts), "tokens": [world.scene_token for world in worlds]}
     job |= {"plans": {world.scene_token: plan.tolist() for world, plan in zip(worlds, poses, strict=True)}}
     theirs = run_probe(python, job, probe)
     metric = METRIC_OF[theirs["version"]]
     return {
-        "version": theirs["version"], "scenes": len(worlds), "plans": plans,
-        "devkit_prepare_ms": 1e3 * float(np.mean(theirs["prepare_s"])),
+        "version": theirs["version"], "metric": metric, "scenes": len(worlds), "packages": theirs["packages"],
+        "devkit_prepare_ms": 1e3 * float(np.mean(theirs["prepare_s"])), "prepare_ms": 1e3 * ours_s / len(found),
         "devkit_score_ms": 1e3 * float(np.mean(theirs["score_s"])),
-        "prepare_ms": 1e3 * ours_s / len(found), **_ours(metric, worlds, poses, theirs["rows"]),
+        "devkit_many_ms": _each(theirs["many_s"], counts), "devkit_core_ms": _each(theirs["core_s"], counts),
+        "many_ms": _ours(metric, worlds, poses, counts), **_difference(metric, worlds, poses, theirs),
     }  # fmt: skip
+
+
+def _each(seconds: list[list[float]], counts: Sequence[int]) -> dict[int, float]:
+    """Mean milliseconds per plan by number of proposals, of seconds by scene and number."""
+    return {count: 1e3 * float(s) / count for count, s in zip(counts, np.mean(seconds, axis=0), strict=True)}
 
 
 def run_probe(python: str, job: dict[str, Any], probe: Path = PROBE) -> dict[str, Any]:
@@ -88,23 +102,23 @@ def run_probe(python: str, job: dict[str, Any], probe: Path = PROBE) -> dict[str
         return json.loads(answer.read_text())
 
 
-def _ours(metric: Any, worlds: list[World], poses: list[Array], rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Our times for one plan at a time and for all of a scene, and the difference of the scores (v1.1)."""
-    score_trajectories(worlds, poses, metric=metric)  # warm
-    count = sum(map(len, poses))
-    single_s = _seconds(
-        lambda: [
-            score_trajectories([w], [plan[k : k + 1]], metric=metric)
-            for w, plan in zip(worlds, poses, strict=True)
-            for k in range(len(plan))
-        ]
-    )
-    batch_s = _seconds(lambda: score_trajectories(worlds, poses, metric=metric))
-    out = {"score_one_ms": 1e3 * single_s / count, "score_batch_ms": 1e3 * batch_s / count}
-    if metric == "pdms":
-        ours = score_trajectories(worlds, poses, metric=metric)["score"]
-        out["largest_difference"] = float(np.abs(ours - np.array([row["score"] for row in rows])).max())
+def _ours(metric: Any, worlds: list[World], poses: list[Array], counts: Sequence[int]) -> dict[int, float]:
+    """Our milliseconds per plan by number of proposals, one scene at a time like the devkit; mean of three rounds."""
+    out, rounds = {}, 3
+    for count in counts:
+        jobs = [([w], [plan[:count]]) for w, plan in zip(worlds, poses, strict=True)]
+        score_trajectories(*jobs[0], metric=metric)  # warm
+        seconds = _seconds(lambda j=jobs: [score_trajectories(*one, metric=metric) for one in j * rounds])  # type: ignore[misc]
+        out[count] = 1e3 * seconds / (rounds * len(jobs) * count)
     return out
+
+
+def _difference(metric: Any, worlds: list[World], poses: list[Array], theirs: dict[str, Any]) -> dict[str, float]:
+    """The largest difference of the scores; nothing for v2.2."""
+    if metric != "pdms":
+        return {}
+    ours = score_trajectories(worlds, [plan[: theirs["singles"]] for plan in poses], metric=metric)["score"]
+    return {"largest_difference": float(np.abs(ours - np.array([row["score"] for row in theirs["rows"]])).max())}
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -115,15 +129,23 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def report(result: dict[str, Any]) -> str:
     """The measurement in words."""
+    packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
     lines = [
-        f"devkit {result['version']} beside ours: {result['scenes']} scenes, {result['plans']} plans each, CPU time, one process",
-        f"prepare a scene   devkit {result['devkit_prepare_ms']:9.1f} ms   ours {result['prepare_ms']:8.2f} ms",
-        f"score one plan    devkit {result['devkit_score_ms']:9.1f} ms   ours {result['score_one_ms']:8.3f} ms",
-        f"  in a batch of {result['plans']:<4}                          ours {result['score_batch_ms']:8.3f} ms",
+        f"devkit {result['version']} beside ours ({result['metric']}): {result['scenes']} scenes, CPU ms, one process; {packages}",
+        _line("prepare a scene", result["devkit_prepare_ms"], result["prepare_ms"]),
+        _line("score one plan, pdm_score", result["devkit_score_ms"], result["many_ms"].get(1)),
     ]
+    for count, ours in result["many_ms"].items():
+        lines.append(_line(f"each of {count}, from poses", result["devkit_many_ms"][count], ours))
+        lines.append(_line(f"each of {count}, simulator and scorer", result["devkit_core_ms"][count], ours))
     if "largest_difference" in result:
         lines.append(f"largest difference of the scores {result['largest_difference']:.1e}")
     return "\n".join(lines)
+
+
+def _line(what: str, devkit_ms: float, ours_ms: float | None) -> str:
+    beside = "" if ours_ms is None else f"   ours {ours_ms:9.3f}   ratio {devkit_ms / ours_ms:7.1f}"
+    return f"{what:<42} devkit {devkit_ms:9.2f}{beside}"
 
 
 if __name__ == "__main__":
