@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,8 @@ def _score_logs(logs: list[str], rules: Rules, workers: int, progress: Progress 
     """Rows of all logs. A limit on the number of scenes concerns all logs together, so then they are not shared out."""
     groups = [logs] if rules.scene_filter.max_scenes is not None else [[log] for log in logs]
     collected = _Rows()
-    for rows, tokens, faults in shared_out(score_logs, [(group, rules) for group in groups], workers, progress):
+    work = partial(score_logs, rules=rules)
+    for rows, tokens, faults in shared_out(work, [(group,) for group in groups], workers, progress):
         collected.rows += rows
         collected.tokens |= tokens
         collected.faults += faults
@@ -165,7 +166,10 @@ def _score_logs(logs: list[str], rules: Rules, workers: int, progress: Progress 
 def shared_out(
     work: Callable[..., Any], jobs: list[tuple[Any, ...]], workers: int, progress: Progress | None
 ) -> Iterator[Any]:
-    """`work(*job)` of every job in order, on that many processes, with a bar on the terminal if nobody else shows one."""
+    """`work(*job)` of every job in order, on that many processes, with a bar on the terminal if nobody else shows one.
+
+    What all jobs share belongs into `work` (functools.partial): it is sent once to each process, a job to one of them.
+    """
     parts = _results(work, jobs, workers)
     if progress is None and sys.stderr.isatty():
         parts = track(parts, "scoring logs", len(jobs), console=Console(stderr=True), transient=True)
@@ -180,13 +184,24 @@ def _results(work: Callable[..., Any], jobs: list[tuple[Any, ...]], workers: int
         yield from (work(*job) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")  # the caller may have threads, which fork would break
-    with ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
-        waiting = [pool.submit(work, *job) for job in jobs]
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_learn, initargs=(work,)) as pool:
+        waiting = [pool.submit(_do, *job) for job in jobs]
         try:
             yield from (job.result() for job in waiting)
         except BrokenProcessPool as error:
             text = f"one of {workers} worker processes was killed, probably for want of memory; use fewer --workers"
             raise LatentVLAError(text) from error
+
+
+_learnt: list[Callable[..., Any]] = []  # in a worker process: what it does with each job
+
+
+def _learn(work: Callable[..., Any]) -> None:
+    _learnt[:] = [work]
+
+
+def _do(*job: Any) -> Any:
+    return _learnt[0](*job)
 
 
 @lru_cache(maxsize=4)

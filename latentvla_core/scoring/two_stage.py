@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,11 @@ def score_two_stage(
     wanted = replace(spec.filter, tokens=first)
     rules = Rules(maps_root=place.maps_root(), scene_filter=wanted, plans=plans, metric="epdms", traffic=REACTIVE)
     pickles = _pickles(place, spec)
-    jobs: list[tuple[Any, ...]] = [("logs", [log], second, rules) for log in place.logs(split)]
-    jobs += [("pickles", pickles[i : i + CHUNK], second, rules) for i in range(0, len(pickles), CHUNK)]
+    jobs: list[tuple[Any, ...]] = [("logs", [log]) for log in place.logs(split)]
+    jobs += [("pickles", pickles[i : i + CHUNK]) for i in range(0, len(pickles), CHUNK)]
     scored: Scored = {}
     faults: list[str] = []
-    for part, found in shared_out(score_stage, jobs, workers, progress):
+    for part, found in shared_out(partial(score_stage, second=second, rules=rules), jobs, workers, progress):
         scored |= part
         faults += found
     results = {name: _aggregate(name, scored, groups, plans) for name in _names(plans)}
