@@ -31,8 +31,12 @@ def constant_velocity(records: Sequence[SceneRecord]) -> Array:
 
 
 def human(records: Sequence[SceneRecord]) -> Array:
-    """(N, 8, 3) float32: the logged future."""
-    return TrajectoryTargets(records).trajectory.numpy()
+    """(N, 8, 3) float32: the logged future; NaN where the log ends before the plan does."""
+    whole = [i for i, record in enumerate(records) if len(record.future_poses) >= PLAN_STEPS]
+    out = np.full((len(records), PLAN_STEPS, 3), np.nan, np.float32)
+    if whole:
+        out[whole] = TrajectoryTargets([records[i] for i in whole]).trajectory.numpy()
+    return out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

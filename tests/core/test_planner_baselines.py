@@ -44,3 +44,12 @@ def test_a_saved_blind_mlp_plans_the_same(tmp_path):
     model.save(trained, tmp_path / "model")
     again = model.load(tmp_path / "model")
     assert np.array_equal(plan(again, records), plan(trained, records))
+
+
+def test_a_human_whose_log_ends_early_has_no_plan(tmp_path):
+    records = make_records(tmp_path, 2)
+    short = replace(records[0], future_poses=records[0].future_poses[:6])
+    poses = human([short, records[1]])
+    assert np.isnan(poses[0]).all()
+    assert np.array_equal(poses[1], human([records[1]])[0])
+    assert np.isnan(human([short])).all()

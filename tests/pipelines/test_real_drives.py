@@ -109,8 +109,12 @@ def test_the_summary_shows_where_plans_fail(line: Engine):
 def test_camera_sequences_become_frames_and_scenes_or_a_reason(tmp_path: Path):
     line = engine(tmp_path)
     line.execute("logs")
-    for asset in ("frames", "scenes", "scene_worlds"):
+    for asset in ("frames", "scenes", "scene_worlds", "baseline_trajectories", "pdm_scores"):
         line.execute(asset, "real-00")
+    plans = {r["reason"] for r in line.lake.rows("trajectories", {"split": "real", "trajectory_id": "human"})}
+    assert any(
+        "of the 8 future poses" in reason for reason in plans
+    )  # they end early: no human plan, and no failed run
     logs = {name.partition("@")[0] for name in line.lake.read("frames", {"split": "real"})["log_name"].to_pylist()}
     assert {"kitti_01_gray", "kitti_city_stop_color", "nuscenes_0103_front"} <= logs
     scenes = line.lake.rows(
