@@ -27,9 +27,10 @@ import torch
 from latentvla_core.data.filters import SceneFilter, iter_scenes
 from latentvla_core.data.records import scene_record
 from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.latent.health import HealthGate, blocking, judge
 from latentvla_core.latent.model import LatentActionModel, save
 from latentvla_core.latent.pairs import collect_pairs
-from latentvla_core.latent.probes import AXES, QualityGate, Report, all_codes, evaluate, stability, transfer
+from latentvla_core.latent.probes import AXES, Report, all_codes, evaluate, stability, transfer
 from latentvla_core.latent.train import train_latent_action_model
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ProgressSink
@@ -43,7 +44,7 @@ ROWS = (
     *(f"{codes}_r2_{axis}" for codes in ("ego", "environment", "joint") for axis in AXES),
     *(f"mutual_information_{axis}" for axis in AXES),
     *(f"agent_r2_{codes}" for codes in ("ego", "environment", "joint")),
-    *("shuffle_ego", "shuffle_environment", "ego_redundancy"),
+    *("shuffle_ego", "shuffle_environment", "ego_redundancy", "trajectory_use"),
     *(f"{name}_{axis}" for name in TRANSFERS for axis in ("longitudinal", "yaw")),
     *("train_cpu_s", "transitions"),
 )
@@ -123,7 +124,7 @@ def main() -> None:
         print(
             table({seed: reports[seed]}),
             "\n",
-            QualityGate.embedded_world().faults(reports[seed]) or "passes",
+            "\n".join(row.line() for row in blocking(judge(reports[seed], HealthGate.long()))) or "passes",
             flush=True,
         )
         (args.out / "reports.json").write_text(json.dumps(reports, indent=1))

@@ -80,7 +80,6 @@ def judged_scenes(engine: Engine) -> Judged:
 
 def measure(engine: Engine, model: LatentActionModel, judged: Judged) -> tuple[Report, dict[str, Any]]:
     """The figures, and the codes (n, N) of the judged transitions by codebook. Every picture is decoded once."""
-    from latentvla_core.latent.health_probe import trajectory_use
     from latentvla_core.latent.pairs import collect_pairs
     from latentvla_core.latent.probes import all_codes, evaluate
 
@@ -88,7 +87,6 @@ def measure(engine: Engine, model: LatentActionModel, judged: Judged) -> tuple[R
     report = evaluate(judged.records, model, device=engine.device, cache=cache, probe_records=judged.others)
     pairs = collect_pairs(judged.records, model.config.gap_frames, cache)
     ego, environment = all_codes(model, pairs)
-    report["trajectory_use"] = trajectory_use(model, pairs)
     return report, {"ego": ego, "environment": environment}
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import fields
 
 import pytest
 
-from latentvla_core.latent.health import FIGURES, NOT_FINITE, Bound, HealthGate, blocking, bounds_of, complaint, judge
+from latentvla_core.latent.health import (
+    FIGURES,
+    NOT_FINITE,
+    Bound,
+    HealthGate,
+    UnhealthyModelError,
+    blocking,
+    complaint,
+    judge,
+    require,
+)
 from latentvla_core.latent.health_watch import CollapsedError, HealthWatch
-from latentvla_core.latent.probes import QualityGate
 from latentvla_core.training.sinks import FileSink, read_curves
 
 AXES = ("longitudinal", "lateral", "yaw")
@@ -72,18 +80,28 @@ def test_a_figure_that_is_missing_cannot_slip_through():
     assert [row.name for row in blocking(judge(without, HealthGate.mini()))] == ["ego_usage"]
 
 
-def test_paper_asks_for_what_the_quality_gate_asks():
+def test_paper_asks_for_more_than_the_embedded_world_does():
     assert stopped(HealthGate.paper()) == ["gain_over_copy", "shuffle_environment"]
+    assert stopped(HealthGate.long()) == []
+    assert stopped(HealthGate.long(), ego_r2_longitudinal=0.5, environment_r2_yaw=0.3) == [
+        "ego_r2_longitudinal",
+        "environment_r2_yaw",
+    ]
     assert HealthGate.single_gpu() == HealthGate.paper()
 
 
-def test_every_field_of_the_quality_gate_bounds_a_figure_with_a_remedy():
-    asked = bounds_of(QualityGate.paper())
-    assert len(asked) == len(fields(QualityGate)) + 2  # one field bounds three axes
-    for gate in (HealthGate.debug(), HealthGate.mini(), HealthGate.paper()):
+def test_every_bound_is_on_a_figure_with_a_cause_and_a_remedy():
+    for gate in (HealthGate.debug(), HealthGate.mini(), HealthGate.long(), HealthGate.paper()):
         for bound in (*gate.required, *gate.targets):
             assert FIGURES[bound.name].cause
             assert FIGURES[bound.name].remedy
+
+
+def test_require_names_every_bound_missed():
+    require(report(), HealthGate.mini())
+    bad = report(ego_usage=9, environment_r2_yaw=0.6, ego_r2_yaw=math.nan)
+    with pytest.raises(UnhealthyModelError, match="ego_usage is 9.*\n.*environment_r2_yaw is 0.6"):
+        require(bad, HealthGate.mini())
 
 
 def test_bounds_hold_on_their_side_and_never_for_nan():

@@ -1,17 +1,16 @@
-"""Do the codes mean motion? The quality report, the thresholds, and the probes they are made of."""
+"""Do the codes mean motion? The quality report and the probes it is made of. `latent.health` judges it."""
 
 from latentvla_core.latent.agents import AGENT_AXES, agent_motion
 from latentvla_core.latent.pairs import AXES
-from latentvla_core.latent.probes.gate import QualityGate, Report, require
 from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot, predict, r_squared, ridge
-from latentvla_core.latent.probes.numbers import code_numbers, mutual_information, redundancy, stability
+from latentvla_core.latent.probes.numbers import Report, code_numbers, mutual_information, redundancy, stability
 from latentvla_core.latent.probes.report import evaluate, transfer
 from latentvla_core.latent.probes.run import all_codes
+from latentvla_core.latent.probes.trajectory import trajectory_use
 
 __all__ = [
     "AGENT_AXES",
     "AXES",
-    "QualityGate",
     "Report",
     "agent_motion",
     "all_codes",
@@ -24,8 +23,8 @@ __all__ = [
     "predict",
     "r_squared",
     "redundancy",
-    "require",
     "ridge",
     "stability",
+    "trajectory_use",
     "transfer",
 ]

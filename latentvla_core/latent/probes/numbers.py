@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from latentvla_core.latent.pairs import AXES
-from latentvla_core.latent.probes.gate import Report
 from latentvla_core.latent.quantizer import USED_SHARE, histogram, perplexity
 from latentvla_core.types import Array
 
+Report = dict[str, float]
+"""Figures by name."""
 BIN_EDGES: dict[str, tuple[float, ...]] = {
     "longitudinal": (0.5, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0),  # m over a transition: 0.5 is standing
     "lateral": (-1.0, -0.3, -0.1, 0.1, 0.3, 1.0),

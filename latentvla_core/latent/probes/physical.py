@@ -9,9 +9,8 @@ import numpy as np
 from latentvla_core import geometry
 from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.physical import PhysicalTokenizer
-from latentvla_core.latent.probes.gate import Report
 from latentvla_core.latent.probes.linear import one_hot
-from latentvla_core.latent.probes.numbers import code_numbers
+from latentvla_core.latent.probes.numbers import Report, code_numbers
 from latentvla_core.latent.probes.report import Sample, agent_probes, motion_probes
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import Array, SceneRecord

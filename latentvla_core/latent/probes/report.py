@@ -15,10 +15,10 @@ import torch
 from latentvla_core.latent.agents import AGENT_AXES
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
-from latentvla_core.latent.probes.gate import Report
 from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot, predict, r_squared, ridge
-from latentvla_core.latent.probes.numbers import code_numbers, motion_information
+from latentvla_core.latent.probes.numbers import Report, code_numbers, motion_information
 from latentvla_core.latent.probes.run import Coded, all_codes, code
+from latentvla_core.latent.probes.trajectory import trajectory_use
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import Array, SceneRecord
 
@@ -68,6 +68,8 @@ def evaluate(
         fitted = _sample(model, all_codes(model, others, batch_size), others)
     report: Report = {"transitions": float(len(pairs)), "logs": float(len(np.unique(pairs.logs)))}
     report |= _reconstruction(coded)
+    if config.environment_positions > 0:
+        report["trajectory_use"] = trajectory_use(model, pairs, batch_size=batch_size)
     for name, codes in (("ego", coded.ego), ("environment", coded.environment)):
         if name not in judged.inputs:  # a single-stage model has no environment codes
             continue

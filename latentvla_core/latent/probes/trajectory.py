@@ -15,8 +15,7 @@ def trajectory_use(model: LatentActionModel, pairs: Pairs, *, batch_size: int = 
 
     Codes are taken away, so that only the trajectory tells what moved. NaN for a model without that stage.
     """
-    stage = model.environment
-    if getattr(stage, "positions", 1) == 0:
+    if model.config.environment_positions == 0:
         return float("nan")
     other = np.random.default_rng(seed).permutation(len(pairs))
     right = wrong = 0.0
