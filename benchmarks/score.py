@@ -5,6 +5,7 @@
     python -m benchmarks.score --devkit CHECKOUT --devkit-python PYTHON     # the official devkit on the same scenes
     python -m benchmarks.score --numpy                 # the NumPy twins beside the compiled kernels
     python -m benchmarks.score --device cuda           # the torch path too, there (or: --device cpu)
+    python -m benchmarks.score --workers 2             # only: how `latentvla score` scales with processes
 
 CPU seconds of this process (not wall time) are measured, so that other work on the machine disturbs less; on a GPU it is
 wall time between synchronisations. Every number is the best of several rounds over the same scenes. `--out FILE.json` writes
@@ -28,6 +29,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from benchmarks.score_processes import scaling
 from latentvla_core.data.filters import SceneFilter, iter_scenes
 from latentvla_core.data.layout import DataRoot
 from latentvla_core.data.maps import MapStore
@@ -46,6 +48,9 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as scratch:
         root, split = _tree(options, Path(scratch))
+        if options.workers:
+            scaling(root, split, options.workers, options.plans, Path(scratch))
+            return
         scenes, maps = _scenes(root, split, options.scenes)
         prepare_ms, worlds = _prepare(scenes, maps, options.rounds)
         beside = _devkit(options, root, split) if options.devkit else {}
@@ -85,6 +90,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--devkit", help="checkout of the navsim devkit to measure beside, v1.1 or v2.2")
     parser.add_argument("--devkit-python", help="python of the devkit's own environment")
     parser.add_argument("--device", help="measure the torch path on this device: cpu, cuda")
+    parser.add_argument("--workers", type=int, default=0, help="measure `latentvla score` on up to so many processes")
+    parser.add_argument("--plans", type=int, default=64, help="plans in each scene, with --workers")
     parser.add_argument("--out", help="JSON file to write")
     return parser.parse_args()
 

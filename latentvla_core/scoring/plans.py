@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,15 @@ def read_trajectories(path: str | Path) -> Plans:
         return Plans({token: {"submission": np.asarray(plan, np.float64)} for token, plan in poses.items()})
     table = _read_columns(path)
     of_scene: dict[str, dict[str, Array | str]] = {}
-    for token, name, poses in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
+    keys = (table[name].to_pylist() for name in COLUMNS[:2])
+    for token, name, poses in zip(*keys, _all_poses(table["poses"]), strict=True):
         if not isinstance(token, str) or not isinstance(name, str):
             message = f"a row has scene_token {token!r} and trajectory_id {name!r}; both are its key and must be text"
             raise DataError(message, file=str(path))
         plans = of_scene.setdefault(token, {})
         if name in plans:
             raise DataError(f"trajectory {name!r} occurs twice; keys must be unique", file=str(path), frame=token)
-        plans[name] = _poses(poses)
+        plans[name] = poses
     return Plans(of_scene)
 
 
@@ -84,6 +86,30 @@ def check_writable(out: str | Path) -> None:
         raise SetupError(
             f"--out {out} cannot be written ({error.strerror or error}); give a file in a folder of yours"
         ) from error
+
+
+def _all_poses(column: pa.ChunkedArray) -> Iterable[Array | str]:
+    """For each row (8, 3) float64, or what is wrong with it. Row by row only where some row is not a plan: it is slow."""
+    values = column.combine_chunks()
+    for size in (PLAN_STEPS, 3):
+        if _list_size(values) != size:
+            return map(_poses, column.to_pylist())
+        values = values.flatten()
+    if values.null_count or not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        return map(_poses, column.to_pylist())
+    return values.to_numpy().astype(np.float64).reshape(-1, PLAN_STEPS, 3)
+
+
+def _list_size(values: pa.Array) -> int:
+    """The length of every list of a column without nulls; -1 if there is none such."""
+    if values.null_count or not len(values):
+        return -1
+    if pa.types.is_fixed_size_list(values.type):
+        return values.type.list_size
+    if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
+        return -1
+    sizes = np.diff(values.offsets.to_numpy())
+    return int(sizes[0]) if (sizes == sizes[0]).all() else -1
 
 
 def _poses(value: Any) -> Array | str:

@@ -6,40 +6,32 @@ can use the parts.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import track
 
 from latentvla_core.data.filters import SceneFilter, iter_scenes, load_filter
 from latentvla_core.data.layout import DataRoot
 from latentvla_core.data.maps import MapStore
-from latentvla_core.errors import DataError, LatentVLAError, SetupError
+from latentvla_core.errors import DataError, SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, REACTIVE, SUB_SCORES, metric_of
 from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.pdms.summary import Summary, summarize
 from latentvla_core.pdms.traffic import reaction
 from latentvla_core.pdms.world import build
 from latentvla_core.scoring.plans import Plans, check_writable, read_trajectories
-from latentvla_core.types import PLAN_STEPS, Array
+from latentvla_core.scoring.pool import Progress, shared_out
+from latentvla_core.scoring.rows import as_rows, blank_rows, in_order, schema, write_rows
+from latentvla_core.types import PLAN_STEPS, Scene
 
 FUTURE_FRAMES = {"pdms": 10, "epdms": 8}  # what each metric looks at after the current frame
 TRAFFIC = ("replay", REACTIVE)
 SHOWN_TRAJECTORIES = 20
-Progress = Callable[[int, int], None]
-"""Called with (logs done, logs)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,13 +83,25 @@ class ScoreReport:
         return lines
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Score rows being collected."""
+@dataclass(frozen=True, slots=True)
+class LogScores:
+    """What was found in some log files."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    tokens: set[str] = field(default_factory=set)
-    faults: list[str] = field(default_factory=list)
+    rows: pa.Table
+    """Columns of `rows.schema`."""
+    tokens: frozenset[str]
+    """All scenes, with a plan or without."""
+    faults: tuple[str, ...]
+
+    @staticmethod
+    def of(parts: Iterable[LogScores], metric: str) -> LogScores:
+        """All parts together."""
+        rows, tokens, faults = [schema(metric).empty_table()], set[str](), list[str]()
+        for part in parts:
+            rows.append(part.rows)
+            tokens |= part.tokens
+            faults += part.faults
+        return LogScores(pa.concat_tables(rows), frozenset(tokens), tuple(faults))
 
 
 def score_tree(
@@ -134,11 +138,11 @@ def score_tree(
         num_future_frames=FUTURE_FRAMES[metric], frame_interval=1, tokens=frozenset(plans.of_scene)
     )
     rules = Rules(maps_root=place.maps_root(), scene_filter=chosen, plans=plans, metric=metric, traffic=traffic)
-    collected = _score_logs(place.logs(split), rules, workers, progress)
-    expected = collected.tokens if scene_filter else set(plans.of_scene)
-    _add_unknown(collected, rules, split)
-    write_rows(collected.rows, out, metric)
-    return _report(collected, expected, rules.version, str(out), counted)
+    found = LogScores.of(_score_logs(place.logs(split), rules, workers, progress), metric)
+    expected = set(found.tokens if scene_filter else plans.of_scene)
+    rows = in_order([found.rows, _unknown(found, rules, split)])
+    write_rows(rows, out)
+    return _report(rows, found.faults, expected, rules.version, str(out), counted)
 
 
 def check_choice(metric: str, traffic: str) -> None:
@@ -151,57 +155,20 @@ def check_choice(metric: str, traffic: str) -> None:
         raise SetupError("pdms (v1.1) replays the log; reactive traffic belongs to --metric epdms")
 
 
-def _score_logs(logs: list[str], rules: Rules, workers: int, progress: Progress | None) -> _Rows:
-    """Rows of all logs. A limit on the number of scenes concerns all logs together, so then they are not shared out."""
+def _score_logs(logs: list[str], rules: Rules, workers: int, progress: Progress | None) -> Iterator[LogScores]:
+    """Scores of all logs. A limit on the number of scenes concerns all logs together, so then they are not shared out."""
     groups = [logs] if rules.scene_filter.max_scenes is not None else [[log] for log in logs]
-    collected = _Rows()
     work = partial(score_logs, rules=rules)
-    for rows, tokens, faults in shared_out(work, [(group,) for group in groups], workers, progress):
-        collected.rows += rows
-        collected.tokens |= tokens
-        collected.faults += faults
-    return collected
+    return shared_out(work, [(group,) for group in groups], workers, progress, warm=partial(warm, logs, rules))
 
 
-def shared_out(
-    work: Callable[..., Any], jobs: list[tuple[Any, ...]], workers: int, progress: Progress | None
-) -> Iterator[Any]:
-    """`work(*job)` of every job in order, on that many processes, with a bar on the terminal if nobody else shows one.
-
-    What all jobs share belongs into `work` (functools.partial): it is sent once to each process, a job to one of them.
-    """
-    parts = _results(work, jobs, workers)
-    if progress is None and sys.stderr.isatty():
-        parts = track(parts, "scoring logs", len(jobs), console=Console(stderr=True), transient=True)
-    for done, part in enumerate(parts, 1):
-        yield part
-        if progress:
-            progress(done, len(jobs))
-
-
-def _results(work: Callable[..., Any], jobs: list[tuple[Any, ...]], workers: int) -> Iterable[Any]:
-    if workers <= 1 or len(jobs) <= 1:
-        yield from (work(*job) for job in jobs)
-        return
-    context = multiprocessing.get_context("spawn")  # the caller may have threads, which fork would break
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_learn, initargs=(work,)) as pool:
-        waiting = [pool.submit(_do, *job) for job in jobs]
-        try:
-            yield from (job.result() for job in waiting)
-        except BrokenProcessPool as error:
-            text = f"one of {workers} worker processes was killed, probably for want of memory; use fewer --workers"
-            raise LatentVLAError(text) from error
-
-
-_learnt: list[Callable[..., Any]] = []  # in a worker process: what it does with each job
-
-
-def _learn(work: Callable[..., Any]) -> None:
-    _learnt[:] = [work]
-
-
-def _do(*job: Any) -> Any:
-    return _learnt[0](*job)
+def warm(logs: list[str], rules: Rules) -> None:
+    """Score one scene of the first log that has one, for its side effects: kernels and a map are loaded."""
+    scenes = (
+        scene for scene in iter_scenes(logs, rules.scene_filter, faults=[]) if scene.token in rules.plans.of_scene
+    )
+    for scene in islice(scenes, 1):
+        _score_scenes([scene], rules)
 
 
 @lru_cache(maxsize=4)
@@ -210,88 +177,66 @@ def maps_of(root: str) -> MapStore:
     return MapStore(root)
 
 
-def score_logs(logs: list[str], rules: Rules) -> tuple[list[dict[str, Any]], set[str], list[str]]:
-    """Score rows, tokens of all scenes, and faults of some log files. Scenes without a plan are not built."""
+def score_logs(logs: list[str], rules: Rules) -> LogScores:
+    """Scores of some log files. Scenes without a plan are not built."""
     faults: list[DataError] = []
-    worlds, reactions, tokens = [], [], set()
+    scenes, tokens = [], set()
     for scene in iter_scenes(logs, rules.scene_filter, faults=faults):
         tokens.add(scene.token)
         if scene.token in rules.plans.of_scene:
-            road_map = maps_of(rules.maps_root).get(scene.current.map_location)
-            worlds.append(build(scene, road_map))
-            if rules.traffic == REACTIVE:
-                reactions.append(reaction(scene, road_map, worlds[-1]) if worlds[-1].valid else None)
-    good = [{k: p for k, p in rules.plans.of_scene[w.scene_token].items() if not isinstance(p, str)} for w in worlds]
+            scenes.append(scene)
+    return LogScores(_score_scenes(scenes, rules), frozenset(tokens), tuple(map(str, faults)))
+
+
+def _score_scenes(scenes: list[Scene], rules: Rules) -> pa.Table:
+    """Rows of all plans of some scenes."""
+    worlds, reactions = [], []
+    for scene in scenes:
+        road_map = maps_of(rules.maps_root).get(scene.current.map_location)
+        worlds.append(build(scene, road_map))
+        if rules.traffic == REACTIVE:
+            reactions.append(reaction(scene, road_map, worlds[-1]) if worlds[-1].valid else None)
+    plans = {scene.token: rules.plans.of_scene[scene.token] for scene in scenes}
+    good = [{k: p for k, p in of_scene.items() if not isinstance(p, str)} for of_scene in plans.values()]
     poses = [np.array(list(p.values())).reshape(-1, PLAN_STEPS, 3) for p in good]
     table = score_trajectories(
         worlds, poses, metric=rules.metric, trajectory_ids=[tuple(p) for p in good],  # type: ignore[arg-type]
         reactions=reactions if rules.traffic == REACTIVE else None,  # type: ignore[arg-type]
     )  # fmt: skip
-    rows = table.rows()
-    for world in worlds:
-        bad = {k: p for k, p in rules.plans.of_scene[world.scene_token].items() if isinstance(p, str)}
-        rows += [blank_row(world.scene_token, name, reason, rules.version) for name, reason in bad.items()]
-    return rows, tokens, [str(fault) for fault in faults]
+    bad = {token: {k: p for k, p in of_scene.items() if isinstance(p, str)} for token, of_scene in plans.items()}
+    return pa.concat_tables([as_rows(table).replace_schema_metadata(), blank_rows(bad, rules.version)])
 
 
-def blank_row(token: str, name: str, reason: str, version: str) -> dict[str, Any]:
-    """A row without scores."""
-    scores = dict.fromkeys((*SUB_SCORES[metric_of(version)], "score"), float("nan"))
-    keys = {"scene_token": token, "trajectory_id": name}
-    return keys | scores | {"valid": False, "reason": reason, "metric_version": version}
-
-
-def _add_unknown(collected: _Rows, rules: Rules, split: str) -> None:
+def _unknown(found: LogScores, rules: Rules, split: str) -> pa.Table:
     """One row for every trajectory whose scene does not exist, so that no row of the file is lost."""
     plans, needed = rules.plans, rules.scene_filter.num_future_frames
     text = f"split {split!r} has no such scene (a frame with a route, {needed} frames after it and 3 before)"
-    if collected.faults:
-        text += f"; its logs have {len(collected.faults)} faults"
-    for token in plans.of_scene.keys() - collected.tokens:
-        collected.rows += [blank_row(token, name, text, rules.version) for name in plans.of_scene[token]]
-    collected.rows.sort(key=lambda row: (row["scene_token"], row["trajectory_id"]))
+    if found.faults:
+        text += f"; its logs have {len(found.faults)} faults"
+    absent = plans.of_scene.keys() - found.tokens
+    return blank_rows({token: dict.fromkeys(plans.of_scene[token], text) for token in absent}, rules.version)
 
 
-def write_rows(
-    rows: list[dict[str, Any]], out: str | Path, metric: str, extra: Mapping[str, pa.DataType] | None = None
-) -> None:
-    """Parquet with one column per key; written beside and moved, so that no half file is left. extra: more columns."""
-    names = {"scene_token": pa.string(), "trajectory_id": pa.string()}
-    names |= dict.fromkeys((*SUB_SCORES[metric], "score"), pa.float64())
-    names |= {"valid": pa.bool_(), "reason": pa.string(), "metric_version": pa.string()} | dict(extra or {})
-    schema = pa.schema([pa.field(name, kind) for name, kind in names.items()])
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows, schema), beside, compression="zstd")
-    beside.replace(out)
-
-
-def _report(collected: _Rows, expected: set[str], version: str, out: str, counted: str) -> ScoreReport:
+def _report(
+    rows: pa.Table, faults: tuple[str, ...], expected: set[str], version: str, out: str, counted: str
+) -> ScoreReport:
     """Summaries of the rows, over all and by trajectory id."""
-    names = sorted({row["trajectory_id"] for row in collected.rows})
-    total = _summary(collected.rows, expected, version)
+    ids = rows["trajectory_id"].to_numpy()
+    names = sorted(rows["trajectory_id"].unique().to_pylist())
     split_up = names if 1 < len(names) <= SHOWN_TRAJECTORIES * 2 else []
-    parts = {
-        name: _summary([row for row in collected.rows if row["trajectory_id"] == name], expected, version)
-        for name in split_up
-    }
-    return ScoreReport(
-        out=out, total=total, by_trajectory=parts, faulty_frames=tuple(collected.faults), counted=counted
-    )
+    parts = {name: _summary(rows.filter(pa.array(ids == name)), expected, version) for name in split_up}
+    total = _summary(rows, expected, version)
+    return ScoreReport(out=out, total=total, by_trajectory=parts, faulty_frames=faults, counted=counted)
 
 
-def _summary(rows: list[dict[str, Any]], expected: set[str], version: str) -> Summary:
-    def column(name: str, kind: type) -> Array:
-        return np.array([row[name] for row in rows], kind)
-
+def _summary(rows: pa.Table, expected: set[str], version: str) -> Summary:
+    columns = {name: rows[name].to_numpy() for name in rows.column_names}
     metric = metric_of(version)
-    scores = {name: column(name, float) for name in (*SUB_SCORES[metric], "score")}
     return summarize(
-        scores,
-        column("scene_token", object),
-        column("valid", bool),
-        column("reason", object),
+        {name: columns[name] for name in (*SUB_SCORES[metric], "score")},
+        columns["scene_token"],
+        columns["valid"],
+        columns["reason"],
         expected=expected,
         metric=metric,
         metric_version=version,

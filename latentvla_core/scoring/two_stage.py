@@ -23,7 +23,9 @@ from latentvla_core.pdms.traffic import reaction
 from latentvla_core.pdms.two_stage import StageGroup, StageScene, TwoStageScore, stage_scene, two_stage_score
 from latentvla_core.pdms.world import World, build
 from latentvla_core.scoring.plans import Plans, check_writable, read_trajectories
-from latentvla_core.scoring.tree import Progress, Rules, blank_row, maps_of, shared_out, write_rows
+from latentvla_core.scoring.pool import Progress, shared_out
+from latentvla_core.scoring.rows import blank_row, schema, write_rows
+from latentvla_core.scoring.tree import Rules, maps_of, warm
 from latentvla_core.types import Scene
 
 VERSION = f"{METRIC_VERSIONS['epdms']}-{REACTIVE}"
@@ -95,12 +97,14 @@ def score_two_stage(
     jobs += [("pickles", pickles[i : i + CHUNK]) for i in range(0, len(pickles), CHUNK)]
     scored: Scored = {}
     faults: list[str] = []
-    for part, found in shared_out(partial(score_stage, second=second, rules=rules), jobs, workers, progress):
+    work, first_scene = partial(score_stage, second=second, rules=rules), partial(warm, place.logs(split), rules)
+    for part, found in shared_out(work, jobs, workers, progress, warm=first_scene):
         scored |= part
         faults += found
     results = {name: _aggregate(name, scored, groups, plans) for name in _names(plans)}
     rows = [row for name in results for row in _rows(name, results[name], scored, plans, (first, second))]
-    write_rows(rows, out, "epdms", {"stage": pa.int8(), "weight": pa.float64()})
+    columns = schema("epdms", {"stage": pa.int8(), "weight": pa.float64()})
+    write_rows(pa.Table.from_pylist(rows, columns), out)
     return TwoStageReport(
         out=str(out), rows=len(rows), expected=(len(first), len(second)), results=results, faults=tuple(faults)
     )
