@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, Metric
+from latentvla_core.recipe_file import changed, is_recipe_file, read_changes
 from latentvla_core.types import CODEBOOK_SIZE, NUM_ACTION_TOKENS
 
 if TYPE_CHECKING:
@@ -143,10 +144,17 @@ RECIPES: dict[str, Callable[[], Recipe]] = {f.__name__: f for f in (debug, mini,
 
 
 def recipe_named(name: str, weights: Weights | None = None) -> Recipe:
-    """The recipe of that name, with pretrained weights where it wants them. Raises SetupError that lists the names."""
-    if name not in RECIPES:
-        raise SetupError(f"recipe {name!r} is unknown; use one of {', '.join(RECIPES)}")
-    return with_weights(RECIPES[name](), weights or Weights())
+    """The recipe of that name, or of a YAML file, with pretrained weights where it wants them.
+
+    Raises SetupError that lists the names, or the faults of the file.
+    """
+    base, changes = read_changes(name) if is_recipe_file(name) else (name, None)
+    if base not in RECIPES:
+        raise SetupError(
+            f"recipe {base!r} is unknown; use one of {', '.join(RECIPES)}, or a YAML file (examples/long.yaml)"
+        )
+    recipe = RECIPES[base]() if changes is None else changed(RECIPES[base](), changes, name)
+    return with_weights(recipe, weights or Weights())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

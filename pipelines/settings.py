@@ -5,7 +5,7 @@
 | LATENTVLA_HOME | working folder: embedded world, lake, models, tracking database | ./.latentvla |
 | LATENTVLA_LAKE | root of the Delta tables, a folder or s3://… | $LATENTVLA_HOME/lake |
 | MLFLOW_TRACKING_URI | tracking server or database | sqlite:///$LATENTVLA_HOME/mlflow.db |
-| LATENTVLA_RECIPE | debug, mini, single_gpu, paper | mini |
+| LATENTVLA_RECIPE | debug, mini, single_gpu, paper, or a YAML file of differences (examples/long.yaml) | mini |
 | LATENTVLA_SOURCES | YAML that names the splits and where their logs are | – |
 | OPENSCENE_DATA_ROOT, NUPLAN_MAPS_ROOT | a NAVSIM tree, as the devkit reads it | the embedded world |
 | LATENTVLA_TRAIN_SPLIT, LATENTVLA_TEST_SPLIT | devkit split name or YAML used with OPENSCENE_DATA_ROOT | navtrain, navtest |
