@@ -19,6 +19,7 @@ from latentvla_core.latent.agents import AGENT_AXES
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.dynamics import ConditionEncoder, ForwardModel, InverseModel
 from latentvla_core.latent.features import Features, build_features
+from latentvla_core.latent.independence import MotionByCode
 from latentvla_core.latent.quantizer import build_quantizer
 from latentvla_core.training import artifacts
 
@@ -84,6 +85,8 @@ class EnvironmentStage(nn.Module):
         self.quantizer = build_quantizer(code, count)
         added = config.conditioning == "added"
         self.decoder = ForwardModel(config.dynamics, codes=count, code_dim=code.dim, conditioned=added, **sizes)
+        if config.leak_weight > 0:
+            self.motion_by_code = MotionByCode(count, code.codebook_size, MOTION_DIM)
         if config.agent_weight > 0:
             reads = nn.Linear(count * code.dim, width), nn.GELU(), nn.Linear(width, len(AGENT_AXES))
             self.agents = nn.Sequential(*reads)

@@ -35,8 +35,8 @@ def _set(**changes: Any) -> Callable[[LatentActionConfig], LatentActionConfig]:
     return change
 
 
-FAITHFUL: dict[str, Any] = {"action_weight": 0.0, "independence_weight": 0.0}
-"""The article has neither term."""
+FAITHFUL: dict[str, Any] = {"action_weight": 0.0, "independence_weight": 0.0, "leak_weight": 0.0}
+"""The article has none of these terms."""
 LAPO: dict[str, Any] = {
     **FAITHFUL,
     "env_source": "none",
@@ -48,9 +48,12 @@ LAPO: dict[str, Any] = {
 
 PRESETS: dict[str, Preset] = {
     "default": Preset("ours: two stages, trajectory added, action term, independence", _set()),
-    "faithful": Preset("do our two additions to the article matter? action term and independence off", _set(**FAITHFUL)),
+    "faithful": Preset("do our additions to the article matter? action term and independence off", _set(**FAITHFUL)),
     "no_action_term": Preset("does regressing the motion from the ego codes matter?", _set(action_weight=0.0)),
-    "no_independence": Preset("does keeping motion out of the environment codes matter?", _set(independence_weight=0.0)),
+    "no_correlation_term": Preset("is the variance between codes enough to keep motion out of them?", _set(independence_weight=0.0)),
+    "no_leak_term": Preset("is it enough that code vectors are uncorrelated with motion?", _set(leak_weight=0.0)),
+    "no_independence": Preset("does keeping motion out of the environment codes matter? both terms off",
+                              _set(independence_weight=0.0, leak_weight=0.0)),
     "no_code_dropout": Preset("must stage 1 be forced to use the trajectory?", _set(code_dropout=0.0)),
     "no_mirror": Preset("do mirrored drives help?", _set(mirror=False)),
     "single_stage": Preset("does the environment branch matter? no stage 1, action term kept", _set(env_source="none")),

@@ -21,7 +21,7 @@ from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
 
 torch.set_num_threads(1)
-BUNDLES = {"faithful", "univla", "lapo_vq", "lapo_continuous"}
+BUNDLES = {"faithful", "no_independence", "univla", "lapo_vq", "lapo_continuous"}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def losses(name, records, cache, stage, scale, **changes):
 
 @pytest.mark.parametrize(("conditioning", "told"), [("added", True), ("token", True), ("none", False)])
 def test_stage_one_is_told_the_trajectory_only_where_the_config_says_so(records, cache, conditioning, told):
-    changes = {"conditioning": conditioning, "independence_weight": 0.0}
+    changes = {"conditioning": conditioning, "independence_weight": 0.0, "leak_weight": 0.0}
     found = [losses("default", records, cache, "environment", scale, **changes) for scale in (1.0, 3.0)]
     assert (found[0] != found[1]) == told
 

@@ -21,7 +21,7 @@ from latentvla_core.latent.model import LatentActionModel, load, save, state_has
 from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.probes import evaluate
 from latentvla_core.latent.quantizer import QuantizerConfig
-from latentvla_core.latent.train import dependence, drop_codes, train_latent_action_model
+from latentvla_core.latent.train import drop_codes, train_latent_action_model
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
 
@@ -156,24 +156,6 @@ def test_stage_one_uses_the_trajectory():
 
     assert error(np.arange(200)) < 0.2 * float((x[:, 0] - x[:, 1]).square().mean())
     assert error(rng.permutation(200)) > 3 * error(np.arange(200))
-
-
-def test_dependence_is_zero_for_strangers_and_one_for_the_motion_itself():
-    torch.manual_seed(0)
-    motion = torch.randn(4000, 3)
-    assert dependence(torch.randn(4000, 8), motion) < 0.01
-    torch.testing.assert_close(dependence(motion * 5 - 2, motion), torch.tensor(1.0), atol=0.02, rtol=0)
-    mixed = torch.randn(4000, 1, requires_grad=True)
-    for _ in range(200):
-        (gradient,) = torch.autograd.grad(dependence(mixed + motion[:, :1], motion), mixed)
-        mixed = (mixed - 300 * gradient).detach().requires_grad_()
-    assert dependence(mixed + motion[:, :1], motion) < 0.05  # what depends on motion is unlearned
-
-
-def test_constant_motion_has_no_dependence_and_no_nan():
-    values = torch.randn(8, 5, requires_grad=True)
-    dependence(values, torch.ones(8, 3)).backward()
-    assert torch.isfinite(values.grad).all()
 
 
 def test_code_dropout_zeroes_whole_samples():
