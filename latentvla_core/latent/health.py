@@ -15,6 +15,14 @@ from latentvla_core.errors import LatentVLAError
 
 NOT_FINITE = "not_finite"
 _ENVIRONMENT_R2 = ("environment_r2_longitudinal", "environment_r2_lateral", "environment_r2_yaw")
+OF_STAGE_ONE = (
+    *_ENVIRONMENT_R2,
+    "environment_usage",
+    "environment_perplexity",
+    "shuffle_environment",
+    "trajectory_use",
+)
+"""Figures that a model of one stage does not have."""
 _DATA_MAY_NOT_TELL = ("_r2_", "transfer_", "mutual_information_", "agent_")  # NaN where nothing turns or nobody moves
 
 
@@ -158,6 +166,11 @@ class HealthGate:
     required: tuple[Bound, ...]
     targets: tuple[Bound, ...] = ()
 
+    def without_environment(self) -> HealthGate:
+        """The gate of a model of one stage."""
+        kept = [tuple(b for b in bounds if b.name not in OF_STAGE_ONE) for bounds in (self.required, self.targets)]
+        return HealthGate(required=kept[0], targets=kept[1])
+
     @classmethod
     def debug(cls) -> HealthGate:
         """Two steps teach nothing: only figures that any data can tell must be finite."""
@@ -221,8 +234,11 @@ class Judgement:
 def judge(report: Mapping[str, float], gate: HealthGate) -> list[Judgement]:
     """Every figure of the report, in its order: against what is required, against its target, or as it is.
 
-    A bound on a figure that the report lacks is judged as NaN, so a renamed figure cannot slip through.
+    A bound on a figure that the report lacks is judged as NaN, so a renamed figure cannot slip through. A model of one
+    stage has no environment codes: what is asked of them is not asked of it.
     """
+    if not any(name.startswith("environment_") for name in report):
+        gate = gate.without_environment()
     values = {NOT_FINITE: float(len(_not_finite(report))), **report}
     values |= {b.name: math.nan for b in (*gate.required, *gate.targets) if b.name not in values}
     rows = []

@@ -80,6 +80,12 @@ def test_a_figure_that_is_missing_cannot_slip_through():
     assert [row.name for row in blocking(judge(without, HealthGate.mini()))] == ["ego_usage"]
 
 
+def test_a_model_of_one_stage_is_not_asked_for_its_environment_codes():
+    single = {k: v for k, v in report().items() if "environment" not in k and k != "trajectory_use"}
+    assert blocking(judge(single, HealthGate.mini())) == []
+    assert [row.name for row in blocking(judge(single | {"ego_usage": 2.0}, HealthGate.mini()))] == ["ego_usage"]
+
+
 def test_paper_asks_for_more_than_the_embedded_world_does():
     assert stopped(HealthGate.paper()) == ["gain_over_copy", "shuffle_environment"]
     assert stopped(HealthGate.long()) == []
