@@ -24,7 +24,7 @@ import pyarrow.dataset as ds
 from deltalake import write_deltalake
 
 from latentvla_core.maintenance import compact
-from latentvla_core.store import Lake
+from latentvla_core.store import Lake, file_layout
 from latentvla_core.tables import TABLES
 from pipelines.lineage import shard_of
 
@@ -80,7 +80,8 @@ def fill(lake: Lake, rows: int, writes: int) -> dict[str, tuple[str, int]]:
     for (split, shard), names in sorted(by_shard.items()):
         for part in np.array_split(sorted(names), writes):
             if len(part):
-                write_deltalake(table, shard_rows(rng, split, shard, list(part)), mode="append")
+                rows_of_part = shard_rows(rng, split, shard, list(part))
+                write_deltalake(table, rows_of_part, mode="append", writer_properties=file_layout())
     return logs
 
 
@@ -123,6 +124,10 @@ def report(lake: Lake, logs: dict[str, tuple[str, int]], state: str) -> None:
         wall, cpu = timed(lambda where=where: lake.read("latent_actions", where), 7)
         touched, every = files_touched(lake, where)
         print(f"{title}: {rows} rows, {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms), {touched} of {every} files")
+    wall, cpu = timed(lambda: lake.delta("latent_actions"), 7)
+    print(f"of that, opening the table: {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)")
+    wall, cpu = timed(lambda: lake.rows("latent_actions", place), 7)
+    print(f"one log, shard known, as rows with arrays: {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)")
     codes = lake.read("latent_actions", place, ["ego_codes"])
     wall, cpu = timed(lambda: lake.read("latent_actions", place, ["ego_codes"]), 7)
     print(f"one log, codes alone: {codes.num_rows} rows, {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
-from latentvla_core.store import KEEP_HISTORY, Lake, explained, retry
+from latentvla_core.store import TABLE_PROPERTIES, Lake, explained, file_layout, retry
 from latentvla_core.tables import TABLES
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def compact(lake: Lake, names: Iterable[str] = ()) -> list[Kept]:
 
 def _compacted(lake: Lake, name: str) -> Kept:
     before = _open(lake, name)
-    keep_history(before)
+    renew_properties(before)
 
     def run() -> int:
         table = _open(lake, name)
-        table.optimize.compact()
+        table.optimize.compact(writer_properties=file_layout("ZSTD"))
         table.create_checkpoint()  # opening the table reads one file instead of every commit since the last
         return len(table.file_uris())
 
@@ -105,10 +105,10 @@ def pinned(lake: Lake) -> dict[str, tuple[int, ...]]:
     return {table: tuple(sorted(versions)) for table, versions in found.items()}
 
 
-def keep_history(table: DeltaTable) -> None:
+def renew_properties(table: DeltaTable) -> None:
     """Tables of older releases let Delta delete log entries after 30 days, and with them the way to old versions."""
-    if any(table.metadata().configuration.get(key) != value for key, value in KEEP_HISTORY.items()):
-        table.alter.set_table_properties(KEEP_HISTORY)
+    if any(table.metadata().configuration.get(key) != value for key, value in TABLE_PROPERTIES.items()):
+        table.alter.set_table_properties(TABLE_PROPERTIES)
 
 
 def _open(lake: Lake, name: str) -> DeltaTable:

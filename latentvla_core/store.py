@@ -16,17 +16,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.tables import TABLES, TableSpec, to_arrow, to_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, WriterProperties
 
 WRITE_ATTEMPTS = 20
-KEEP_HISTORY = {"delta.enableExpiredLogCleanup": "false"}  # else old versions could not be opened after a month
+TABLE_PROPERTIES = {
+    "delta.enableExpiredLogCleanup": "false",  # else old versions could not be opened after a month
+    "delta.checkpointInterval": "20",  # opening a table replays the commits since the last one, 1 ms each
+}
+ROWS_PER_GROUP = 16_384  # of a file, what is decoded to find one log: its statistics tell which groups can hold it
 _MADE_BY = ("min.made_by", "max.made_by")
 
 
@@ -161,7 +165,8 @@ class Lake:
 
         def write() -> int:
             table = self._writable(spec)
-            write_deltalake(table, data, mode="overwrite", predicate=where, commit_properties=commit)
+            write_deltalake(table, data, mode="overwrite", predicate=where, commit_properties=commit,
+                            writer_properties=file_layout())  # fmt: skip
             return table.version()
 
         with explained(self.uri(name)):
@@ -176,7 +181,7 @@ class Lake:
 
         def write() -> int:
             table = self._writable(spec)
-            write_deltalake(table, data, mode="append")
+            write_deltalake(table, data, mode="append", writer_properties=file_layout())
             return table.version()
 
         with explained(self.uri(name)):
@@ -223,7 +228,7 @@ class Lake:
             if "://" not in self.root:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
             DeltaTable.create(uri, spec.arrow_schema(), mode="ignore", partition_by=places, description=spec.row,
-                              commit_properties=note, configuration=KEEP_HISTORY)  # fmt: skip
+                              commit_properties=note, configuration=TABLE_PROPERTIES)  # fmt: skip
         table = DeltaTable(uri)
         if is_outdated(spec, table):
             if spec.is_record:
@@ -249,6 +254,13 @@ class Lake:
             f"{self.uri(spec.name)} is of an older schema: it lacks {', '.join(missing)}, this code reads schema version"
             f" {spec.version}; {remedy}"
         )
+
+
+def file_layout(compression: Literal["SNAPPY", "ZSTD"] = "SNAPPY") -> WriterProperties:
+    """How data files are written: rows in groups small enough that one log is found without decoding its shard."""
+    from deltalake import WriterProperties
+
+    return WriterProperties(compression=compression, max_row_group_size=ROWS_PER_GROUP)
 
 
 def is_outdated(spec: TableSpec, table: DeltaTable) -> bool:

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from label_rows import label
 
 from latentvla_core.errors import DataError, SetupError
+from latentvla_core.maintenance import compact
 from latentvla_core.schema import restore
 from latentvla_core.store import Lake
 from latentvla_core.tables import TABLES, to_arrow, to_rows
@@ -96,6 +98,41 @@ def test_sql_answers_and_explains(tmp_path: Path):
         lake.sql("select * from scenes")
     with pytest.raises(DataError, match="nope"):
         lake.sql("select nope from latent_actions")
+
+
+def group_sizes(lake: Lake) -> list[list[int]]:
+    """Rows of each row group of each data file."""
+    table = lake.delta("latent_actions")
+    assert table is not None
+    files = [pq.ParquetFile(uri).metadata for uri in table.file_uris()]
+    return [[file.row_group(i).num_rows for i in range(file.num_row_groups)] for file in files]
+
+
+def test_a_file_is_written_in_groups_that_can_be_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("latentvla_core.store.ROWS_PER_GROUP", 4)
+    lake = Lake(str(tmp_path))
+    lake.replace("latent_actions", [label(f"{i}", log_name=f"log-{i // 4}") for i in range(10)], PLACE)
+    assert group_sizes(lake) == [[4, 4, 2]]
+    lake.append("latent_actions", [label("10", log_name="log-3")])
+    compact(lake, ["latent_actions"])
+    assert sorted(group_sizes(lake)[0]) == [3, 4, 4]
+    found = lake.rows("latent_actions", {"log_name": "log-1"})
+    assert [row["scene_token"] for row in found] == ["4", "5", "6", "7"]
+
+
+def test_a_table_is_opened_from_a_checkpoint_not_from_every_commit(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    for i in range(21):
+        lake.append("latent_actions", [label(f"{i}")])
+    assert list(tmp_path.glob("latent_actions/_delta_log/*.checkpoint.parquet"))
+    assert lake.read("latent_actions").num_rows == 21
+
+
+def test_arrays_of_a_part_of_a_table_are_those_of_its_rows():
+    spec = TABLES["latent_actions"]
+    table = to_arrow(spec, [label("a", ego_codes=[1, 2, 3, 4]), label("b", ego_codes=[]), label("c", ego_codes=[5, 6])])
+    codes = [row["ego_codes"].tolist() for row in to_rows(spec, table.slice(1))]
+    assert codes == [[], [5, 6]]
 
 
 def test_arrays_come_back_in_their_declared_shape():
