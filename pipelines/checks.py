@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from latentvla_core.store import Lake
 from latentvla_core.tables import TABLES, TableSpec
 from pipelines.engine import Engine, Outcome
-from pipelines.lineage import UNPARTITIONED, Stage
+from pipelines.lineage import UNPARTITIONED, Stage, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,10 +138,10 @@ def _faults_of_parts(
     """Rows and faults of some partitions. One read for all of them: opening a table costs more than reading a shard's keys."""
     place = ["split", "shard", "made_by"] if stage.partitioned else ["made_by"]
     where: dict[str, Any] = {"made_by": sorted({outcome.made_by for outcome in outcomes.values()})}
-    places = [_place(key) for key in outcomes] if stage.partitioned else [()] * len(outcomes)
+    places = [tuple(place_of(key).values()) for key in outcomes]
     wanted = {key: (*at, o.made_by) for at, (key, o) in zip(places, outcomes.items(), strict=True)}
     if stage.partitioned:
-        splits, shards = zip(*map(_place, outcomes), strict=True)
+        splits, shards = zip(*places, strict=True)
         where |= {"split": sorted(set(splits)), "shard": sorted(set(shards))}
     keys = list(dict.fromkeys([*place, *spec.key]))
     table = lake.read(spec.name, where, keys)
@@ -154,11 +154,6 @@ def _faults_of_parts(
         if not outcome.skipped and rows != outcome.rows:
             faults.append(f"{key or spec.name}: {outcome.rows} rows were written, {rows} are stored")
     return sum(stored[k] for k in wanted.values()), faults
-
-
-def _place(key: str) -> tuple[str, int]:
-    split, _, shard = key.rpartition("-")
-    return split, int(shard)
 
 
 def _counted(table: pa.Table, columns: list[str]) -> Counter[tuple[Any, ...]]:

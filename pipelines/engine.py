@@ -24,7 +24,7 @@ from latentvla_core.store import Lake
 from latentvla_core.tables import TABLES
 from latentvla_core.types import SceneRecord
 from pipelines import sources
-from pipelines.lineage import UNPARTITIONED, Ledger, Stage, fingerprint, git_commit
+from pipelines.lineage import UNPARTITIONED, Ledger, Stage, fingerprint, git_commit, place_of
 from pipelines.settings import TRAIN, Settings
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Engine:
     def files_key(self, kind: str, partition: str) -> str:
         """Changes when the logs, or the maps, behind a piece of work do."""
         if kind == "maps":
-            split = partition.rpartition("-")[0] or TRAIN  # an unpartitioned stage that reads maps is a training
+            split = place_of(partition).get("split", TRAIN)  # an unpartitioned stage that reads maps is a training
             if split not in self._maps_keys:
                 self._maps_keys[split] = sources.maps_key(self.settings.source(split).maps)
             return self._maps_keys[split]
@@ -212,8 +212,7 @@ class Engine:
         """Whether what the ledger calls finished still exists: a table or model folder may have been moved away."""
         if stage.kind == "model":
             return (self.settings.models / stage.name / self.ledger.made_by(stage.name, partition)).is_dir()
-        split, _, shard = partition.rpartition("-")
-        place = (split, int(shard)) if stage.partitioned else ()
+        place = place_of(partition).values()
         made_by = self.ledger.made_by(stage.name, partition)
         counts = self._counts(stage)
         if counts is None:
@@ -233,15 +232,14 @@ class Engine:
 
     def _fill(self, stage: Stage, partition: str, outcome: Outcome) -> None:
         output: Output = stage.run(self, partition) if stage.partitioned else stage.run(self)
-        split, _, shard = partition.rpartition("-")
-        place: dict[str, Any] = {"split": split, "shard": int(shard)} if stage.partitioned else {}
+        place = place_of(partition)
         note = {"asset": stage.name, "partition": partition, "made_by": outcome.made_by}
         rows = [{**row, **place, "made_by": outcome.made_by} for row in output.rows]
         outcome.delta_version = self._replace(stage.table, rows, place, output.groups, note)
         told = {tuple(sorted(fault.items())): fault for fault in output.quarantine}  # once, however often it was met
-        refused = [{**fault, "stage": stage.name, "split": split, "shard": int(shard or 0), "made_by": outcome.made_by}
-                   for fault in told.values()]  # fmt: skip
-        self._quarantine(stage, split, int(shard or 0), refused)
+        where = {"stage": stage.name, "split": "", "shard": 0, **place}
+        refused = [{**fault, **where, "made_by": outcome.made_by} for fault in told.values()]
+        self._quarantine(where, refused)
         outcome.rows, outcome.quarantined, outcome.metadata = len(rows), len(refused), output.metadata
 
     def _replace(
@@ -261,10 +259,9 @@ class Engine:
             return self.lake.version(table)
         return self.lake.replace(table, rows, {**place, extra[0]: tuple(groups)}, note)
 
-    def _quarantine(self, stage: Stage, split: str, shard: int, rows: list[dict[str, Any]]) -> None:
-        place = {"stage": stage.name, "split": split, "shard": shard}
-        if rows or (self.lake.version("quarantine") >= 0 and self.lake.read("quarantine", place, ["file"]).num_rows):
-            self.lake.replace("quarantine", rows, place)
+    def _quarantine(self, where: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        if rows or (self.lake.version("quarantine") >= 0 and self.lake.read("quarantine", where, ["file"]).num_rows):
+            self.lake.replace("quarantine", rows, where)
 
     def _train(self, stage: Stage, partition: str, outcome: Outcome) -> None:
         final = self.settings.models / stage.name / outcome.made_by

@@ -64,6 +64,17 @@ class Stage:
         return self.kind == "shards"
 
 
+def partition_key(split: str, shard: int) -> str:
+    """Name of the partition that is one shard of a split."""
+    return f"{split}-{shard:02d}"
+
+
+def place_of(partition: str) -> dict[str, Any]:
+    """`partition_key` backwards, as the condition on split and shard; {} for the whole of an unpartitioned table."""
+    split, _, shard = partition.rpartition("-")
+    return {"split": split, "shard": int(shard)} if partition != UNPARTITIONED else {}
+
+
 def shard_of(log_name: str, shards: int) -> int:
     """Shard of a log: CRC-32, stable over machines and Python releases."""
     return zlib.crc32(log_name.encode()) % shards
@@ -114,7 +125,7 @@ def _inputs_of(stage: Stage, partition: str, dep: Stage, partitions: Iterable[st
         return [] if stage.name == "frames" else [UNPARTITIONED]
     if stage.partitioned:
         return [partition]
-    return [p for p in partitions if not stage.reads or p.rsplit("-", 1)[0] in stage.reads]
+    return [p for p in partitions if not stage.reads or place_of(p)["split"] in stage.reads]
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from latentvla_core.types import SceneRecord
 from pipelines.assets.planners import BASELINES
 from pipelines.assets.scores import world_from_row
 from pipelines.engine import Engine, Outcome
-from pipelines.lineage import Stage
+from pipelines.lineage import Stage, place_of
 from pipelines.settings import TEST
 
 SHOWN_WORST = 3
@@ -37,15 +37,9 @@ def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
-def _place(key: str) -> dict[str, Any]:
-    split, _, shard = key.rpartition("-")
-    return {"split": split, "shard": int(shard)}
-
-
 def scene_to_show(engine: Engine, keys: list[str]) -> SceneRecord | None:
     """The scene with pictures whose human drives farthest sideways: turns say more than straights."""
-    split, shard = _place(keys[-1]).values()
-    seen = [r for r in engine.records(split, shard) if "CAM_F0" in r.camera_names and len(r.future_poses)]
+    seen = [r for r in engine.records(**place_of(keys[-1])) if "CAM_F0" in r.camera_names and len(r.future_poses)]
     return max(seen, key=lambda r: abs(float(r.future_poses[-1][1])), default=None)
 
 
@@ -74,17 +68,17 @@ def _codes(engine: Engine, keys: list[str]) -> bytes:
     from latentvla_core.viz.codes import codebook_histogram
     from pipelines.assets.latent_actions import sentences_of
 
-    codes = list(sentences_of(engine, sorted({key.rpartition("-")[0] for key in keys})).values())
+    codes = list(sentences_of(engine, sorted({place_of(key)["split"] for key in keys})).values())
     return codebook_histogram(np.stack(codes)) if codes else b""
 
 
 def _worlds(engine: Engine, keys: list[str]) -> bytes:
-    rows = engine.lake.rows("scene_worlds", {**_place(keys[-1]), "valid": True})
+    rows = engine.lake.rows("scene_worlds", {**place_of(keys[-1]), "valid": True})
     return draw_world(rows[len(rows) // 2], {}, {}) if rows else b""
 
 
 def _worst_of_shard(engine: Engine, keys: list[str]) -> list[bytes]:
-    return [png for png, _ in worst_plans(engine, _place(keys[-1]), 1)]
+    return [png for png, _ in worst_plans(engine, place_of(keys[-1]), 1)]
 
 
 def _worst_of_split(engine: Engine, keys: list[str]) -> list[bytes]:

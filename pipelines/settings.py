@@ -27,6 +27,7 @@ import yaml
 from latentvla_core.errors import SetupError
 from latentvla_core.recipes import Weights
 from latentvla_core.store import home_folder, lake_root
+from pipelines.lineage import partition_key
 
 SOURCE_FIELDS = {"format", "logs", "sensors", "maps", "filter", "part"}
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -80,7 +81,7 @@ class Settings:
 
     @property
     def partitions(self) -> tuple[str, ...]:
-        return tuple(f"{split}-{shard:02d}" for split in self.splits for shard in range(self.shards))
+        return tuple(partition_key(split, shard) for split in self.splits for shard in range(self.shards))
 
     def source(self, split: str) -> Source:
         return next(s for s in self.sources if s.split == split)

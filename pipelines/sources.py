@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
 from latentvla_core.recipes import Recipe
-from pipelines.lineage import digest, shard_of, share_of
+from pipelines.lineage import digest, partition_key, shard_of, share_of
 from pipelines.settings import Settings, Source
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def content_key(path: Path) -> str:
 
 def key_of(listing: list[dict[str, Any]], partition: str) -> str:
     """Fingerprint of the log files behind one shard, or of all of them for the empty partition."""
-    rows = [r for r in listing if partition in ("", f"{r['split']}-{r['shard']:02d}")]
+    rows = [r for r in listing if partition in ("", partition_key(r["split"], r["shard"]))]
     return digest([(r["log_name"], r["content_key"], r["sensor_root"], r["maps_root"]) for r in rows])
 
 

@@ -8,7 +8,7 @@ from latentvla_core.errors import SetupError
 from pipelines.assets.latent_action_model import training_records
 from pipelines.assets.vlm import feature_output, features_of, labels_of
 from pipelines.engine import CHECKPOINTS, Engine, Model, Output, chunks
-from pipelines.lineage import Stage
+from pipelines.lineage import Stage, place_of
 from pipelines.settings import TRAIN, VAL
 
 
@@ -37,8 +37,7 @@ def student_features(engine: Engine, partition: str) -> Output:
     from latentvla_core.distill.predict import load_student
     from latentvla_core.vlm.features import concat
 
-    split, _, shard = partition.rpartition("-")
-    records = engine.records(split, int(shard))
+    records = engine.records(**place_of(partition))
     if not records:
         return Output([])
     model = engine.model("student", lambda folder: load_student(folder, engine.device))

@@ -8,7 +8,7 @@ from typing import Any
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.types import Frame
 from pipelines.engine import Engine, Output
-from pipelines.lineage import Stage
+from pipelines.lineage import Stage, partition_key
 
 
 def logs(engine: Engine) -> Output:
@@ -31,7 +31,7 @@ def frames(engine: Engine, partition: str) -> Output:
     refused: list[DataError] = []
     names = {log["log_name"] for log in engine.listing}
     for log in engine.listing:
-        if f"{log['split']}-{log['shard']:02d}" == partition:
+        if partition_key(log["split"], log["shard"]) == partition:
             found, faults = without_copies(log, *read_frames(log), names)
             refused += faults
             for slots in found:

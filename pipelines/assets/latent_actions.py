@@ -13,7 +13,7 @@ from latentvla_core.tables.sentences import sentences
 from latentvla_core.types import SceneRecord
 from pipelines.assets.latent_action_model import what_it_sees
 from pipelines.engine import CHUNK, Engine, Output
-from pipelines.lineage import Stage
+from pipelines.lineage import Stage, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,14 +33,14 @@ def latent_actions(engine: Engine, partition: str) -> Output:
     from latentvla_core.latent.label import label_scenes
     from latentvla_core.latent.model import load
 
-    split, _, shard = partition.rpartition("-")
-    records = sorted(engine.records(split, int(shard)), key=lambda r: (r.log_name, r.timestamp_us, r.scene_token))
+    place = place_of(partition)
+    records = sorted(engine.records(**place), key=lambda r: (r.log_name, r.timestamp_us, r.scene_token))
     version = engine.ledger.made_by("latent_action_model", "")
     data = engine.ledger.made_by("scenes", partition)
     if not records:
         return Output([], groups=(version,))
     rows: list[dict[str, Any]] = []
-    model, times = engine.model("latent_action_model", load), frame_times(engine, split, int(shard))
+    model, times = engine.model("latent_action_model", load), frame_times(engine, place)
     for part in engine.track(f"latent_actions {partition}", whole_logs(records)):
         cache = what_it_sees(engine, model.config)
         labels = label_scenes(part, model, batch_size=engine.recipe.label_batch, device=engine.device, cache=cache)
@@ -63,10 +63,10 @@ def whole_logs(records: Sequence[SceneRecord]) -> list[list[SceneRecord]]:
     return parts
 
 
-def frame_times(engine: Engine, split: str, shard: int) -> dict[tuple[str, str], int]:
+def frame_times(engine: Engine, place: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     """(log, front picture) → timestamp_us of its frame."""
     columns = ["log_name", "timestamp_us", "camera_names", "camera_paths"]
-    rows = engine.lake.rows("frames", {"split": split, "shard": shard}, columns)
+    rows = engine.lake.rows("frames", place, columns)
     return {
         (row["log_name"], path): row["timestamp_us"]
         for row in rows
@@ -106,7 +106,7 @@ def label_rows(
 
 def current_labels(engine: Engine, splits: Sequence[str], columns: Sequence[str]) -> pa.Table:
     """Rows of `latent_actions` that the latest finished labelling of these splits wrote, other model versions left out."""
-    parts = [part for part in engine.settings.partitions if part.rpartition("-")[0] in splits]
+    parts = [part for part in engine.settings.partitions if place_of(part)["split"] in splits]
     made_by = sorted({engine.ledger.made_by("latent_actions", part) for part in parts})
     return engine.lake.read("latent_actions", {"split": list(splits), "made_by": made_by}, columns)
 

@@ -13,7 +13,7 @@ import numpy as np
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.types import Array, ObjectClass
 from pipelines.engine import Engine, Output
-from pipelines.lineage import UNPARTITIONED, Stage
+from pipelines.lineage import UNPARTITIONED, Stage, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,11 +80,10 @@ def labelled(engine: Engine, version: str) -> Labelled:
     """Valid labels of the model, shard by shard over all splits, until there are enough."""
     import pyarrow as pa
 
-    wanted = sorted(engine.settings.partitions, key=lambda p: (p.rpartition("-")[2], p))
+    wanted = sorted(engine.settings.partitions, key=lambda p: (place_of(p)["shard"], p))
     parts, read = [], []
     for partition in wanted:
-        split, _, shard = partition.rpartition("-")
-        where = {"split": split, "shard": int(shard), "model_version": version, "valid": True}
+        where = {**place_of(partition), "model_version": version, "valid": True}
         part = engine.lake.read("latent_actions", where, LABELS)
         if part.num_rows:
             parts.append(part)
@@ -122,8 +121,7 @@ def scenes_of(engine: Engine, labels: Labelled) -> dict[str, dict[str, Any]]:
     """Rows of `scenes` by token, of the partitions that were read."""
     found = {}
     for partition in labels.partitions:
-        split, _, shard = partition.rpartition("-")
-        rows = engine.lake.rows("scenes", {"split": split, "shard": int(shard)}, SCENES)
+        rows = engine.lake.rows("scenes", place_of(partition), SCENES)
         found |= {row["scene_token"]: row for row in rows}
     return found
 
@@ -132,8 +130,7 @@ def red_lights(engine: Engine, labels: Labelled) -> dict[str, bool]:
     """Scene token → is a lane connector of the route red now; only scenes that have a world (a map) are in it."""
     found = {}
     for partition in labels.partitions:
-        split, _, shard = partition.rpartition("-")
-        where = {"split": split, "shard": int(shard), "valid": True}
+        where = {**place_of(partition), "valid": True}
         for row in engine.lake.rows("scene_worlds", where, ["scene_token", "light_ids", "light_active"]):
             found[row["scene_token"]] = bool(row["light_active"][0].any()) if len(row["light_ids"]) else False
     return found

@@ -15,7 +15,7 @@ from pipelines.assets.latent_action_model import training_records
 from pipelines.assets.scores import worlds_of
 from pipelines.assets.vlm import features_of
 from pipelines.engine import CHECKPOINTS, Engine, Model, Output
-from pipelines.lineage import Stage
+from pipelines.lineage import Stage, place_of
 from pipelines.settings import TRAIN, VAL
 
 
@@ -125,8 +125,7 @@ def baseline_trajectories(engine: Engine, partition: str) -> Output:
     """Plans that need no training: constant velocity, as the devkit's agent drives, and the human's own drive."""
     from latentvla_core.planner.baselines import constant_velocity, human
 
-    split, _, shard = partition.rpartition("-")
-    records = engine.records(split, int(shard))
+    records = engine.records(**place_of(partition))
     plans = {"constant_velocity": constant_velocity, "human": human}
     short = [f"the log has {len(r.future_poses)} of the 8 future poses of a human's plan" for r in records]
     faults = {"human": short}
@@ -141,8 +140,7 @@ def trajectories(engine: Engine, partition: str) -> Output:
     from latentvla_core.planner.model import load
     from latentvla_core.planner.plan import plan
 
-    split, _, shard = partition.rpartition("-")
-    records = engine.records(split, int(shard))
+    records = engine.records(**place_of(partition))
     rows: list[dict[str, Any]] = []
     names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
     tables = {variant.name: variant.features for variant in VARIANTS}

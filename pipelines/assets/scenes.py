@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 
 from latentvla_core.data.filters import SceneFilter
 from latentvla_core.types import Frame, Scene
 from pipelines import sources
 from pipelines.engine import Engine, Output
-from pipelines.lineage import Stage
+from pipelines.lineage import Stage, place_of
 
 
 def scenes(engine: Engine, partition: str) -> Output:
@@ -31,7 +30,7 @@ def scene_worlds(engine: Engine, partition: str) -> Output:
     from latentvla_core.data.maps import MapStore
     from latentvla_core.pdms.world import build
 
-    split = partition.rpartition("-")[0]
+    split = place_of(partition)["split"]
     source = engine.settings.source(split)
     if not source.maps:
         return Output([], metadata={"note": f"split {split} has no map: its scenes are not scored"})
@@ -50,7 +49,7 @@ def windows_of(engine: Engine, partition: str) -> Iterator[Scene]:
     """Scenes of one shard, rebuilt from table `frames`."""
     from latentvla_core.data.filters import scenes_of_log
 
-    split = partition.rpartition("-")[0]
+    split = place_of(partition)["split"]
     scene_filter = filter_of(engine, split)
     for _, frames in _frames_by_log(engine, partition):
         yield from scenes_of_log(frames, scene_filter, split)
@@ -66,7 +65,7 @@ def _frames_by_log(engine: Engine, partition: str) -> Iterator[tuple[str, list[F
     """Frames of each log in file order, None where one is in quarantine."""
     from latentvla_core.data.frame_rows import frame_from_row
 
-    rows = engine.lake.rows("frames", _place(partition))
+    rows = engine.lake.rows("frames", place_of(partition))
     rows.sort(key=lambda row: (row["log_name"], row["log_index"]))
     for log_name, group in groupby(rows, key=lambda row: row["log_name"]):
         by_index = {row["log_index"]: frame_from_row(row) for row in group}
@@ -74,13 +73,8 @@ def _frames_by_log(engine: Engine, partition: str) -> Iterator[tuple[str, list[F
 
 
 def _sensor_roots(engine: Engine, partition: str) -> dict[str, str]:
-    table = engine.lake.read("frames", _place(partition), ["log_name", "sensor_root"])
+    table = engine.lake.read("frames", place_of(partition), ["log_name", "sensor_root"])
     return dict(zip(table["log_name"].to_pylist(), table["sensor_root"].to_pylist(), strict=True))
-
-
-def _place(partition: str) -> dict[str, Any]:
-    split, _, shard = partition.rpartition("-")
-    return {"split": split, "shard": int(shard)}
 
 
 STAGES = (

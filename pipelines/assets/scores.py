@@ -10,7 +10,7 @@ import numpy as np
 from latentvla_core.pdms.metrics import MEANINGS, METRIC_VERSIONS, metric_of
 from latentvla_core.types import SceneRecord
 from pipelines.engine import Engine, Output
-from pipelines.lineage import Stage
+from pipelines.lineage import Stage, place_of
 
 COLUMNS = (*MEANINGS, "score")
 """Sub-scores of all metrics, and the score: the number columns of both tables."""
@@ -38,8 +38,7 @@ def pdm_scores(engine: Engine, partition: str) -> Output:
 
     A plan that cannot be scored is never a zero.
     """
-    split, _, shard = partition.rpartition("-")
-    place = {"split": split, "shard": int(shard)}
+    place = place_of(partition)
     worlds = [world_from_row(row) for row in engine.lake.rows("scene_worlds", place)]
     plans: Plans = defaultdict(dict)
     for row in engine.lake.rows("trajectories", place):

@@ -11,7 +11,7 @@ from latentvla_core.types import SceneRecord
 from pipelines.assets.latent_action_model import training_records
 from pipelines.assets.latent_actions import sentences_of
 from pipelines.engine import CHECKPOINTS, Engine, Model, Output, chunks
-from pipelines.lineage import Stage
+from pipelines.lineage import Stage, place_of
 from pipelines.settings import TRAIN, VAL
 
 NO_LABEL = np.full(12, -1, np.int8)
@@ -19,8 +19,7 @@ NO_LABEL = np.full(12, -1, np.int8)
 
 def vlm_samples(engine: Engine, partition: str) -> Output:
     """One question per scene (pictures, ego state, command) with the 12 latent action tokens as its answer; no other text."""
-    split, _, shard = partition.rpartition("-")
-    records = engine.records(split, int(shard))
+    records = engine.records(**place_of(partition))
     rows = [
         {
             "scene_token": sample.scene_token,
@@ -75,8 +74,7 @@ def vlm_features(engine: Engine, partition: str) -> Output:
     from latentvla_core.vlm.features import concat
     from latentvla_core.vlm.vlm import load
 
-    split, _, shard = partition.rpartition("-")
-    records = engine.records(split, int(shard))
+    records = engine.records(**place_of(partition))
     if not records:
         return Output([])
     model = engine.model("vlm", lambda folder: load(folder, engine.device))

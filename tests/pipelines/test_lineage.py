@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from pipelines.lineage import Ledger, Stage, digest, shard_of, share_of, stale_work
+from pipelines.lineage import (
+    UNPARTITIONED,
+    Ledger,
+    Stage,
+    digest,
+    partition_key,
+    place_of,
+    shard_of,
+    share_of,
+    stale_work,
+)
 from pipelines.sources import maps_key
 from pipelines.stages import STAGES
 
@@ -140,3 +150,9 @@ def test_what_reads_the_map_is_redone_when_the_map_changes():
 
     work = stale_work(changed, RECIPE, PARTITIONS, done, edited)
     assert {name for name, _ in work} == {"scenes", "model", "labels"}
+
+
+def test_a_partition_key_names_its_place_and_back():
+    for split, shard in (("train", 0), ("val", 7), ("my-own-drives", 63), ("big", 128)):
+        assert place_of(partition_key(split, shard)) == {"split": split, "shard": shard}
+    assert place_of(UNPARTITIONED) == {}
