@@ -39,8 +39,7 @@ from latentvla_core.latent.features import FeatureConfig
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.memory import memory_plan
-from latentvla_core.vlm.model import count_parameters
-from latentvla_core.vlm.predict import answer_logits
+from latentvla_core.vlm.model import answer_logits, count_parameters
 from latentvla_core.vlm.processor import VlmBatch
 from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
 

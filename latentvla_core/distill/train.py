@@ -22,8 +22,8 @@ from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array, SceneRecord
-from latentvla_core.vlm.evaluation import code_frequencies
 from latentvla_core.vlm.features import VlmFeatures
+from latentvla_core.vlm.samples import code_frequencies
 from latentvla_core.vlm.tokens import CODEBOOK_SIZE, NO_CODE
 
 

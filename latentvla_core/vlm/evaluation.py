@@ -10,7 +10,7 @@ import numpy as np
 from latentvla_core.types import Array
 from latentvla_core.vlm.features import VlmFeatures
 from latentvla_core.vlm.samples import VlmSample
-from latentvla_core.vlm.tokens import CODEBOOK_SIZE, NUM_ACTION_TOKENS
+from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
 
 if TYPE_CHECKING:
     from latentvla_core.vlm.vlm import Vlm
@@ -62,7 +62,7 @@ def label_nll(vlm: Vlm, samples: Sequence[VlmSample], batch_size: int = 64) -> A
     import torch
 
     from latentvla_core.training.images import ImageCache
-    from latentvla_core.vlm.predict import answer_logits
+    from latentvla_core.vlm.model import answer_logits
     from latentvla_core.vlm.processor import VlmBatch
 
     found = []
@@ -75,9 +75,3 @@ def label_nll(vlm: Vlm, samples: Sequence[VlmSample], batch_size: int = 64) -> A
         actions = logits[:, :NUM_ACTION_TOKENS, list(vlm.processor.action_ids)].float().log_softmax(-1).cpu().numpy()
         found.append(-np.take_along_axis(actions, codes[..., None], 2)[..., 0])
     return np.concatenate(found)
-
-
-def code_frequencies(codes: Array) -> Array:
-    """(12, 16) smoothed frequencies of (N, 12) codes: half a count more of each, so that no code is impossible."""
-    counts = np.stack([np.bincount(column, minlength=CODEBOOK_SIZE) for column in codes.astype(np.int64).T]) + 0.5
-    return counts / counts.sum(1, keepdims=True)

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
 from latentvla_core.vlm import tokenizer as tokenizers
 from latentvla_core.vlm import tokens
 from latentvla_core.vlm.config import VlmConfig
-from latentvla_core.vlm.processor import VlmProcessor, load_image_processor
+from latentvla_core.vlm.processor import VlmBatch, VlmProcessor, load_image_processor
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -206,3 +206,26 @@ def make_room(network: Qwen2_5_VLForConditionalGeneration, num_tokens: int) -> N
 def train_dtype(config: VlmConfig) -> torch.dtype:
     """Full training keeps fp32 weights for the optimiser; under LoRA the frozen base may be half as large."""
     return torch.bfloat16 if config.precision == "bf16" and config.lora_rank else torch.float32
+
+
+def answer_logits(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> Tensor:
+    """(B, L, V) logits of the answer's tokens given the question and the answer before them (teacher forcing)."""
+    positions, _ = positions_of(network, batch)
+    states = network.model(**inputs_of(batch), position_ids=positions, use_cache=False).last_hidden_state
+    return network.lm_head(states[:, -batch.labels.shape[1] - 1 : -1])  # the head only where something is learned
+
+
+def inputs_of(batch: VlmBatch) -> dict[str, Tensor]:
+    """What the network reads: everything but the labels."""
+    return {name: value for name, value in batch._asdict().items() if name != "labels"}
+
+
+def positions_of(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> tuple[Tensor, Tensor]:
+    """(3, B, S) positions in time, height and width, and (B,) the largest of each row."""
+    positions, _ = network.model.get_rope_index(
+        batch.input_ids,  # pyright: ignore[reportArgumentType]
+        batch.mm_token_type_ids,  # pyright: ignore[reportArgumentType]
+        batch.image_grid_thw,  # pyright: ignore[reportArgumentType]
+        attention_mask=batch.attention_mask,  # pyright: ignore[reportArgumentType]
+    )
+    return positions, positions.amax(dim=(0, 2))

@@ -18,13 +18,12 @@ from torch.nn import functional
 
 from latentvla_core.training.images import ImageCache
 from latentvla_core.vlm.features import VlmFeatures, empty
+from latentvla_core.vlm.model import inputs_of, positions_of
 from latentvla_core.vlm.processor import VlmBatch
-from latentvla_core.vlm.samples import VlmSample
+from latentvla_core.vlm.samples import VlmSample, with_pictures
 from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
 
 if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
     from latentvla_core.vlm.vlm import Vlm
 
 PANORAMA = ("CAM_L2", "CAM_L1", "CAM_L0", "CAM_F0", "CAM_R0", "CAM_R1", "CAM_R2", "CAM_B0")
@@ -46,8 +45,6 @@ class Decoded(NamedTuple):
 
 def predict(vlm: Vlm, samples: Sequence[VlmSample], batch_size: int = 64) -> VlmFeatures:
     """One row per sample, in order; samples that are invalid or lack a readable picture become invalid rows."""
-    from latentvla_core.vlm.train import with_pictures
-
     features = empty([s.scene_token for s in samples], vlm.config.num_visual_tokens, vlm.width, "")
     reasons = [s.reason for s in samples]
     for first in range(0, len(samples), batch_size):
@@ -82,10 +79,10 @@ def decode(vlm: Vlm, batch: VlmBatch) -> Decoded:
     network.eval()
     actions = torch.tensor(vlm.processor.action_ids, device=network.device)
     head = network.lm_head.weight[actions]  # (16, D): the mask, without computing what it hides
-    mask, (positions, last) = batch.attention_mask, _positions(network, batch)
+    mask, (positions, last) = batch.attention_mask, positions_of(network, batch)
     codes, logits, states = [], [], []
     with _read_out(vlm) as read:
-        out = network.model(**_inputs(batch), position_ids=positions, use_cache=True)
+        out = network.model(**inputs_of(batch), position_ids=positions, use_cache=True)
         question_states = read(out)
         for step in range(NUM_ACTION_TOKENS):
             logits.append(functional.linear(out.last_hidden_state[:, -1], head).float())
@@ -102,13 +99,6 @@ def decode(vlm: Vlm, batch: VlmBatch) -> Decoded:
     return Decoded(torch.stack(codes, 1), torch.stack(logits, 1), question_states, torch.stack(states, 1))
 
 
-def answer_logits(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> Tensor:
-    """(B, L, V) logits of the answer's tokens given the question and the answer before them (teacher forcing)."""
-    positions, _ = _positions(network, batch)
-    states = network.model(**_inputs(batch), position_ids=positions, use_cache=False).last_hidden_state
-    return network.lm_head(states[:, -batch.labels.shape[1] - 1 : -1])  # the head only where something is learned
-
-
 def pool_pictures(vlm: Vlm, states: Tensor, batch: VlmBatch, cameras: Sequence[tuple[str, ...]]) -> Tensor:
     """(B, S, D) states → (B, M, D): picture tokens laid out as one panorama, averaged to `config.visual_grid`."""
     width, height = (side // 28 for side in vlm.config.image_size_wh)
@@ -122,21 +112,6 @@ def pool_pictures(vlm: Vlm, states: Tensor, batch: VlmBatch, cameras: Sequence[t
         small = functional.adaptive_avg_pool2d(panorama.permute(0, 3, 1, 2), vlm.config.visual_grid)
         pooled[rows] = small.flatten(2).transpose(1, 2)
     return pooled
-
-
-def _inputs(batch: VlmBatch) -> dict[str, Tensor]:
-    return {name: value for name, value in batch._asdict().items() if name != "labels"}
-
-
-def _positions(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> tuple[Tensor, Tensor]:
-    """(3, B, S) positions in time, height and width, and (B,) the largest of each row."""
-    positions, _ = network.model.get_rope_index(
-        batch.input_ids,  # pyright: ignore[reportArgumentType]
-        batch.mm_token_type_ids,  # pyright: ignore[reportArgumentType]
-        batch.image_grid_thw,  # pyright: ignore[reportArgumentType]
-        attention_mask=batch.attention_mask,  # pyright: ignore[reportArgumentType]
-    )
-    return positions, positions.amax(dim=(0, 2))
 
 
 @contextmanager

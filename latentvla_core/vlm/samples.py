@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import Array, SceneRecord
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.prompts import motion_state, user_text
@@ -82,3 +83,23 @@ def _sample(record: SceneRecord, label: Array | None, config: VlmConfig) -> VlmS
         valid=not reason,
         reason=reason,
     )
+
+
+def with_pictures(samples: Sequence[VlmSample], cache: ImageCache) -> list[VlmSample]:
+    """The samples after decoding their pictures; those with an unreadable one are invalid and say which and why."""
+    pictures = [picture for sample in samples if sample.valid for picture in sample.pictures]
+    rows = dict(zip(pictures, cache.indices(pictures).tolist(), strict=True))
+    return [_checked(sample, rows, cache) for sample in samples]
+
+
+def _checked(sample: VlmSample, rows: dict[tuple[str, str], int], cache: ImageCache) -> VlmSample:
+    broken = [path for root, path in sample.pictures if sample.valid and rows[root, path] == MISSING]
+    if not broken:
+        return sample
+    return replace(sample, valid=False, reason=f"{broken[0]}: {cache.faults.get(broken[0], 'cannot be read')}")
+
+
+def code_frequencies(codes: Array) -> Array:
+    """(12, 16) smoothed frequencies of (N, 12) codes: half a count more of each, so that no code is impossible."""
+    counts = np.stack([np.bincount(column, minlength=CODEBOOK_SIZE) for column in codes.astype(np.int64).T]) + 0.5
+    return counts / counts.sum(1, keepdims=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentvla_core.training.epochs import fit_config
-from latentvla_core.training.images import MISSING, ImageCache
+from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import FitResult, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.vlm.config import VlmConfig
-from latentvla_core.vlm.evaluation import code_frequencies
-from latentvla_core.vlm.model import add_lora, build
-from latentvla_core.vlm.predict import answer_logits
+from latentvla_core.vlm.model import add_lora, answer_logits, build
 from latentvla_core.vlm.processor import VlmBatch
-from latentvla_core.vlm.samples import VlmSample
+from latentvla_core.vlm.samples import VlmSample, code_frequencies, with_pictures
 from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
 from latentvla_core.vlm.vlm import Vlm
 
@@ -71,13 +68,6 @@ def train_vlm(
     return vlm
 
 
-def with_pictures(samples: Sequence[VlmSample], cache: ImageCache) -> list[VlmSample]:
-    """The samples after decoding their pictures; those with an unreadable one are invalid and say which and why."""
-    pictures = [picture for sample in samples if sample.valid for picture in sample.pictures]
-    rows = dict(zip(pictures, cache.indices(pictures).tolist(), strict=True))
-    return [_checked(sample, rows, cache) for sample in samples]
-
-
 def answer_loss(vlm: Vlm, batch: VlmBatch) -> tuple[Tensor, dict[str, float]]:
     """Mean NLL of the answer tokens over the whole vocabulary, and how often the greedy action was right."""
     logits = answer_logits(vlm.network, batch)  # (B, L, V)
@@ -86,13 +76,6 @@ def answer_loss(vlm: Vlm, batch: VlmBatch) -> tuple[Tensor, dict[str, float]]:
     chosen = logits[:, :NUM_ACTION_TOKENS, actions].argmax(-1)
     correct = actions[chosen] == batch.labels[:, :NUM_ACTION_TOKENS]
     return loss, {"token_accuracy": float(correct.float().mean())}
-
-
-def _checked(sample: VlmSample, rows: dict[tuple[str, str], int], cache: ImageCache) -> VlmSample:
-    broken = [path for root, path in sample.pictures if sample.valid and rows[root, path] == MISSING]
-    if not broken:
-        return sample
-    return replace(sample, valid=False, reason=f"{broken[0]}: {cache.faults.get(broken[0], 'cannot be read')}")
 
 
 def _summary(result: FitResult, num_samples: int) -> dict[str, Any]:

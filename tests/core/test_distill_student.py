@@ -22,8 +22,8 @@ from latentvla_core.distill.train import DistillationData, build_network
 from latentvla_core.errors import SetupError
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import SceneRecord
-from latentvla_core.vlm.evaluation import code_frequencies
 from latentvla_core.vlm.features import ARRAYS, VlmFeatures
+from latentvla_core.vlm.samples import code_frequencies
 
 torch.set_num_threads(1)
 CONFIG = StudentConfig.debug()

@@ -20,10 +20,11 @@ from latentvla_core.training.sinks import ListSink
 from latentvla_core.vlm import features as vlm_features
 from latentvla_core.vlm import model, tokenizer, tokens
 from latentvla_core.vlm.config import VlmConfig
-from latentvla_core.vlm.evaluation import code_frequencies, compare, evaluate
-from latentvla_core.vlm.predict import answer_logits, decode
+from latentvla_core.vlm.evaluation import compare, evaluate
+from latentvla_core.vlm.model import answer_logits
+from latentvla_core.vlm.predict import decode
 from latentvla_core.vlm.processor import VlmBatch
-from latentvla_core.vlm.samples import VlmSample, build_samples
+from latentvla_core.vlm.samples import VlmSample, build_samples, code_frequencies
 from latentvla_core.vlm.train import answer_loss, train_vlm
 from latentvla_core.vlm.vlm import Vlm, load
 
