@@ -1,7 +1,8 @@
 """F: what the latent action model sees of a picture: pixel patches, or patch tokens of a frozen DINOv2.
 
 DINOv2 is read from a local folder and never downloaded; it is no part of the model's weights. Its tokens are rounded to
-fp16, as `feature_table` keeps them: what is computed now and what was computed once are the same numbers.
+fp16, as `feature_table` keeps them, and never computed under autocast: what is computed now, in training or not, and what was
+computed once are the same numbers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
+from latentvla_core.training.precision import full_precision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -85,7 +87,8 @@ class DinoFeatures:
         self.backbone.to(pictures.device)
         x = (pictures.float() / 255 - self.mean.to(pictures.device)) / self.std.to(pictures.device)
         lead, patches = pictures.shape[:-3], self.config.grid_hw[0] * self.config.grid_hw[1]
-        tokens = self.backbone(x.flatten(0, -4).permute(0, 3, 1, 2)).last_hidden_state[:, -patches:]
+        with full_precision(pictures):
+            tokens = self.backbone(x.flatten(0, -4).permute(0, 3, 1, 2)).last_hidden_state[:, -patches:]
         return tokens.half().float().reshape(*lead, patches, self.config.dim)
 
 

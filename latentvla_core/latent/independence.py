@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.latent.quantizer import Quantized, Quantizer
+from latentvla_core.training.precision import full_precision
 
 
 def dependence(values: Tensor, motion: Tensor) -> Tensor:
     """Squared correlation of code vectors (B, m) with motion (B, 3), summed over motion, averaged over m; 0 … 3."""
     standard = [(v - v.mean(0)) * torch.rsqrt(v.var(0, correction=0) + 1e-4) for v in (values, motion)]
-    correlation = standard[0].T @ standard[1] / len(values)  # (m, 3)
+    with full_precision(values):  # a correlation of bf16 numbers has two digits
+        correlation = standard[0].T @ standard[1] / len(values)  # (m, 3)
     return correlation.square().sum(1).mean()
 
 
@@ -48,11 +50,13 @@ class MotionByCode(nn.Module):
         distance = (made.z[..., None, :] - quantizer.codebook.detach()).square().sum(-1)  # (B, N, K)
         share = torch.softmax(-distance / 2, dim=-1)
         # d/d share of Σ_k p_k |mean_k|²: what the sample adds to the mean of each code, and to how often it is used
-        pull = 2 * torch.einsum("nkm,bm->bnk", mean, motion) - mean.square().sum(-1)
+        with full_precision(motion):
+            pull = 2 * torch.einsum("nkm,bm->bnk", mean, motion) - mean.square().sum(-1)
         return (share * pull).sum(-1).mean()
 
     @torch.no_grad()
     def _follow(self, codes: Tensor, motion: Tensor) -> None:
         won = nn.functional.one_hot(codes, self.counts.shape[1]).to(motion.dtype)  # (B, N, K)
         self.counts.lerp_(won.sum(0), 1 - self.decay)
-        self.sums.lerp_(torch.einsum("bnk,bm->nkm", won, motion), 1 - self.decay)
+        with full_precision(motion):
+            self.sums.lerp_(torch.einsum("bnk,bm->nkm", won, motion), 1 - self.decay)

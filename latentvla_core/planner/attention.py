@@ -5,16 +5,9 @@ Legend: B batch, Q queries, S keys, C width, h heads.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-
-def full_precision(like: Tensor) -> AbstractContextManager:
-    """Inside, autocast is off: metres need more than bf16's eight bits (0.25 m at 50 m)."""
-    return torch.autocast(like.device.type, enabled=False)
 
 
 class MultiHeadAttention(nn.Module):

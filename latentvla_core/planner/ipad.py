@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentvla_core.planner.attention import Mlp, full_precision
+from latentvla_core.planner.attention import Mlp
 from latentvla_core.planner.deformable import PictureCrossAttention, QuerySelfAttention, project
 from latentvla_core.planner.fusion import Fusion, FusionConfig, Memory
 from latentvla_core.planner.resnet import ResNetSize, check_widths, grid_mask, normalize, resnet
+from latentvla_core.training.precision import full_precision
 from latentvla_core.types import PLAN_STEPS, Vehicle
 
 HALF_LENGTH_M = Vehicle.LENGTH_M / 2 + 0.25

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentvla_core.planner.attention import Mlp, MultiHeadAttention, full_precision
+from latentvla_core.planner.attention import Mlp, MultiHeadAttention
 from latentvla_core.planner.fusion import Fusion, FusionConfig
 from latentvla_core.planner.raster import NUM_CLASSES
 from latentvla_core.planner.resnet import ResNetSize, check_widths, normalize, resnet
+from latentvla_core.training.precision import full_precision
 from latentvla_core.types import PLAN_STEPS
 
 STRIDE = 32

@@ -137,6 +137,14 @@ def test_dino_features_are_the_normalised_patch_tokens_of_a_local_folder(backbon
     assert torch.equal(features(x.half()), x)  # what a table kept passes through
 
 
+def test_dino_features_are_the_same_numbers_inside_and_outside_of_a_bf16_training(backbone):
+    features = DinoFeatures(dino_config(backbone))
+    pictures = torch.randint(0, 256, (2, 28, 56, 3), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = features(pictures)
+    assert torch.equal(inside, features(pictures))
+
+
 def test_dino_works_inside_the_model_but_is_not_among_its_weights(backbone):
     config = LatentActionConfig.debug(features=dino_config(backbone))
     model = LatentActionModel(config)

@@ -42,6 +42,17 @@ def flat(config):
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_trains_in_bf16_with_every_term(name, records, cache):
+    """What `single_gpu` and `paper` do; statistics and codes stay in float32."""
+    terms = {"cycle_weight": 0.2, "agent_weight": 0.1, "environment_dropout": 0.3}
+    config = preset(name, LatentActionConfig.debug(precision="bf16", **terms))
+    model = training.train_latent_action_model(records, config, cache=cache)
+    kinds = {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}
+    assert kinds == {torch.float32}
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_trains_and_comes_back_from_disk_unchanged(name, records, cache, tmp_path):
     config = preset(name, LatentActionConfig.debug())
     model = training.train_latent_action_model(records, config, cache=cache)
