@@ -38,7 +38,7 @@ class Figure:
 _DEAD = "lower ego.decay (0.97 to 0.9) and ego.revive_every (25 to 10), then ego.code_dim 8, then ego.kind 'fsq'"
 _LEAK = "the environment stage ignores the trajectory, so ego motion leaks into its codes"
 _LEAK_REMEDY = (
-    "give the trajectory to every decoder token, raise leak_weight (2 to 4) and code_dropout (0.5 to 0.7), "
+    "give the trajectory to every decoder token, raise leak_weight (0.5 to 2) and code_dropout (0.5 to 0.7), "
     "train stage 1 longer"
 )
 _APPEARANCE = "the codes are a small picture of the second frame, not what the ego did"
