@@ -13,6 +13,7 @@ from pathlib import Path
 LONG = {
     "latent_quality",
     "latent_ablations",
+    "latent_agents",
     "latent_gate",
     "latent_real",
 }  # many minutes to hours, or data of your own: only when named
