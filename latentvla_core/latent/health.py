@@ -68,11 +68,11 @@ FIGURES: dict[str, Figure] = {
     ),
     "environment_usage": Figure(
         "environment codes above 0.2 % of uses", "the environment branch collapsed",
-        "env_source 'stage1_frozen', independence_weight down (0.5 to 0.1), then as for ego_usage",
+        "env_source 'stage1_frozen', leak_weight and independence_weight down (0.5 to 0.1), then as for ego_usage",
     ),
     "environment_perplexity": Figure(
         "number of equally used environment codes that would carry as much", "the environment branch collapsed",
-        "env_source 'stage1_frozen', independence_weight down (0.5 to 0.1), then as for ego_usage",
+        "env_source 'stage1_frozen', leak_weight and independence_weight down (0.5 to 0.1), then as for ego_usage",
     ),
     "gain_over_copy": Figure(
         "1 − error / error of predicting that nothing changes",
@@ -98,7 +98,8 @@ FIGURES: dict[str, Figure] = {
     ),
     "shuffle_environment": Figure(
         "relative increase of the error when environment codes are exchanged between samples",
-        "the decoder ignores the environment codes", "independence_weight down, code_dropout down, larger gap_frames",
+        "the decoder ignores the environment codes",
+        "leak_weight down (0.5 to 0.1), independence_weight down, code_dropout down, larger gap_frames",
     ),
     "transfer_longitudinal": Figure(
         "A's frame driven by B's ego codes: share whose speed then differs from the mean as B's did; 0.5 = chance",
@@ -140,6 +141,8 @@ _STRUCTURE = (Bound(NOT_FINITE, at_most=0), Bound("transitions", at_least=1))
 _FULL = (Bound("ego_usage", at_least=16), Bound("ego_perplexity", at_least=10), Bound("shuffle_ego", at_least=0.05))
 _USED = (Bound("trajectory_use", at_least=0.05),)
 _TRANSFER = (Bound("transfer_longitudinal", at_least=0.8), Bound("transfer_yaw", at_least=0.8))
+_ENVIRONMENT_USED = (Bound("environment_perplexity", at_least=6), Bound("shuffle_environment", at_least=0.05))
+"""Codes that are free of ego motion because they say nothing are no success either."""
 _EMBEDDED = (
     *_FULL,
     Bound("gain_over_copy", at_least=0.2),
@@ -174,7 +177,7 @@ class HealthGate:
     @classmethod
     def debug(cls) -> HealthGate:
         """Two steps teach nothing: only figures that any data can tell must be finite."""
-        return cls(required=_STRUCTURE, targets=_EMBEDDED + _TRANSFER)
+        return cls(required=_STRUCTURE, targets=_EMBEDDED + _TRANSFER + _ENVIRONMENT_USED)
 
     @classmethod
     def mini(cls) -> HealthGate:
@@ -188,12 +191,12 @@ class HealthGate:
             *_USED,
             *_no_leak(0.5),
         )
-        return cls(required=_STRUCTURE + alive, targets=_EMBEDDED + _TRANSFER)
+        return cls(required=_STRUCTURE + alive, targets=_EMBEDDED + _TRANSFER + _ENVIRONMENT_USED)
 
     @classmethod
     def long(cls) -> HealthGate:
         """What `LatentActionConfig.long` is judged by on the embedded world: the design's targets, required."""
-        return cls(required=_STRUCTURE + _EMBEDDED + _USED, targets=_TRANSFER)
+        return cls(required=_STRUCTURE + _EMBEDDED + _USED, targets=_TRANSFER + _ENVIRONMENT_USED)
 
     @classmethod
     def single_gpu(cls) -> HealthGate:
