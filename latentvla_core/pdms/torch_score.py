@@ -30,11 +30,10 @@ from latentvla_core.pdms.torch_road import area_flags, driving_direction, lane_k
 from latentvla_core.pdms.torch_tracker import reference_states, simulate
 from latentvla_core.pdms.torch_worlds import Tables, tables_of, tensors_of
 from latentvla_core.pdms.world import World
-from latentvla_core.types import PLAN_STEPS, Vehicle
+from latentvla_core.types import PLAN_STEPS
 
 CHUNK = {"cpu": 1024, "cuda": 16384}  # plans at once: the tracker's loop over time wants many
 PIECE = {"cpu": 128}  # plans whose geometry is done at once: what a core's caches hold
-REAR_TO_CENTER = Vehicle.REAR_AXLE_TO_CENTER_M
 EXTENDED = "two_frame_extended_comfort"
 
 
@@ -256,7 +255,9 @@ class TorchWorlds:
             return torch.full_like(states[:, 0, 0], torch.nan)
         plans, its = before
         there = its.clamp(0)
-        gap_s = (self.tables.time_us[scene] - self.tables.time_us[there]) * 1e-6
+        gap_s = (self.tables.time_us[scene] - self.tables.time_us[there]).to(
+            states
+        ) * 1e-6  # an integer's would be float32
         return two_frame(self._drive(plans, there), states, gap_s.where(its >= 0, torch.nan), self.shifts)
 
 
@@ -291,9 +292,7 @@ def _measure(states: Tensor, scene: Tensor, tables: Tables, metric: str) -> tupl
         columns["traffic_light_compliance"] = traffic_lights(motion, scene, tables.lights)
         columns["lane_keeping"] = lane_keeping(motion, crossing, scene, tables.line)
     pieces = tables.line.pieces[scene]
-    start = tables.ego[:, :2] + REAR_TO_CENTER * torch.stack([tables.ego[:, 2].cos(), tables.ego[:, 2].sin()], dim=-1)
-    began = line_progress(start, tables.line.pieces)[scene]  # every plan starts where its ego is
-    return columns, (line_progress(motion[:, -1, 2:4], pieces) - began).clamp(min=0.0)
+    return columns, (line_progress(motion[:, -1, 2:4], pieces) - tables.began_m[scene]).clamp(min=0.0)
 
 
 def _product(columns: dict[str, Tensor], names: Sequence[str]) -> Tensor:

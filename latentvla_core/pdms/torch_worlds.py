@@ -21,6 +21,7 @@ from latentvla_core.pdms.measure import obstacles_v1, obstacles_v2, red_lights, 
 from latentvla_core.pdms.progress_kernels import BLOCK
 from latentvla_core.pdms.road_kernels import SLACK_M
 from latentvla_core.pdms.state import State
+from latentvla_core.pdms.torch_geometry import line_progress, motion_of
 from latentvla_core.pdms.world import World
 from latentvla_core.types import PLAN_STEPS, Array, Vehicle
 
@@ -116,6 +117,8 @@ class Tables:
     """(S, 41) each: knot after a query time, microseconds since the knot before, length of the interval."""
     time_us: Tensor
     """(S,) int64"""
+    began_m: Tensor
+    """(S,) arc length of the centre line where the ego, and so every plan, starts."""
     objects: Objects
     roads: Roads
     line: Line
@@ -138,14 +141,16 @@ def tables_of(worlds: Sequence[World], metric: str, device: torch.device) -> Tab
         return torch.tensor(array, device=device)
 
     late = metric == "epdms"
+    ego, line = put(np.stack([np.nan_to_num(w.ego_state) for w in worlds])), _line(worlds, put)
     return Tables(
         usable=put(np.array([w.valid and (late or w.has_v1) for w in worlds])),
-        ego=put(np.stack([np.nan_to_num(w.ego_state) for w in worlds])),
+        ego=ego,
         times=_times(worlds, put),
         time_us=put(np.array([w.timestamp_us for w in worlds], np.int64)),
+        began_m=line_progress(motion_of(ego[:, None])[:, 0, 2:4], line.pieces),
         objects=_objects(worlds, late, put),
         roads=_roads(worlds, put),
-        line=_line(worlds, put),
+        line=line,
         lights=_lights(worlds, late, put),
         past=_past(worlds, late, put),
     )

@@ -11,9 +11,10 @@ from pdms_little_worlds import half_second_later, seen_from, straight_plan, stra
 from test_pdms_score_properties import random_plans, random_world
 
 from latentvla_core.errors import DataError
-from latentvla_core.pdms import tracker
+from latentvla_core.pdms import torch_score, tracker
 from latentvla_core.pdms.metrics import SUB_SCORES
 from latentvla_core.pdms.score import ScoreConfig, score_trajectories
+from latentvla_core.pdms.torch_geometry import line_progress
 from latentvla_core.pdms.torch_score import Reason, TorchWorlds
 
 torch.set_num_threads(1)
@@ -159,6 +160,31 @@ def test_two_frame_comfort_takes_the_frames_it_is_given():
         assert apart["score"] == 1.0
     unusable = ours.score(plans[:1], torch.tensor([1]), previous=plans[:1] * torch.nan)
     assert unusable["two_frame_extended_comfort"].isnan()
+
+
+@pytest.mark.parametrize("gap_us", [150_000, 350_000, 450_000, 549_999, 550_000, 550_001])
+def test_two_frame_comfort_of_frames_at_any_distance_is_numpys(gap_us):
+    rng = np.random.default_rng(5)
+    first = random_world(rng, "first")
+    worlds = [first, replace(half_second_later(first, "later"), timestamp_us=first.timestamp_us + gap_us)]
+    poses = np.stack([random_plans(rng, 12) for _ in worlds])
+    ours, plans = TorchWorlds.from_worlds(worlds, metric="epdms"), torch.tensor(poses)
+    scores, theirs = (
+        ours.score(plans, previous=plans_before(ours, plans)),
+        score_trajectories(worlds, poses, metric="epdms"),
+    )
+    assert_same(scores, theirs, ["two_frame_extended_comfort", "score"])
+    assert {column.dtype for column in scores.columns.values()} == {torch.float64}
+
+
+def test_scoring_some_plans_does_not_work_on_scenes_that_are_not_theirs(monkeypatch):
+    seen = []
+    worlds = TorchWorlds.from_worlds([straight_road()] * 40)
+    monkeypatch.setattr(
+        torch_score, "line_progress", lambda p, pieces: seen.append(len(pieces)) or line_progress(p, pieces)
+    )
+    worlds.score(torch.tensor(straight_plan(8.0))[None], torch.tensor([3]))
+    assert seen == [1]
 
 
 def test_a_score_is_a_reward_without_a_gradient():
