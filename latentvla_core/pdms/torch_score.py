@@ -255,9 +255,8 @@ class TorchWorlds:
             return torch.full_like(states[:, 0, 0], torch.nan)
         plans, its = before
         there = its.clamp(0)
-        gap_s = (self.tables.time_us[scene] - self.tables.time_us[there]).to(
-            states
-        ) * 1e-6  # an integer's would be float32
+        gap_us = (self.tables.time_us[scene] - self.tables.time_us[there]).to(states)  # integer · 1e-6 would be float32
+        gap_s = gap_us * 1e-6
         return two_frame(self._drive(plans, there), states, gap_s.where(its >= 0, torch.nan), self.shifts)
 
 
