@@ -1,7 +1,9 @@
-"""`make bench`: every benchmark of this folder with its default settings, one after the other; or those named.
+"""`make bench`: every benchmark of this folder that needs nothing but a checkout, one after the other; or those named.
 
-python -m benchmarks                 # all
+python -m benchmarks                 # all of them
 python -m benchmarks score ingest    # two
+
+The others take hours, or need data or a folder of yours: `python -m benchmarks.latent_quality --help` says what.
 """
 
 from __future__ import annotations
@@ -10,29 +12,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = {
-    "latent_quality",
-    "latent_ablations",
-    "latent_agents",
-    "latent_gate",
-    "latent_real",
-}  # many minutes to hours, or data of your own: only when named
+STANDALONE = ("gpu", "ingest", "label_table", "labelling", "render", "score", "student_vs_teacher")
 
 
 def main(names: list[str]) -> int:
     """Run the benchmarks; the exit code is the number that failed."""
-    folder = Path(__file__).resolve().parent
-    known = sorted(path.stem for path in folder.glob("[a-z]*.py"))
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in STANDALONE]
     if unknown:
-        print(f"error: {unknown} are no benchmarks; there are {', '.join(known)}", file=sys.stderr)
+        told = f"there are {', '.join(STANDALONE)}; others take arguments, see python -m benchmarks.NAME --help"
+        print(f"error: {', '.join(unknown)} cannot be run from here; {told}", file=sys.stderr)
         return 2
-    failed = 0
-    for name in names or [name for name in known if name not in LONG]:
+    folder, failed = Path(__file__).resolve().parent, 0
+    for name in names or STANDALONE:
         print(f"\n== {name}", flush=True)
-        failed += (
-            subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=folder.parent, check=False).returncode != 0
-        )
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=folder.parent, check=False)
+        failed += done.returncode != 0
     return failed
 
 

@@ -52,7 +52,8 @@ class Skipped(Exception):
     """A part cannot run here; the message says why."""
 
 
-def main() -> None:
+def main() -> int:
+    """Runs the parts; the exit code is the number that failed. One that is skipped has not failed."""
     options = arguments()
     device = torch.device(options.device)
     out = Path(options.out)
@@ -64,6 +65,7 @@ def main() -> None:
         (out / "gpu.json").write_text(json.dumps(found, indent=2))
         (out / "gpu.md").write_text(markdown(found))
     print(f"\n{(out / 'gpu.md').read_text()}\nwritten to {out / 'gpu.json'} and gpu.md")
+    return sum(row["what"] == "failed" for rows in found["parts"].values() for row in rows)  # type: ignore[attr-defined]
 
 
 def run(name: str, device: torch.device, options: argparse.Namespace) -> list[Row]:
@@ -354,4 +356,4 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,11 +1,14 @@
 """The GPU benchmark runs at tiny sizes on any device, and one part's failure does not lose the others."""
 
+import argparse
+import importlib
 import json
 import sys
 
 import pytest
 import torch
 
+from benchmarks import __main__ as bench_all
 from benchmarks import gpu
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.model import build_meta
@@ -13,8 +16,10 @@ from latentvla_core.vlm.model import build_meta
 
 def bench(monkeypatch, tmp_path, *words):
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--repeats", "1", "--out", str(tmp_path), *words])
-    gpu.main()
-    return json.loads((tmp_path / "gpu.json").read_text()), (tmp_path / "gpu.md").read_text()
+    failed = gpu.main()
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert failed == sum(row["what"] == "failed" for rows in found["parts"].values() for row in rows)
+    return found, (tmp_path / "gpu.md").read_text()
 
 
 def test_tiny_sizes_give_rows_of_every_model_part(monkeypatch, tmp_path):
@@ -42,7 +47,7 @@ def test_a_part_that_fails_leaves_the_others(monkeypatch, tmp_path):
 
     monkeypatch.setattr(gpu, "PARTS", {"broken": broken, "fine": lambda device, options: [{"what": "x", "ms": 1.5}]})
     found, page = bench(monkeypatch, tmp_path, "--tiny")
-    assert found["parts"]["broken"][0]["why"] == "RuntimeError: out of luck"
+    assert found["parts"]["broken"] == [{"what": "failed", "why": "RuntimeError: out of luck"}]
     assert found["parts"]["fine"] == [{"what": "x", "ms": 1.5}]
     assert "| x | 1.5 |" in page
 
@@ -61,3 +66,30 @@ def test_flops_of_the_papers_step_are_dominated_by_six_a_weight_and_token():
     batch = gpu.VlmBatch(zeros, zeros, zeros, torch.zeros(patches, 1), torch.zeros(3, 3), torch.zeros(1, 13))
     language = 6 * 2.77e9 * length  # stack.md: 3.09 B with the tied table of 0.31 B
     assert gpu.step_flops(network, config, batch) == pytest.approx(language + 2 * 0.669e9 * patches, rel=0.05)
+
+
+@pytest.mark.parametrize("name", bench_all.STANDALONE)
+def test_make_bench_runs_only_what_needs_no_arguments(monkeypatch, name):
+    """Its parser accepts an empty command line; what follows the parsing is cut off."""
+    monkeypatch.setattr(sys, "argv", [name])
+    parsed = []
+    original = argparse.ArgumentParser.parse_args
+
+    def stop(self, *words):
+        parsed.append(original(self, *words))
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    with pytest.raises(Parsed):
+        importlib.import_module(f"benchmarks.{name}").main()
+    assert parsed
+
+
+def test_make_bench_refuses_others_before_it_runs_any(monkeypatch, capsys):
+    monkeypatch.setattr(bench_all.subprocess, "run", lambda *a, **k: pytest.fail("ran"))
+    assert bench_all.main(["score", "devkit"]) == 2
+    assert "devkit cannot be run from here" in capsys.readouterr().err
+
+
+class Parsed(Exception):
+    pass
