@@ -95,7 +95,7 @@ def label_scenes(
     """
     model.require_codes()
     config = model.config
-    cache = ImageCache(config.features.image_size_wh) if cache is None else cache  # an empty one is falsy
+    cache = cache or ImageCache(config.features.image_size_wh)
     asked, motion, reasons = _asked(records, config.num_transitions, config.gap_frames, cache)
     valid = np.array([[not why for why in row] for row in reasons], bool).reshape(asked.known.shape)
     labels = _empty(model, motion, valid, reasons)

@@ -57,6 +57,9 @@ def test_folds_keep_logs_together_and_cut_a_single_log_in_time():
     folds = folds_of(LOGS)
     assert all(len(set(folds[name == LOGS])) == 1 for name in set(LOGS))
     assert len(set(folds)) == 5
+    few = folds_of(np.repeat(["b", "a", "c"], 7))
+    assert [len(set(part)) for part in few.reshape(3, 7)] == [1, 1, 1]
+    assert len(set(few)) == 3
     single = folds_of(np.array(["a"] * 50))
     assert list(single) == sorted(single)
     assert len(set(single)) == 5
@@ -104,6 +107,8 @@ def test_motion_information_finds_the_position_that_knows():
     assert found["mutual_information_longitudinal"] > 0.7
     assert found["mutual_information_longitudinal_best_code"] > 0.8
     assert found["mutual_information_yaw"] < 0.05
+    assert np.isnan(found["mutual_information_lateral"])  # nobody moves sideways, so nothing can be told of it
+    assert np.isnan(found["mutual_information_lateral_best_code"])
 
 
 def test_stability_sees_through_other_names_and_not_through_noise():

@@ -17,11 +17,11 @@ def one_hot(codes: Array, size: int) -> Array:
 
 
 def folds_of(logs: Array, folds: int = FOLDS) -> Array:
-    """(n,) fold number; whole logs stay together, a single log is cut into stretches of time."""
+    """(n,) fold number; whole logs stay together (fewer folds if there are fewer), a single log is cut into stretches of time."""
     names, number = np.unique(logs, return_inverse=True)
-    if len(names) >= folds:  # in random order: kinds of drives may follow each other in a cycle
+    if len(names) > 1:  # in random order: kinds of drives may follow each other in a cycle
         return (np.random.default_rng(0).permutation(len(names)) % folds)[number]
-    return np.arange(len(logs)) * folds // len(logs)
+    return np.arange(len(logs)) * folds // max(len(logs), 1)
 
 
 def ridge(inputs: Array, targets: Array, penalty: float = 1.0) -> Array:

@@ -50,7 +50,8 @@ def motion_information(name: str, codes: Array, size: int, motion: Array, predic
     """Mutual information of codes with binned ego motion, as a share 0 … 1 of the entropy of the bins.
 
     `mutual_information_<axis>` is of all codes together, by way of the linear probe's prediction (16⁴ combinations cannot
-    be counted): a lower bound, because what follows from the codes cannot know more than they do.
+    be counted): a lower bound, because what follows from the codes cannot know more than they do. NaN where all motion falls into
+    one bin: there is nothing to tell.
     `…_best_code` is the largest of the single positions, counted directly. Names of environment codes say so.
     """
     truth, guess = motion_bins(motion), motion_bins(predicted)
@@ -59,7 +60,7 @@ def motion_information(name: str, codes: Array, size: int, motion: Array, predic
         return {f"{prefix}_{axis}{what}": math.nan for axis in AXES for what in ("", "_best_code")}
     report: Report = {}
     for i, axis in enumerate(AXES):
-        entropy = max(_entropy(np.bincount(truth[:, i]) / len(truth)), 1e-9)
+        entropy = _entropy(np.bincount(truth[:, i]) / len(truth)) or math.nan
         single = [mutual_information(codes[:, position], truth[:, i]) for position in range(codes.shape[1])]
         report[f"{prefix}_{axis}"] = mutual_information(guess[:, i], truth[:, i]) / entropy
         report[f"{prefix}_{axis}_best_code"] = max(single) / entropy

@@ -75,7 +75,9 @@ def partners(logs: Array, rng: np.random.Generator) -> Array:
 def _exchanged(own: tuple[Tensor, Tensor], foreign: tuple[Tensor, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Ego and environment codes (B, N) and (B, N_env) by what was taken from the other transition."""
     ego, environment = own
-    out = {"right": own, "ego": (foreign[0], environment), "environment": (ego, foreign[1])}
+    out = {"right": own, "ego": (foreign[0], environment)}
+    if environment.shape[1]:  # a model of one stage has nothing to exchange, which is not an error of 0
+        out["environment"] = (ego, foreign[1])
     for i in range(ego.shape[1]):
         out[f"ego_{i}"] = (_with(ego, foreign[0], i), environment)
     for i in range(environment.shape[1]):
