@@ -100,10 +100,12 @@ def _bubble(entry: Entry, x: float, y: float) -> str:
 
 
 def _index(atlas: Atlas) -> str:
+    equal = 1 / len(atlas.entries)
+    scale = max(equal, *(e.share for e in atlas.entries))
     rows = [
         cells(
             f"<a href='#code-{e.code}'><b>{e.code}</b></a>", f"<a href='#code-{e.code}'>{escape(e.name)}</a>",
-            svg.marked_bar(e.share, 1 / len(atlas.entries), math.nan, svg.SHADES[1], 110), f"{e.share:.1%}",
+            svg.marked_bar(e.share, equal, math.nan, svg.SHADES[1], 110, scale=scale), f"{e.share:.1%}",
             _signed(e.speed_change.p50, "m/s", 2), _degrees(e.heading_change.p50), _plain(e.speed_p50_mps, "m/s"),
         )
         for e in atlas.entries

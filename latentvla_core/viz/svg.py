@@ -65,10 +65,16 @@ def share_bar(value: float, width: float = 150) -> str:
     return svg(width, 16, parts, f"{value:.4g}")
 
 
-def marked_bar(value: float, at_least: float, at_most: float, colour: str, width: float = 150) -> str:
-    """A value on a line that starts at 0, with its bounds as ticks; values beyond the scale end in an arrow."""
+def marked_bar(
+    value: float, at_least: float, at_most: float, colour: str, width: float = 150, *, scale: float = math.nan
+) -> str:
+    """A value on a line from 0 to `scale`, with its bounds as ticks; values beyond the scale end in an arrow.
+
+    Without a scale the line ends half above the larger bound; bars that are to be compared need one scale for all.
+    """
     bounds = [b for b in (at_least, at_most) if not math.isnan(b)]
     top = max([*(abs(b) * 1.5 for b in bounds), min(abs(value), 1e6) if not bounds else 0.0, 1e-9])
+    top = top if math.isnan(scale) else max(scale, 1e-9)
     if math.isnan(value):
         return svg(width, 16, [text(width / 2, 12, "not measurable", colour=GREY)], "not measurable")
     shown = min(max(value / top, 0.0), 1.0) * (width - 14)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from latentvla_core.latent.atlas import (
@@ -112,6 +114,18 @@ def test_the_page_names_every_code_and_fetches_nothing():
         assert f"Code {entry.code} — {entry.name}" in html
     assert "(derived)" in html
     assert not any(word in html for word in ("http://", "https://", "<script", "nan"))
+
+
+def test_shares_in_the_overview_are_as_long_as_they_are_large():
+    codes = np.repeat([0, 1, 2, 3], [500, 250, 125, 125])[:, None]
+    nothing = np.zeros(len(codes))
+    entries = atlas(Transitions(codes, nothing, nothing, nothing, {}), np.eye(4))
+    everything = spread(nothing, SPEED_EDGES_MPS), spread(nothing, HEADING_EDGES_RAD)
+    html = atlas_page(Atlas("v1", "", entries, everything, np.zeros((1, 2)), {}, 1.0))
+    overview = html[html.index("<h2>Overview") : html.index("<h2>Positions")]
+    lengths = [float(x) for x in re.findall(r"width='([\d.]+)' height='10.0' fill='#4e79a7'", overview)]
+    assert lengths == [96.0, 48.0, 24.0, 24.0]
+    assert "▸" not in overview
 
 
 def test_the_quality_page_shows_verdict_reason_and_remedy():
