@@ -86,17 +86,36 @@ def _map(atlas: Atlas) -> str:
         svg.text(middle + 6, pad - 6, f"faster +{reach_y:.1f} m/s", anchor="start", size=11),
         svg.text(middle + 6, height - pad + 14, "slower", anchor="start", size=11),
     ]
-    parts += [_bubble(entry, *place(entry)) for entry in sorted(known, key=lambda e: -e.share)]
+    ordered = sorted(known, key=lambda e: -e.share)
+    places = [place(entry) for entry in ordered]
+    parts += [_bubble(*each) for each in zip(ordered, places, apart(places), strict=True)]
     drawn = svg.svg(width, height, parts, "codes by mean change of heading and speed")
     return f"<div class=card><h3>All codes by what follows</h3>{drawn}</div>"
 
 
-def _bubble(entry: Entry, x: float, y: float) -> str:
+def apart(points: Sequence[svg.Point], least: float = 17.0, rounds: int = 200) -> list[svg.Point]:
+    """Places for numbers: the points, those nearer than `least` to each other pushed apart until each can be read."""
+    places = np.array(points, float)
+    places += 1e-3 * np.stack(
+        [np.cos(np.arange(len(places))), np.sin(np.arange(len(places)))], axis=-1
+    )  # no two are equal
+    for _ in range(rounds):
+        way = places[:, None] - places[None]
+        distance = np.linalg.norm(way, axis=-1) + np.eye(len(places)) * 1e9
+        push = np.maximum(1.05 * least - distance, 0.0) / 2
+        if not push.any():
+            break
+        places += (way / distance[..., None] * push[..., None]).sum(axis=1) / 2
+    return [(float(x), float(y)) for x, y in places]
+
+
+def _bubble(entry: Entry, centre: svg.Point, label: svg.Point) -> str:
     fill = f"fill='{svg.SHADES[1]}' fill-opacity='.32' stroke='{svg.SHADES[0]}'"
-    circle = f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{6 + 30 * math.sqrt(entry.share):.1f}' {fill}>"
+    circle = f"<circle cx='{centre[0]:.1f}' cy='{centre[1]:.1f}' r='{6 + 30 * math.sqrt(entry.share):.1f}' {fill}>"
     title = f"<title>{entry.code}: {escape(entry.name)}</title>"
-    number = svg.text(x, y + 4, str(entry.code), size=12)
-    return f"<a href='#code-{entry.code}'>{circle}{title}</circle>{number}</a>"
+    number = svg.text(label[0], label[1] + 4, str(entry.code), size=12)
+    leader = svg.line(centre, label, svg.GREY) if math.dist(centre, label) > 6 else ""
+    return f"<a href='#code-{entry.code}'>{circle}{title}</circle>{leader}{number}</a>"
 
 
 def _index(atlas: Atlas) -> str:
@@ -197,7 +216,7 @@ def _example(example: Example) -> str:
 
 
 def _signed(value: float, unit: str, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:+.{digits}f} {unit}".strip()
+    return "–" if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f} {unit}".strip()  # never -0.00
 
 
 def _plain(value: float, unit: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from itertools import combinations
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from latentvla_core.latent.atlas import (
     typical,
 )
 from latentvla_core.tables import TABLES, to_arrow
-from latentvla_core.viz.atlas_page import Atlas, atlas_page
+from latentvla_core.viz.atlas_page import Atlas, apart, atlas_page
 from latentvla_core.viz.health_page import HealthReport, health_page
 
 RNG = np.random.default_rng(0)
@@ -126,6 +128,15 @@ def test_shares_in_the_overview_are_as_long_as_they_are_large():
     lengths = [float(x) for x in re.findall(r"width='([\d.]+)' height='10.0' fill='#4e79a7'", overview)]
     assert lengths == [96.0, 48.0, 24.0, 24.0]
     assert "▸" not in overview
+
+
+def test_numbers_of_bubbles_that_lie_together_can_be_read():
+    points = [(100.0, 100.0)] * 5 + [(103.0, 101.0), (300.0, 50.0)]
+    places = apart(points)
+    gaps = [math.dist(a, b) for a, b in combinations(places, 2)]
+    assert min(gaps) > 15
+    assert math.dist(places[-1], points[-1]) < 0.1  # who stands alone stays
+    assert max(math.dist(a, b) for a, b in zip(points, places, strict=True)) < 40
 
 
 def test_the_quality_page_shows_verdict_reason_and_remedy():
