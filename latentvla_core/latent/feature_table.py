@@ -89,6 +89,9 @@ class FeatureTable(ImageCache):
         values = np.stack(picked) if picked else np.zeros((0, *self._shape), np.float16)
         return values.reshape(*rows.shape, *self._shape)
 
+    def forget(self) -> None:
+        """Rows stay: they lie in files, and opening those again costs more than keeping them open."""
+
     @property
     def _shape(self) -> tuple[int, int]:
         return self.config.grid_hw[0] * self.config.grid_hw[1], self.config.dim

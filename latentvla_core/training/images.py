@@ -42,6 +42,13 @@ class ImageCache:
         self._rows: dict[tuple[str, str], int] = {}
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what was decoded, before pictures that have nothing in common with those so far."""
+        self.images = np.zeros((0, *self.shape), np.uint8)
+        self._rows.clear()
+        if self.file is not None:
             self.file.write_bytes(b"")
 
     @property

@@ -35,11 +35,14 @@ def training_records(engine: Engine) -> list[SceneRecord]:
     return records
 
 
-def what_it_sees(engine: Engine, config: LatentActionConfig) -> ImageCache:
-    """Pictures; with DINOv2 the table of its features in the working folder, which training, report and labels share."""
+def what_it_sees(engine: Engine, config: LatentActionConfig, *, mirror: bool = False) -> ImageCache:
+    """Pictures; with DINOv2 the table of its features in the working folder, which training, report and labels share.
+
+    Only training takes mirrored pictures, whose features cost as much again.
+    """
     from latentvla_core.latent.feature_table import open_cache
 
-    return open_cache(config.features, engine.settings.home / "features", mirror=config.mirror, device=engine.device)
+    return open_cache(config.features, engine.settings.home / "features", mirror=mirror, device=engine.device)
 
 
 def latent_action_model(engine: Engine, folder: Path) -> Model:
@@ -52,10 +55,11 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
     from latentvla_core.latent.train import train_latent_action_model
     from latentvla_core.training.sinks import Tee, read_curves
 
+    config = engine.recipe.latent
     with engine.training("latent_action_model", folder, SHOWN) as sink:
         model = train_latent_action_model(
-            training_records(engine), engine.recipe.latent, sink=Tee(sink, HealthWatch()),
-            checkpoint_dir=folder / CHECKPOINTS, device=engine.device, cache=what_it_sees(engine, engine.recipe.latent),
+            training_records(engine), config, sink=Tee(sink, HealthWatch()), checkpoint_dir=folder / CHECKPOINTS,
+            device=engine.device, cache=what_it_sees(engine, config, mirror=config.mirror),
         )  # fmt: skip
     save(model, folder)
     curves = read_curves(folder / CURVES)  # the file survives a kill, so the figures are those of an undisturbed run

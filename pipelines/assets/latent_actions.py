@@ -41,8 +41,9 @@ def latent_actions(engine: Engine, partition: str) -> Output:
         return Output([], groups=(version,))
     rows: list[dict[str, Any]] = []
     model, times = engine.model("latent_action_model", load), frame_times(engine, place)
+    cache = what_it_sees(engine, model.config)
     for part in engine.track(f"latent_actions {partition}", whole_logs(records)):
-        cache = what_it_sees(engine, model.config)
+        cache.forget()  # no picture is in two logs
         labels = label_scenes(part, model, batch_size=engine.recipe.label_batch, device=engine.device, cache=cache)
         rows += label_rows(part, labels, times, model.config, {"model_version": version, "data_version": data})
     labelled = sum(row["valid"] for row in rows)

@@ -87,6 +87,18 @@ def test_features_are_those_of_the_backbone_mirrored_where_asked(config, records
     assert np.abs(table.take(rows, ~flip).astype(np.float32) - expected).max() > 0.1
 
 
+def test_forgetting_lets_go_of_pictures_and_keeps_the_table(config, records, tmp_path, asked):
+    pictures = pictures_of(records)[:4]
+    table, cache = FeatureTable(config, tmp_path), ImageCache(config.image_size_wh)
+    for own in (table, cache):
+        before = own.take(own.indices(pictures))
+        own.forget()
+        again = own.take(own.indices(pictures[2:]))
+        np.testing.assert_array_equal(again, before[2:])
+    assert sum(asked) == len(set(pictures))
+    assert len(cache) == len(set(pictures[2:]))
+
+
 def test_a_moved_picture_is_known_and_one_drawn_anew_is_not(config, records, tmp_path, asked):
     root, path = pictures_of(records)[0]
     copy = tmp_path / "elsewhere" / "other.jpg"
