@@ -224,7 +224,10 @@ def latency(device: torch.device, options: argparse.Namespace) -> list[Row]:
 
 
 def labelling(device: torch.device, options: argparse.Namespace) -> list[Row]:
-    """Transitions per second that get codes, pictures in memory; float32 is what `label_scenes` does."""
+    """Transitions per second that get codes, pictures in memory; float32 is what `label_scenes` does.
+
+    bf16 concerns the inverse model alone: DINOv2 gives the same numbers everywhere, so it is never under autocast.
+    """
     small = FeatureConfig(kind="dinov2", image_size_wh=(56, 28), patch_px=14, dim=64)
     config = LatentActionConfig.debug(features=small) if options.tiny else LatentActionConfig.paper()
     with tempfile.TemporaryDirectory() as folder:
