@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ import shapely
 from latentvla_core.errors import DataError
 from latentvla_core.pdms import comfort, progress, road
 from latentvla_core.pdms.collision_kernels import OFFSETS
-from latentvla_core.pdms.measure import drive, red_lights, road_polygons
+from latentvla_core.pdms.measure import Reaction, drive, obstacles_v2, red_lights, road_polygons
 from latentvla_core.pdms.metrics import SUB_SCORES, Metric
 from latentvla_core.pdms.score import ScoreConfig, score_trajectories
 from latentvla_core.pdms.state import DRIVABLE, DT_S, Motion, ego_motion, ego_points, ego_speed
 from latentvla_core.pdms.table import ScoreTable
+from latentvla_core.pdms.traffic import ReactiveTraffic, as_reacted, roll_out
 from latentvla_core.pdms.world import World
 from latentvla_core.types import Array, ObjectClass
 
@@ -74,34 +76,50 @@ class Explanation:
     states: Array
     """(41, 11) as driven."""
     failures: tuple[Failure, ...]
+    world: World
+    """The scene with everybody where they were: as logged, or as they reacted to the plan."""
 
 
 def explain(
-    world: World, poses: Array, metric: Metric = "pdms", *, before: tuple[World, Array] | None = None
+    world: World,
+    poses: Array,
+    metric: Metric = "pdms",
+    *,
+    before: tuple[World, Array] | None = None,
+    traffic: ReactiveTraffic | None = None,
 ) -> Explanation:
-    """Score one plan (8, 3) in log replay and say why it is not 1.
+    """Score one plan (8, 3) and say why it is not 1.
 
     Args:
         before: epdms: scene and plan (8, 3) 0.5 s earlier, for two-frame comfort.
+        traffic: epdms: the scene's reactive traffic (`traffic.reactive_traffic`); None: log replay.
     Raises:
         DataError: the plan cannot be scored in this world.
     """
     pairs = [pair for pair in (before, (world, poses)) if pair is not None]
     worlds, plans = [w for w, _ in pairs], [np.asarray(p, np.float64)[None] for _, p in pairs]
-    counted = score_trajectories(worlds, plans, metric=metric)
+    counted = score_trajectories(worlds, plans, metric=metric, reactions=_reactions(worlds, traffic))
     if not counted.valid[-1]:
         raise DataError(f"cannot be scored: {counted.reason[-1]}", frame=world.scene_token)
-    raw = score_trajectories(worlds, plans, config=ScoreConfig(metric=metric, human_filter=False))
     reference = world.reference_v1 if metric == "pdms" else world.reference_v2
     states = drive(world, reference, plans[-1], 0.5)[1]
-    look = _Look(world, raw, states)
+    seen = as_reacted(world, traffic, states) if traffic else world
+    raw = score_trajectories([*worlds[:-1], seen], plans, config=ScoreConfig(metric=metric, human_filter=False))
+    look = _Look(seen, raw, states)
     failures = []
     for name in SUB_SCORES[metric]:
         value = float(raw[name][-1])
         if value < 1.0:
             found = getattr(look, name)()
             failures.append(replace(found, value=value, forgiven=float(counted[name][-1]) > value))
-    return Explanation(metric, counted.metric_version, float(counted["score"][-1]), states, tuple(failures))
+    return Explanation(metric, counted.metric_version, float(counted["score"][-1]), states, tuple(failures), seen)
+
+
+def _reactions(worlds: list[World], traffic: ReactiveTraffic | None) -> list[Reaction] | None:
+    """How each scene's traffic reacts; of the one before, of which only the ego's motion counts, it need not."""
+    if traffic is None:
+        return None
+    return [*((lambda _, w=w: obstacles_v2(w)[0]) for w in worlds[:-1]), partial(roll_out, traffic)]
 
 
 class _Look:

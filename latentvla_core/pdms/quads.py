@@ -73,6 +73,24 @@ def pair_distance(first, second):
 
 
 @kernel
+def put_back_numba(corners, returns):
+    """Boxes (N, V, 4, 2) of step 0 are put into all later steps where `returns` (V,) says so and nobody else stands."""
+    for step in range(1, corners.shape[0]):
+        for row in range(corners.shape[1]):
+            if returns[row] and np.isnan(corners[step, row, 0, 0]) and _is_free(corners[step], corners[0, row]):
+                corners[step, row] = corners[0, row]
+
+
+@kernel
+def _is_free(boxes, box):
+    """No box of (V, 4, 2) touches this one; NaN: not there."""
+    for other in boxes:  # noqa: SIM110 -- compiled
+        if not (np.isnan(other[0, 0]) or _outside(box, other) or _outside(other, box)):
+            return False
+    return True
+
+
+@kernel
 def _outside(quad, other):
     for e in range(4):
         f = (e + 1) % 4

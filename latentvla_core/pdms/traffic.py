@@ -7,39 +7,27 @@ vehicles stop at the end of their lane, lights do not matter. Log replay (§14.1
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import shapely
 
 from latentvla_core.geometry import arc_length, box_corners
+from latentvla_core.pdms import backend
 from latentvla_core.pdms.map_index import Lane, MapIndex
 from latentvla_core.pdms.observation import detections
-from latentvla_core.pdms.state import DT_S, NUM_STEPS, Obstacles, State
+from latentvla_core.pdms.quads import put_back_numba
+from latentvla_core.pdms.state import NUM_STEPS, Obstacles, State
+from latentvla_core.pdms.traffic_cars import EGO_SIZE_M, SIMPLIFY_M, Car, Driver, box_of, drive_with_shapely, leader
+from latentvla_core.pdms.traffic_kernels import ASK, drive_on
 from latentvla_core.pdms.world import World
 from latentvla_core.types import Array, ObjectClass, Pose, RoadMap, Scene, Vehicle
 
 FALLBACK_SPEED_MPS = 10.0
-MIN_GAP_M, HEADWAY_S, ACCEL_MPS2, DECEL_MPS2, EXPONENT = 1.0, 1.5, 1.0, 2.0, 4
-RADIUS_M, SNAP_M, PARKED_MPS = 100.0, 3.0, 0.1
-SIMPLIFY_M, SAME_M, HEADING_STEP_M = 1e-5, 1e-8, 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """A vehicle that is simulated, as it starts."""
-
-    row: int
-    """Row in `ReactiveTraffic.poses`."""
-    path: Array
-    """(n, 3) poses of its lane without the last one, headings unwrapped."""
-    progress_m: Array
-    """(n,) arc length of the poses."""
-    start_m: float
-    start_pose: Array
-    """(3,) nearest pose on its lane, where its box stands for the others until it has moved."""
-    target_mps: float
+SNAP_M, PARKED_MPS, SAME_M, HEADING_STEP_M = 3.0, 0.1, 1e-8, 0.5
+RING_VERTICES, WAY_VERTICES = 256, 4096  # most that an outline may have; shapely draws longer ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +46,11 @@ class ReactiveTraffic:
     """(V,) bool: stands in its place while it is not simulated, if nobody is there."""
     others: Obstacles
     """Everybody else, replayed: at step 0 only who was detected then."""
+    lanes: tuple[Array, ...] = field(init=False, repr=False)
+    """What `traffic_kernels.drive_on` needs to know of the drivers."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lanes", _lanes(self.drivers, self.sizes_m))
 
 
 def reactive_traffic(scene: Scene, road_map: RoadMap | MapIndex, world: World) -> ReactiveTraffic:
@@ -85,8 +78,28 @@ def reactive_traffic(scene: Scene, road_map: RoadMap | MapIndex, world: World) -
 
 def reaction(scene: Scene, road_map: RoadMap | MapIndex, world: World) -> Callable[[Array], Obstacles]:
     """How the traffic of a scene reacts to driven states: an entry of `score_trajectories(..., reactions=…)`."""
-    traffic = reactive_traffic(scene, road_map, world)
-    return lambda states: roll_out(traffic, states)
+    return partial(roll_out, reactive_traffic(scene, road_map, world))
+
+
+def as_reacted(world: World, traffic: ReactiveTraffic, states: Array) -> World:
+    """The world with its objects where they are while one plan is driven, states (41, 11): to look at, or to replay."""
+    found, others = roll_out(traffic, states), _not_vehicles(world)
+    center, ahead, left = found.boxes[..., :2], found.boxes[..., 2:4], found.boxes[..., 4:]
+    corners = np.stack(
+        [center + ahead + left, center - ahead + left, center - ahead - left, center + ahead - left], axis=2
+    )
+    missing = len(world.object_corners) - len(corners)
+    vehicles = np.full(len(traffic.tokens), ObjectClass.VEHICLE, np.int8)
+    return replace(
+        world,
+        object_tokens=(*traffic.tokens, *(world.object_tokens[a] for a in others)),
+        object_classes=np.concatenate([vehicles, world.object_classes[others]]),
+        object_speed_mps=found.speed_mps,
+        object_corners=np.pad(corners, [(0, missing), (0, 0), (0, 0), (0, 0)], constant_values=np.nan),
+        object_valid=np.pad(found.valid, [(0, missing), (0, 0)]),
+        object_valid_v2=found.valid,
+        object_overlaps_ego=np.zeros(found.valid.shape[1], bool),  # reactive traffic takes nobody out
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +157,12 @@ def _nearest(pose: Array, lane: Lane, origin_m: Array) -> _Place:
 
 def _drivers(poses: Array, sizes: Array, places: list[_Place | None], world: World) -> Iterator[Driver]:
     """Vehicles that are simulated: near a lane, and clear of the ego and of each other once moved onto it."""
-    taken = [_box(_ego_center(world.ego_state), np.array([Vehicle.LENGTH_M, Vehicle.WIDTH_M]))]
+    taken = [box_of(_ego_center(world.ego_state), np.array([Vehicle.LENGTH_M, Vehicle.WIDTH_M]))]
     target = FALLBACK_SPEED_MPS
     for row, place in enumerate(places):
         if place is None or place.gap_m > SNAP_M:
             continue
-        box = _box(place.pose, sizes[row])
+        box = box_of(place.pose, sizes[row])
         if shapely.intersects(box, taken).any():
             continue
         path, progress = _path_of(place.lane, world.origin_m)
@@ -170,9 +183,14 @@ def _path_of(lane: Lane, origin_m: Array) -> tuple[Array, Array]:
     return path, progress[keep]
 
 
+def _not_vehicles(world: World) -> Array:
+    """(n,) columns of the world's objects that are replayed from the interpolated future."""
+    return np.flatnonzero((world.object_classes != ObjectClass.VEHICLE) & world.object_valid_v2.any(axis=0))
+
+
 def _others(world: World, detected: set[str]) -> Obstacles:
-    """Objects that are not vehicles, replayed from the interpolated future."""
-    keep = np.flatnonzero((world.object_classes != ObjectClass.VEHICLE) & world.object_valid_v2.any(axis=0))
+    """Objects that are not vehicles, replayed."""
+    keep = _not_vehicles(world)
     valid = world.object_valid_v2[:, keep].copy()
     valid[0] &= np.array([world.object_tokens[a] in detected for a in keep], bool)
     corners = world.object_corners[: NUM_STEPS + 1, keep]
@@ -184,112 +202,93 @@ def _ego_center(state: Array) -> Array:
     return np.array([*(state[:2] + ahead), state[State.YAW]])
 
 
-def _box(pose: Array, size_m: Array) -> Any:
-    return shapely.Polygon(box_corners(pose, size_m[0], size_m[1]))
-
-
 # ---------------------------------------------------------------- roll-out, once per plan
-
-
-class _Car:
-    """A simulated vehicle on its way."""
-
-    def __init__(self, driver: Driver, size_m: Array, speed_mps: float) -> None:
-        self.driver, self.size, self.speed, self.progress = driver, size_m, speed_mps, driver.start_m
-        self.entry: Any = _box(driver.start_pose, size_m)
-
-    def pose(self) -> Array:
-        """(3,) at the clamped progress."""
-        return self._at(self.progress)
-
-    def _at(self, progress_m: float) -> Array:
-        arc, path = self.driver.progress_m, self.driver.path
-        return np.array([np.interp(progress_m, arc, path[:, k]) for k in range(3)])
-
-    def way_ahead(self) -> Any:
-        """The corridor it still has to drive."""
-        later = self.driver.path[self.driver.progress_m > self.progress, :2]
-        points = np.concatenate([self.pose()[None, :2], later]) if len(later) else self.driver.path[-2:, :2]
-        return shapely.buffer(shapely.LineString(points), self.size[1] / 2, cap_style="flat")
-
-    def footprint(self) -> Any:
-        """Its box, and the piece of path it claims: half a length behind to half a length and 1.5 s ahead."""
-        arc, path = self.driver.progress_m, self.driver.path
-        half = self.size[0] / 2
-        start, end = np.clip([self.progress - half, self.progress + half + HEADWAY_S * self.speed], arc[0], arc[-1])
-        if not (arc > start).any():
-            points = path[-2:, :2]
-        elif not (arc < end).any():
-            points = path[:2, :2]
-        else:
-            between = path[(arc > start) & (arc < end), :2]
-            points = np.concatenate([self._at(start)[None, :2], between, self._at(end)[None, :2]])
-        piece = shapely.buffer(shapely.LineString(points), self.size[1] / 2, cap_style="flat")
-        return shapely.union(piece, _box(self.pose(), self.size))
-
-    def advance(self, gap_m: float, lead_mps: float, lead_rear_m: float) -> None:
-        """One step of IDM."""
-        v = self.speed
-        wanted = MIN_GAP_M + HEADWAY_S * v + v * (v - lead_mps) / (2 * np.sqrt(ACCEL_MPS2 * DECEL_MPS2))
-        free = max(gap_m - lead_rear_m, MIN_GAP_M)
-        accel = ACCEL_MPS2 * (1 - (v / self.driver.target_mps) ** EXPONENT - (wanted / free) ** 2)
-        self.progress += DT_S * v
-        self.speed = max(0.0, v + DT_S * float(np.clip(accel, -DECEL_MPS2, ACCEL_MPS2)))
 
 
 def roll_out(traffic: ReactiveTraffic, states: Array) -> Obstacles:
     """The traffic that reacts to one plan's driven states (41, 11)."""
-    count = len(traffic.tokens)
-    corners = np.full((NUM_STEPS + 1, count, 4, 2), np.nan)
-    corners[0] = box_corners(traffic.poses, traffic.sizes_m[:, 0], traffic.sizes_m[:, 1])
+    rows = np.array([driver.row for driver in traffic.drivers], np.int64)
+    sizes, speeds = traffic.sizes_m[rows], traffic.speed_mps[rows]
     unknown = np.hypot(states[0, State.VX], states[0, State.VY])  # a vehicle of unknown speed starts with the ego's
-    speeds = np.where(np.isnan(traffic.speed_mps), unknown, traffic.speed_mps)
-    cars = [_Car(d, traffic.sizes_m[d.row], float(speeds[d.row])) for d in traffic.drivers]
-    for step in range(1, NUM_STEPS + 1):
-        cars = _step(cars, states[step - 1])
-        for car in cars:
-            corners[step, car.driver.row] = box_corners(car.pose(), car.size[0], car.size[1])
-        _put_back(traffic, corners, step, {car.driver.row for car in cars})
+    speeds = np.where(np.isnan(speeds), unknown, speeds)
+    compiled = backend.active() == "numba"
+    poses = _drive(traffic, speeds, states) if compiled else drive_with_shapely(traffic.drivers, sizes, speeds, states)
+    corners = np.full((NUM_STEPS + 1, len(traffic.tokens), 4, 2), np.nan)
+    corners[:, rows] = box_corners(poses, sizes[:, 0], sizes[:, 1])
+    corners[0] = box_corners(traffic.poses, traffic.sizes_m[:, 0], traffic.sizes_m[:, 1])
+    (put_back_numba if compiled else _put_back)(corners, traffic.returns)
     return _joined(traffic, corners)
 
 
-def _step(cars: list[_Car], ego: Array) -> list[_Car]:
-    """All vehicles one step on, each seeing the ones before it already moved; those too far away leave for good."""
-    cars = [car for car in cars if np.hypot(*(car.pose()[:2] - ego[:2])) <= RADIUS_M]
-    ego_entry = _box(ego[:3], np.array([Vehicle.LENGTH_M, Vehicle.WIDTH_M]))  # centre on the rear axle, as the devkit
-    entries = shapely.simplify(np.array([*(car.entry for car in cars), ego_entry], object), SIMPLIFY_M)
-    for i, car in enumerate(cars):
-        met = np.flatnonzero(shapely.intersects(entries, car.way_ahead()))
-        met = met[met != i]
-        if len(met):
-            gaps = shapely.distance(entries[met], entries[i])
-            lead = int(met[np.argmin(gaps)])
-            yaw, speed = _motion(cars[lead] if lead < len(cars) else None, ego)
-            car.advance(float(gaps.min()), speed * np.cos(yaw - car.pose()[Pose.YAW]), 0.0)
-        else:
-            car.advance(float(car.driver.progress_m[-1]) - car.progress, 0.0, car.size[0] / 2)
-        car.entry = car.footprint()
-        entries[i] = shapely.simplify(car.entry, SIMPLIFY_M)
-    return cars
+def _drive(traffic: ReactiveTraffic, speeds_mps: Array, states: Array) -> Array:
+    """`drive_with_shapely`, compiled. Where hundredths of a millimetre decide, shapely is asked."""
+    count, lanes = len(traffic.drivers), traffic.lanes
+    start = np.array([driver.start_m for driver in traffic.drivers])
+    cars = (start, speeds_mps.copy(), np.ones(count, bool), np.zeros(count, bool))
+    boxes = np.empty((count + 1, 4, 2))
+    for i, driver in enumerate(traffic.drivers):
+        boxes[i] = box_corners(driver.start_pose, *lanes[4][i])
+    limits = np.concatenate([boxes.min(axis=1), boxes.max(axis=1)], axis=1)
+    longest = int(np.diff(lanes[2]).max(initial=0)) + 2
+    rings, counts = np.empty((count, RING_VERTICES, 2)), np.zeros(count, np.int64)
+    shapes = (boxes, limits, rings, counts, np.empty((longest, 2)), np.empty((longest, 2)), np.empty((WAY_VERTICES, 2)))
+    egos = np.ascontiguousarray(states[:, [State.X, State.Y, State.YAW, State.VX, State.VY]])
+    poses = np.full((NUM_STEPS + 1, count, 3), np.nan)
+    step, car, answer = 1, 0, (-2, 0.0)
+    while step:
+        step, car, open_ = drive_on(lanes, egos, cars, shapes, poses, step, car, answer)
+        answer = _judge(traffic, cars, limits, states[step - 1], car, ASK - 1 - open_) if step else answer
+    return poses
 
 
-def _motion(car: _Car | None, ego: Array) -> tuple[float, float]:
-    """Heading and speed of a vehicle, or of the ego (None)."""
-    if car is None:
-        return float(ego[State.YAW]), float(np.hypot(ego[State.VX], ego[State.VY]))
-    return float(car.pose()[Pose.YAW]), car.speed
+def _judge(
+    traffic: ReactiveTraffic, cars: tuple[Array, ...], limits: Array, ego: Array, i: int, lead: int
+) -> tuple[int, float]:
+    """Leader (number of drivers: the ego, -1: nobody) and gap, metres, of vehicle i, by shapely. lead: known, if not negative."""
+    progress, speed, alive, moved = cars
+    everybody = len(traffic.drivers)
+
+    def entry(j: int) -> Any:
+        if j == everybody:
+            return box_of(ego[:3], EGO_SIZE_M)
+        return shapely.simplify(car(j).entry, SIMPLIFY_M)
+
+    def car(j: int) -> Car:
+        driver = traffic.drivers[j]
+        return Car(driver, traffic.sizes_m[driver.row], float(speed[j]), float(progress[j]) if moved[j] else None)
+
+    if lead >= 0:
+        return lead, float(shapely.distance(entry(i), entry(lead)))
+    way = car(i).way_ahead()
+    x0, y0, x1, y1 = way.bounds
+    near = (limits[:, 0] <= x1) & (limits[:, 2] >= x0) & (limits[:, 1] <= y1) & (limits[:, 3] >= y0)
+    who = [i, *(int(j) for j in np.flatnonzero(near & np.append(alive, True)) if j != i)]
+    found, gap = leader(np.array([entry(j) for j in who], object), 0, way)
+    return (who[found] if found >= 0 else -1), gap
 
 
-def _put_back(traffic: ReactiveTraffic, corners: Array, step: int, simulated: set[int]) -> None:
-    """Parked vehicles, and those far from their lane, stand where they stood unless somebody is there."""
-    shown = [shapely.Polygon(corners[step, row]) for row in simulated]
-    for row in np.flatnonzero(traffic.returns):
-        if row in simulated:
-            continue
-        box = shapely.Polygon(corners[0, row])
-        if not shown or not shapely.intersects(box, shown).any():
-            corners[step, row] = corners[0, row]
-            shown.append(box)
+def _lanes(drivers: tuple[Driver, ...], sizes_m: Array) -> tuple[Array, ...]:
+    """Paths (n, 3), arc lengths (n,), offsets (D + 1,), target speeds (D,) and sizes (D + 1, 2), the ego's last."""
+    counts = [len(driver.path) for driver in drivers]
+    return (
+        np.concatenate([np.zeros((0, 3)), *(driver.path for driver in drivers)]),
+        np.concatenate([np.zeros(0), *(driver.progress_m for driver in drivers)]),
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        np.array([driver.target_mps for driver in drivers], np.float64),
+        np.concatenate([sizes_m[[driver.row for driver in drivers]].reshape(-1, 2), EGO_SIZE_M[None]]),
+    )
+
+
+def _put_back(corners: Array, returns: Array) -> None:
+    """Parked vehicles, and those far from their lane, stand where they stood unless somebody is there; fills corners."""
+    for step in range(1, len(corners)):
+        present = ~np.isnan(corners[step, :, 0, 0])
+        shown = [shapely.Polygon(box) for box in corners[step, present]]
+        for row in np.flatnonzero(returns & ~present):
+            box = shapely.Polygon(corners[0, row])
+            if not shown or not shapely.intersects(box, shown).any():
+                corners[step, row] = corners[0, row]
+                shown.append(box)
 
 
 def _joined(traffic: ReactiveTraffic, corners: Array) -> Obstacles:

@@ -29,7 +29,7 @@ def failure_view(world: World, name: str, poses: Array, why: Explanation) -> byt
     with sheet(6.4, 6.5 + 0.17 * len(lines), dpi=110) as page:
         axes = page.figure.add_subplot()
         draw_roads(axes, world, ego)
-        draw_objects(axes, world, ego, alpha=0.45)
+        draw_objects(axes, why.world, ego, alpha=0.45)  # where they were, also if they reacted
         _paths(axes, world, ego, planned, why, colour_of(name))
         for number, failure in moments(why.failures):
             _mark(axes, ego, number, failure)
