@@ -18,6 +18,27 @@ from benchmarks import devkit
 from latentvla_core.errors import SetupError
 from latentvla_core.world.write import WorldConfig, write_world
 
+CACHES = """
+import lzma, pickle, pathlib
+class Entry: pass
+class Time: time_point = 0
+class Cache:
+    ego_state = Time
+    trajectory = observation = centerline = route_lane_ids = drivable_area_map = None
+def saved(folder, cache):
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = Entry()
+    entry.file_name = folder / "metric_cache.pkl"
+    with lzma.open(entry.file_name, "wb") as file: pickle.dump(cache, file)
+    return entry
+"""
+
+TRAJECTORIES = """
+import numpy as np
+def transform_trajectory(pred_trajectory, initial_ego_state): return pred_trajectory
+def get_trajectory_as_array(trajectory, future_sampling, start_time): return np.zeros((41, 11))
+"""
+
 FILES = {
     "nuplan/planning/simulation/trajectory/trajectory_sampling.py": """
 class TrajectorySampling:
@@ -42,31 +63,19 @@ class SceneLoader:
         assert list(data_path.glob("*.pkl"))
     def get_scene_from_token(self, token): return token
 """,
-    "navsim/evaluate/pdm_score.py": """
-import numpy as np
+    "navsim/evaluate/pdm_score.py": TRAJECTORIES
+    + """
 class Result:
     score = 0.25
 def pdm_score(metric_cache, model_trajectory, future_sampling, simulator, scorer):
     sum(i * i for i in range(20000))
     return Result
-def transform_trajectory(pred_trajectory, initial_ego_state): return pred_trajectory
-def get_trajectory_as_array(trajectory, future_sampling, start_time): return np.zeros((41, 11))
 """,
-    "navsim/planning/metric_caching/metric_cache_processor.py": """
-import lzma, pickle, pathlib
-class Entry: pass
-class Time: time_point = 0
-class Cache:
-    ego_state = Time
-    trajectory = observation = centerline = route_lane_ids = drivable_area_map = None
+    "navsim/planning/metric_caching/metric_cache_processor.py": CACHES
+    + """
 class MetricCacheProcessor:
     def __init__(self, cache_path, force_feature_computation): self.path = pathlib.Path(cache_path)
-    def compute_metric_cache(self, scenario):
-        self.path.mkdir(parents=True, exist_ok=True)
-        entry = Entry()
-        entry.file_name = self.path / "metric_cache.pkl"
-        with lzma.open(entry.file_name, "wb") as file: pickle.dump(Cache(), file)
-        return entry
+    def compute_metric_cache(self, scenario): return saved(self.path, Cache())
 """,
     "navsim/planning/scenario_builder/navsim_scenario.py": """
 class NavSimScenario:
@@ -95,32 +104,20 @@ class SceneLoader:
     def __init__(self, data_path, original_sensor_path, scene_filter, sensor_config): pass
     def get_scene_from_token(self, token): return token
 """,
-    "navsim/evaluate/pdm_score.py": """
-import numpy as np
+    "navsim/evaluate/pdm_score.py": TRAJECTORIES
+    + """
 class Column: iloc = [0.5]
 def pdm_score(metric_cache, model_trajectory, future_sampling, simulator, scorer, traffic_agents_policy):
     assert scorer.config.human_penalty_filter and traffic_agents_policy
     return {"pdm_score": Column}, None
-def transform_trajectory(pred_trajectory, initial_ego_state): return pred_trajectory
-def get_trajectory_as_array(trajectory, future_sampling, start_time): return np.zeros((41, 11))
 """,
-    "navsim/planning/metric_caching/metric_cache_processor.py": """
-import lzma, pickle, pathlib
-class Entry: pass
-class Time: time_point = 0
-class Cache:
-    ego_state = Time
-    trajectory = observation = centerline = route_lane_ids = drivable_area_map = None
-    map_parameters = past_human_trajectory = None
+    "navsim/planning/metric_caching/metric_cache_processor.py": CACHES
+    + """
+Cache.map_parameters = Cache.past_human_trajectory = None
 class MetricCacheProcessor:
     def __init__(self, cache_path, force_feature_computation, proposal_sampling): self.path = pathlib.Path(cache_path)
     def compute_metric_cache(self, scenario): return Cache()
-    def compute_and_save_metric_cache(self, scenario):
-        self.path.mkdir(parents=True, exist_ok=True)
-        entry = Entry()
-        entry.file_name = self.path / "metric_cache.pkl"
-        with lzma.open(entry.file_name, "wb") as file: pickle.dump(self.compute_metric_cache(scenario), file)
-        return entry
+    def compute_and_save_metric_cache(self, scenario): return saved(self.path, self.compute_metric_cache(scenario))
 """,
     "navsim/planning/simulation/planner/pdm_planner/scoring/pdm_scorer.py": """
 class PDMScorerConfig:
