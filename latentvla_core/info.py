@@ -57,7 +57,7 @@ def _lake() -> list[tuple[str, str]]:
         for name in TABLES:
             table = lake.delta(name)
             if table is not None:
-                rows.append((f"  {name}", f"{table.to_pyarrow_dataset().count_rows()} rows, version {table.version()}"))
+                rows.append((f"  {name}", f"{lake.counts(name, ()).total()} rows, version {table.version()}"))
     except LatentVLAError as error:
         rows.append(("  tables", f"error: {error}"))
     except ImportError:

@@ -157,9 +157,8 @@ def run_metadata(engine: Engine, stage: Stage, outcomes: Mapping[str, Outcome]) 
         "delta/version": engine.lake.version(stage.table),
         "recipe": engine.recipe.name,
     }
-    rows = engine.lake.delta(stage.table)
-    if rows is not None:
-        metadata["dagster/row_count"] = rows.to_pyarrow_dataset().count_rows()
+    if metadata["delta/version"] >= 0:
+        metadata["dagster/row_count"] = engine.lake.counts(stage.table, ()).total()
     for dep in stage.deps:
         metadata[f"delta/input/{dep}"] = engine.lake.version(engine.stages[dep].table)
     for outcome in done[-1:]:
