@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
-from latentvla_core.store import TABLE_PROPERTIES, Lake, explained, file_layout, retry
+from latentvla_core.sql import no_such_table
+from latentvla_core.storage import explained
+from latentvla_core.store import TABLE_PROPERTIES, Lake, file_layout, retry
 from latentvla_core.tables import TABLES
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def existing(lake: Lake, names: Iterable[str] = ()) -> list[str]:
     """The tables of the lake among `names` (all where none is given). Raises SetupError for a name that is no table."""
     unknown = sorted(set(names) - set(TABLES))
     if unknown:
-        raise SetupError(f"{', '.join(unknown)}: no such table; there are: {', '.join(TABLES)}")
+        raise SetupError("; ".join(map(no_such_table, unknown)))
     return [name for name in TABLES if (not names or name in set(names)) and lake.version(name) >= 0]
 
 

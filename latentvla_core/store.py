@@ -9,23 +9,22 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from latentvla_core.errors import DataError, SetupError
+from latentvla_core.sql import run
+from latentvla_core.storage import WRITE_ATTEMPTS, explained
 from latentvla_core.tables import TABLES, TableSpec, to_arrow, to_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable, WriterProperties
 
-WRITE_ATTEMPTS = 20
 TABLE_PROPERTIES = {
     "delta.enableExpiredLogCleanup": "false",  # else old versions could not be opened after a month
     "delta.checkpointInterval": "20",  # opening a table replays the commits since the last one, 1 ms each
@@ -54,13 +53,20 @@ class Lake:
         return f"{self.root.rstrip('/')}/{name}"
 
     def delta(self, name: str, version: int | None = None) -> DeltaTable | None:
-        """The Delta table, or None while nothing was written to it."""
+        """The Delta table, or None while nothing was written to it. Raises SetupError for a version it has not had."""
         from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
 
         with explained(self.uri(name)):
             if not DeltaTable.is_deltatable(self.uri(name)):
                 return None
-            return DeltaTable(self.uri(name), version=version)
+            try:
+                return DeltaTable(self.uri(name), version=version)
+            except DeltaError:
+                latest = DeltaTable(self.uri(name)).version()
+                if version is None or version <= latest:
+                    raise
+        raise SetupError(f"table {name} has versions 0 to {latest}; {version} was asked for")
 
     def version(self, name: str) -> int:
         """Current Delta version; -1 while the table does not exist."""
@@ -137,7 +143,10 @@ class Lake:
         for row in rows:
             if row["version"] == version:
                 return {table: at for table, at in json.loads(row["inputs"]).items() if table in TABLES}
-        known = ", ".join(row["version"] for row in rows) or "none"
+        if not rows:
+            names = ", ".join(sorted(set(self.read("models", columns=["name"])["name"].to_pylist()))) or "none yet"
+            raise DataError(f"{model!r} is no model of table models; there are: {names}")
+        known = ", ".join(row["version"] for row in rows)
         raise DataError(f"model {model!r}, version {version!r} is not in table models; of that name there are: {known}")
 
     def replace(
@@ -192,27 +201,7 @@ class Lake:
 
         Raises SetupError naming the tables there are when it names none, and DataError with the engine's message.
         """
-        import pyarrow as pa
-        from deltalake import QueryBuilder
-
-        engine, known = QueryBuilder(), []
-        for name in TABLES:
-            if re.search(rf"\b{name}\b", query, re.IGNORECASE):
-                table = self.delta(name, (at or {}).get(name))
-                if table is None:
-                    raise SetupError(
-                        f"table {name} does not exist yet in {self.root}; materialise it first (latentvla demo)"
-                    )
-                engine.register(name, table)
-                known.append(name)
-        if not known:
-            raise SetupError(f"the query names no table of the lake; there are: {', '.join(TABLES)}")
-        try:
-            return pa.table(engine.execute(query).read_all())
-        except Exception as error:  # the engine raises bare Exceptions
-            if "Object Store error" in str(error) or "Parquet error" in str(error):
-                raise SetupError(f"{self.root}: {_first_lines(error)}; {_remedy(self.root)}") from error
-            raise DataError(f"the query was refused: {error}") from error
+        return run(self, query, at or {})
 
     def _writable(self, spec: TableSpec) -> DeltaTable:
         """The table in the declared layout: made where there is none, and made anew where an older one lies.
@@ -267,40 +256,6 @@ def is_outdated(spec: TableSpec, table: DeltaTable) -> bool:
     """Whether a stored table has other columns or partitions than declared."""
     names = {field.name for field in table.schema().fields}
     return names != set(spec.names) or list(table.metadata().partition_columns) != list(spec.partition_by)
-
-
-@contextmanager
-def explained(uri: str) -> Iterator[None]:
-    """Failures of the storage below as one SetupError that names the table and the remedy."""
-    import pyarrow as pa
-    from deltalake.exceptions import CommitFailedError, DeltaError
-
-    try:
-        yield
-    except CommitFailedError as error:
-        text = f"{WRITE_ATTEMPTS} commits failed against other writers ({_first_lines(error)})"
-        raise SetupError(f"{uri}: {text}; nothing was written, run again when the others are done") from error
-    except (DeltaError, OSError, pa.ArrowException) as error:
-        raise SetupError(f"{uri}: {_first_lines(error)}; {_remedy(uri)}") from error
-
-
-def _remedy(uri: str) -> str:
-    if "://" in uri:
-        return (
-            "check LATENTVLA_LAKE and that the bucket exists, and set AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,"
-            " AWS_SECRET_ACCESS_KEY and AWS_REGION"
-        )
-    return (
-        "LATENTVLA_LAKE must name a folder that can be written, with space left; if the table is damaged, move its"
-        " folder away and run again, which makes its rows anew"
-    )
-
-
-def _first_lines(error: Exception) -> str:
-    """What a storage error says, without colours and stack frames of the native library, on one line."""
-    lines = re.sub(r"\x1b\[\d+m|↳", "", str(error)).splitlines()
-    said = [line.strip() for line in lines if not re.match(r"\s*(\d+: |at )", line)]
-    return ": ".join(dict.fromkeys(filter(None, said)))[:400]
 
 
 def faults_of(spec: TableSpec, data: pa.Table, partition: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from label_rows import label
 
-from latentvla_core.errors import DataError, SetupError
+from latentvla_core.errors import DataError, LatentVLAError, SetupError
 from latentvla_core.maintenance import compact
 from latentvla_core.schema import restore
 from latentvla_core.store import Lake
@@ -186,3 +186,37 @@ def test_the_tables_page_is_generated_from_the_schemas():
 
     written = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text()
     assert written == page(TABLES), "run: python -m latentvla_core.tables > docs/tables.md"
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("select * from latent_action", "latent_action: no such table, did you mean latent_actions"),
+        ("select * from latent_actions join scene on true", "scene: no such table, did you mean scenes"),
+        ("select 1", "names no table of the lake; there are: logs"),
+        ("select foo from latent_actions", "No field named foo"),
+        ("select * from quarantine", "quarantine does not exist yet in .*: nothing was refused"),
+        ("select * from scenes", r"scenes does not exist yet in .*; materialise it first \(latentvla demo\)"),
+    ],
+)
+def test_a_query_that_cannot_run_says_which_name_is_wrong(tmp_path: Path, query: str, told: str):
+    lake = Lake(str(tmp_path))
+    lake.replace("latent_actions", [label("a")], PLACE)
+    with pytest.raises(LatentVLAError, match=told):
+        lake.sql(query)
+
+
+def test_an_empty_lake_says_that_it_may_be_the_wrong_one(tmp_path: Path):
+    with pytest.raises(
+        SetupError, match="nor does any other: make them.*or name the lake that has them with LATENTVLA_LAKE"
+    ):
+        Lake(str(tmp_path)).sql("select * from scenes")
+
+
+def test_a_version_that_a_table_never_had_is_told_with_those_it_has(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    latest = lake.replace("latent_actions", [label("a")], PLACE)
+    with pytest.raises(SetupError, match=f"table latent_actions has versions 0 to {latest}; 99 was asked for"):
+        lake.sql("select * from latent_actions", {"latent_actions": 99})
+    with pytest.raises(DataError, match="'nobody' is no model of table models; there are: none yet"):
+        lake.trained_on("nobody")
