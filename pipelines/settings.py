@@ -30,6 +30,7 @@ from latentvla_core.store import home_folder, lake_root
 from pipelines.lineage import partition_key
 
 SOURCE_FIELDS = {"format", "logs", "sensors", "maps", "filter", "part"}
+REGISTRIES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 TRAIN, VAL, TEST = "train", "val", "test"
 
 
@@ -111,7 +112,7 @@ class Settings:
         return Settings(
             home=home,
             lake=lake_root(env),
-            mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            mlflow_uri=_registry(env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"),
             recipe=env.get("LATENTVLA_RECIPE") or "mini",
             shards=_shards(env.get("LATENTVLA_SHARDS"), 2 if embedded else 64),
             device=env.get("LATENTVLA_DEVICE") or "auto",
@@ -119,6 +120,18 @@ class Settings:
             sources=sources,
             weights=Weights(qwen=env.get("LATENTVLA_QWEN", ""), dinov2=env.get("LATENTVLA_DINOV2", "")),
         )
+
+
+def _registry(uri: str) -> str:
+    """A tracking URI that MLflow has a store with a model registry for; a wrong one is told before any work is done."""
+    kind, _, place = uri.partition("://")
+    if uri.partition(":")[0] == "databricks" or (place and kind.partition("+")[0] in REGISTRIES):
+        return uri
+    known = ", ".join(f"{name}://" for name in REGISTRIES)
+    raise SetupError(
+        f"MLFLOW_TRACKING_URI is {uri!r}; needs a server or a database ({known}) or databricks; unset it for"
+        " sqlite in LATENTVLA_HOME"
+    )
 
 
 def _shards(text: str | None, default: int) -> int:

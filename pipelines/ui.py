@@ -9,7 +9,7 @@ import sys
 import time
 
 from latentvla_core.errors import LatentVLAError
-from pipelines.registry.register import connect
+from pipelines.registry.connection import connect
 from pipelines.settings import Settings
 
 DAGSTER_PORT = "3000"

@@ -26,7 +26,7 @@ def start() -> None:
 
 
 def main() -> None:
-    from pipelines.registry.register import connect
+    from pipelines.registry.connection import connect
 
     if hasattr(os, "nice"):
         os.nice(15)

@@ -196,7 +196,7 @@ def test_a_clean_process_loads_the_champion_and_plans_as_the_line_did(home: Path
 
 
 def test_registered_models_say_what_made_them(settings: Settings):
-    from pipelines.registry.register import connect
+    from pipelines.registry.connection import connect
 
     client = connect(settings)
     for name in (*PLANNERS, "latent_action_model", "vlm", "student"):

@@ -14,12 +14,15 @@ from filelock import FileLock
 PREFIX = "sqlite:///"
 
 
+def local_database(uri: str) -> Path | None:
+    """The sqlite file that a tracking URI names; None for a server or another database."""
+    return Path(uri.removeprefix(PREFIX)) if uri.startswith(PREFIX) else None
+
+
 def ensure_database(uri: str) -> None:
     """Create the sqlite database of a tracking URI if it is not there; other stores look after themselves."""
-    if not uri.startswith(PREFIX):
-        return
-    path = Path(uri.removeprefix(PREFIX))
-    if path.exists():
+    path = local_database(uri)
+    if path is None or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(path.name + ".lock")):

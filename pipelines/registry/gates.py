@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from latentvla_core.pdms.metrics import METRIC_VERSIONS
-from pipelines.registry.register import connect
+from pipelines.registry.connection import answering, connect
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine
@@ -16,7 +16,11 @@ CHAMPION = "champion"
 
 def judge(engine: Engine, name: str, split: str) -> dict[str, Any]:
     """One decision as a row of `releases`, by the recipe's first metric; moves the alias when it promotes."""
-    client = connect(engine.settings)
+    with answering(engine.settings, "start MLflow or set MLFLOW_TRACKING_URI, and run again"):
+        return _judged(engine, connect(engine.settings), name, split)
+
+
+def _judged(engine: Engine, client: Any, name: str, split: str) -> dict[str, Any]:
     made_by = engine.ledger.made_by(name, "")
     found = engine.lake.rows("models", {"name": name, "version": made_by})
     metric = METRIC_VERSIONS[engine.recipe.metrics[0]]

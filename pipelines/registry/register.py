@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
 from pipelines.lineage import Stage, git_commit
-from pipelines.registry.database import ensure_database
-from pipelines.registry.tracking import known_run
+from pipelines.registry.connection import answering, connect, experiment_id, is_away
+from pipelines.registry.tracking import known_run, send_unsent
 from pipelines.settings import TRAIN, VAL, Settings
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine
 
-EXPERIMENT = "latentvla"
 CODE = Path(__file__).with_name("model_code.py")
 REQUIREMENTS = ("torch", "transformers", "safetensors", "numpy", "pillow", "shapely", "pyproj", "scipy")
 PLANS = "plan"
@@ -38,32 +34,24 @@ OUTPUT_SHAPES = {PLANS: (-1, 8, 3), "codes": (-1, 12)}
 def register_model(
     engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any], inputs: Mapping[str, int]
 ) -> str:
-    """Register a finished model folder once; returns `models:/<name>/<version>`. Doing it again finds the same version."""
-    client = connect(engine.settings)
-    made_by = folder.name
-    known = _known_version(client, stage.name, made_by)
-    if known is None:
-        known = _log(engine, stage, folder, summary, inputs)
-    client.set_registered_model_alias(stage.name, "challenger", known)
+    """Register a finished model folder once; returns `models:/<name>/<version>`. Doing it again finds the same version.
+
+    Raises SetupError when MLflow stays away; the model is complete by then and only its registration is left to do.
+    """
+    away = is_away(engine.settings)
+    if away:
+        engine.say(f"MLflow at {engine.settings.mlflow_uri} does not answer ({away}); trying for some minutes")
+    remedy = (
+        f"{stage.name} is trained and complete in {folder}: start MLflow or set MLFLOW_TRACKING_URI, and run again"
+        " (or materialise the asset), which registers the model and does not train it again"
+    )
+    with answering(engine.settings, remedy):
+        client = connect(engine.settings)
+        known = _known_version(client, stage.name, folder.name)
+        if known is None:
+            known = _log(engine, stage, folder, summary, inputs)
+        client.set_registered_model_alias(stage.name, "challenger", known)
     return f"models:/{stage.name}/{known}"
-
-
-def connect(settings: Settings) -> Any:
-    """MLflow client of this deployment. A local database is created on first use."""
-    quiet_mlflow()
-    import mlflow
-
-    ensure_database(settings.mlflow_uri)
-    mlflow.set_tracking_uri(settings.mlflow_uri)
-    return mlflow.MlflowClient()
-
-
-@lru_cache(maxsize=1)
-def quiet_mlflow() -> None:
-    """MLflow and alembic log a hundred lines of migrations at first use; warnings stay."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.pyfunc"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _known_version(client: Any, name: str, made_by: str) -> str | None:
@@ -75,16 +63,17 @@ def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any],
     import mlflow
     import pandas as pd
 
-    kind = kind_of(stage)
+    kind, client = kind_of(stage), mlflow.MlflowClient()
     example = pd.DataFrame({"scene": [scene_json(example_record(engine))]})
     artifacts = {"model": str(folder), **summary["parts"]}
     tags = lineage_tags(engine, stage, folder.name, inputs)
     # MLflow talks on stderr about every step of a registration; what matters is raised as an error.
     with (
-        _run(engine.settings, stage.name, tags, known_run(folder)),
+        _run(engine.settings, stage.name, tags, known_run(client, folder)) as run,
         redirect_stderr(io.StringIO()),
         warnings.catch_warnings(action="ignore"),
     ):
+        send_unsent(client, run.info.run_id, folder)
         mlflow.log_metrics(summary["metrics"])
         mlflow.log_params({"recipe": engine.recipe.name, "parameters": summary["parameters"], "kind": kind})
         _log_inputs(engine, stage, inputs)
@@ -94,7 +83,7 @@ def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any],
         )  # fmt: skip
     registered = str(info.registered_model_version)
     for key, value in tags.items():
-        mlflow.MlflowClient().set_model_version_tag(stage.name, registered, key, value)
+        client.set_model_version_tag(stage.name, registered, key, value)
     return registered
 
 
@@ -106,17 +95,6 @@ def _run(settings: Settings, name: str, tags: Mapping[str, str], known: str | No
     number = experiment_id(settings)
     with mlflow.start_run(known, experiment_id=number, run_name=name, tags=dict(tags)) as run:
         yield run
-
-
-def experiment_id(settings: Settings) -> str:
-    """The experiment of all our runs, created on first use."""
-    import mlflow
-
-    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-    where = (
-        None if "://" in settings.mlflow_uri and "sqlite" not in settings.mlflow_uri else str(settings.home / "mlruns")
-    )
-    return experiment.experiment_id if experiment else mlflow.create_experiment(EXPERIMENT, artifact_location=where)
 
 
 def _log_inputs(engine: Engine, stage: Stage, inputs: Mapping[str, int]) -> None:
@@ -182,10 +160,13 @@ def fetch_model(settings: Settings, uri: str, target: Path) -> None:
     """Bring the weights of a registered model to this machine."""
     from mlflow.artifacts import download_artifacts
 
-    connect(settings)
     partial = target.with_name(target.name + ".fetching")
     shutil.rmtree(partial, ignore_errors=True)
-    local = Path(download_artifacts(artifact_uri=uri, dst_path=str(partial)))
+    with answering(
+        settings, f"{uri} is not on this machine, so its weights come from there; start MLflow and run again"
+    ):
+        connect(settings)
+        local = Path(download_artifacts(artifact_uri=uri, dst_path=str(partial)))
     found = next(local.glob(f"artifacts/{target.name}"), None)
     if found is None:
         raise SetupError(f"{uri} holds no folder {target.name}; materialise the model's asset again")
