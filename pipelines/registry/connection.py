@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -78,5 +79,7 @@ def is_away(settings: Settings) -> str:
 
 
 def said(error: Exception) -> str:
-    """The first line of an error, in a length that can be read."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+    """The first line of an error, of one that a connection caused its cause, in a length that can be read."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    cause = re.search(r"Caused by \w+\(.*?: (.*?)['\"]?\)", line)
+    return (cause[1] if cause else line)[:300]
