@@ -20,6 +20,7 @@ from latentvla_core.latent.label import Labels
 from latentvla_core.types import FRAME_INTERVAL_S, Array, Pose, SceneRecord, Vehicle
 
 FILE = "physical_tokens.json"
+MOST_TOKENS = 1 << 15
 _CHUNK = 256  # rows at a time: 2 048 distances of four corners each
 
 
@@ -37,8 +38,10 @@ class PhysicalConfig:
     """Of the order in which uncovered motions are drawn."""
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.radius_m <= 0:
-            raise ValueError(f"size {self.size}, radius_m {self.radius_m}; need at least 1 token and a radius > 0")
+        if not 1 <= self.size <= MOST_TOKENS or self.radius_m <= 0:
+            raise ValueError(
+                f"size {self.size}, radius_m {self.radius_m}; need 1 to {MOST_TOKENS} tokens, which int16 holds, and a radius > 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)

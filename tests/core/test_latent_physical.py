@@ -10,6 +10,7 @@ from latent_little_world import SIZE_WH, little_records
 
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.latent.physical import (
+    MOST_TOKENS,
     PhysicalConfig,
     PhysicalTokenizer,
     cluster_by_disks,
@@ -144,5 +145,8 @@ def test_a_saved_vocabulary_is_the_same_and_a_missing_one_is_told(tokenizer, tmp
 def test_rules():
     with pytest.raises(ValueError, match="size 0, radius_m"):
         PhysicalConfig(size=0)
+    with pytest.raises(ValueError, match="which int16 holds"):
+        PhysicalConfig(size=40_000)
+    assert PhysicalConfig(size=MOST_TOKENS).size - 1 == np.iinfo(np.int16).max
     with pytest.raises(DataError, match="none of 0 scenes"):
         fit_physical_tokenizer([], PhysicalConfig())
