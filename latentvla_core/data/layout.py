@@ -70,9 +70,6 @@ class DataRoot:
         folder = join(self.root, f"{name}/synthetic_scene_pickles")
         return [path for path in list_dir(folder) if path.endswith(".pkl")]
 
-    def synthetic_sensor_root(self, name: str) -> str:
-        return join(self.root, f"{name}/sensor_blobs")
-
 
 def _layout_hint(root: str) -> str:
     """What is probably meant, for a root without navsim_logs/."""

@@ -24,7 +24,7 @@ from latentvla_core.pdms.collisions import (
 )
 from latentvla_core.pdms.comfort import comfort_v1
 from latentvla_core.pdms.forecast import Forecast, forecast
-from latentvla_core.pdms.idm import LATERAL_M, SPEED_FRACTIONS, Unrolled, extend, unroll
+from latentvla_core.pdms.idm import LATERAL_M, Unrolled, extend, unroll
 from latentvla_core.pdms.observation import Detections
 from latentvla_core.pdms.path import Path
 from latentvla_core.pdms.state import Motion, RoadPolygons, ego_motion
@@ -32,7 +32,6 @@ from latentvla_core.pdms.tracker import simulate
 from latentvla_core.types import Array
 
 FALLBACK_SPEED_MPS = 15.0
-NUM_POLICIES = len(SPEED_FRACTIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

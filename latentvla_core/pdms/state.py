@@ -13,14 +13,13 @@ from enum import IntEnum
 import numpy as np
 
 from latentvla_core.pdms import backend
-from latentvla_core.types import Array, ObjectClass, Vehicle
+from latentvla_core.types import Array, Vehicle
 
 DT_S = 0.1
 NUM_STEPS = 40  # simulated steps; a trajectory has NUM_STEPS + 1 states (pdms.md §1)
 HALF_LENGTH_M = Vehicle.LENGTH_M / 2
 HALF_WIDTH_M = Vehicle.WIDTH_M / 2
 _IS_AGENT = np.array([True, True, True, False, False, False, False, True])  # by ObjectClass
-AGENT_CLASSES = (ObjectClass.VEHICLE, ObjectClass.PEDESTRIAN, ObjectClass.BICYCLE, ObjectClass.EGO)
 
 
 class State(IntEnum):

@@ -23,7 +23,6 @@ from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.samples import VlmSample
 
 TEXT, IMAGE = 0, 1
-IGNORED = -100
 
 
 class VlmBatch(NamedTuple):
@@ -58,11 +57,6 @@ class VlmProcessor:
     def save(self, folder: Path | str) -> None:
         self.tokenizer.save_pretrained(str(folder))
         self.image_processor.save_pretrained(str(folder))
-
-    @property
-    def answer_length(self) -> int:
-        """Tokens of a trained answer: 12 actions and, if learned, the end of the turn."""
-        return tokens.NUM_ACTION_TOKENS + int(self.config.learn_end_token)
 
     def question_ids(self, sample: VlmSample) -> Array:
         """(S,) token ids of system, pictures and words, up to where the assistant begins to speak."""
