@@ -28,7 +28,7 @@ from latentvla_core.data.filters import SceneFilter, iter_scenes
 from latentvla_core.data.records import scene_record
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.health import HealthGate, blocking, judge
-from latentvla_core.latent.model import LatentActionModel, save
+from latentvla_core.latent.model import LatentActionModel, load, save
 from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.probes import AXES, Report, all_codes, evaluate, stability, transfer
 from latentvla_core.latent.train import train_latent_action_model
@@ -38,7 +38,7 @@ from latentvla_core.types import SceneRecord
 from latentvla_core.world.write import WorldConfig, WorldTree, data_split, write_world
 
 TRANSFERS = ("transfer", "transfer_judged", "transfer_ceiling")
-TRAIN_SEED, TEST_SEED = 101, 404  # 202 and 303 have been looked at: they judged the recipes before this one
+TRAIN_SEED, TEST_SEED = 101, 505  # 202, 303 and 404 have been looked at: they judged what came before
 ROWS = (
     *("ego_usage", "ego_perplexity", "environment_usage", "environment_perplexity", "gain_over_copy"),
     *(f"{codes}_r2_{axis}" for codes in ("ego", "environment", "joint") for axis in AXES),
@@ -110,6 +110,7 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a log")
     parser.add_argument("--test-seed", type=int, default=TEST_SEED, help="seed of the world that is judged on")
+    parser.add_argument("--models", type=Path, nargs="*", help="saved models, one a seed, to judge; nothing is trained")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recipe", default="long", choices=("mini", "long"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
@@ -121,9 +122,10 @@ def main() -> None:
     cache = ImageCache(config.features.image_size_wh)
     reports: dict[int, Report] = {}
     models: dict[int, LatentActionModel] = {}
-    for seed in args.seeds:
-        models[seed], reports[seed] = one_seed(replace(config, seed=seed), train, test, cache)
-        save(models[seed], args.out / f"model-{seed}")
+    for seed, folder in zip(args.seeds, args.models or [None] * len(args.seeds), strict=True):
+        models[seed], reports[seed] = one_seed(replace(config, seed=seed), train, test, cache, folder)
+        if folder is None:
+            save(models[seed], args.out / f"model-{seed}")
         print(
             table({seed: reports[seed]}),
             "\n",
@@ -140,12 +142,19 @@ def main() -> None:
 
 
 def one_seed(
-    config: LatentActionConfig, train: list[SceneRecord], test: list[SceneRecord], cache: ImageCache
+    config: LatentActionConfig,
+    train: list[SceneRecord],
+    test: list[SceneRecord],
+    cache: ImageCache,
+    folder: Path | None,
 ) -> tuple[LatentActionModel, Report]:
-    """A trained model and its report."""
+    """A model, trained now or read from its folder, and its report."""
     began = time.process_time()
-    with ProgressSink(f"seed {config.seed}", seconds_per_line=30) as sink:
-        model = train_latent_action_model(train, config, sink=sink, cache=cache)
+    if folder is None:
+        with ProgressSink(f"seed {config.seed}", seconds_per_line=30) as sink:
+            model = train_latent_action_model(train, config, sink=sink, cache=cache)
+    else:
+        model = load(folder)
     seconds = time.process_time() - began
     return model, evaluate(test, model, cache=cache, probe_records=train) | {"train_cpu_s": seconds}
 

@@ -38,7 +38,7 @@ class LatentActionConfig:
     """Stage 2: part of the samples whose environment codes are zeroed, so that the ego codes carry more."""
     independence_weight: float = 0.5
     """Stage 1: weight of the squared correlation between environment codes and ego motion. 0 = faithful."""
-    leak_weight: float = 0.5
+    leak_weight: float = 0.2
     """Stage 1: weight of the variance of ego motion between environment codes: what a probe from the codes would
     explain. 0 = faithful."""
     conditioning: Literal["added", "token", "none"] = "added"

@@ -38,7 +38,7 @@ class Figure:
 _DEAD = "lower ego.decay (0.97 to 0.9) and ego.revive_every (25 to 10), then ego.code_dim 8, then ego.kind 'fsq'"
 _LEAK = "the environment stage ignores the trajectory, so ego motion leaks into its codes"
 _LEAK_REMEDY = (
-    "give the trajectory to every decoder token, raise leak_weight (0.5 to 2) and code_dropout (0.5 to 0.7), "
+    "give the trajectory to every decoder token, raise leak_weight (0.2 to 2) and code_dropout (0.5 to 0.7), "
     "train stage 1 longer"
 )
 _APPEARANCE = "the codes are a small picture of the second frame, not what the ego did"
@@ -68,11 +68,11 @@ FIGURES: dict[str, Figure] = {
     ),
     "environment_usage": Figure(
         "environment codes above 0.2 % of uses", "the environment branch collapsed",
-        "env_source 'stage1_frozen', leak_weight and independence_weight down (0.5 to 0.1), then as for ego_usage",
+        "env_source 'stage1_frozen', leak_weight and independence_weight down, then as for ego_usage",
     ),
     "environment_perplexity": Figure(
         "number of equally used environment codes that would carry as much", "the environment branch collapsed",
-        "env_source 'stage1_frozen', leak_weight and independence_weight down (0.5 to 0.1), then as for ego_usage",
+        "env_source 'stage1_frozen', leak_weight and independence_weight down, then as for ego_usage",
     ),
     "gain_over_copy": Figure(
         "1 − error / error of predicting that nothing changes",
@@ -99,7 +99,7 @@ FIGURES: dict[str, Figure] = {
     "shuffle_environment": Figure(
         "relative increase of the error when environment codes are exchanged between samples",
         "the decoder ignores the environment codes",
-        "leak_weight down (0.5 to 0.1), independence_weight down, code_dropout down, larger gap_frames",
+        "leak_weight and independence_weight down, code_dropout down, larger gap_frames",
     ),
     "transfer_longitudinal": Figure(
         "A's frame driven by B's ego codes: share whose speed then differs from the mean as B's did; 0.5 = chance",

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+EPSILON = 1e-6
 USED_SHARE = 0.002  # a code below 0.2 % of all uses counts as unused
 
 
@@ -69,13 +70,19 @@ class Quantized(NamedTuple):
 
 
 class Standardise(nn.Module):
-    """Zero mean, unit deviation per position and channel: by the batch while training, by running values otherwise."""
+    """Zero mean, unit deviation per position and channel, by running values: training sees the codes that labels will be.
+
+    Values of the batch alone would hide outliers: a batch without one spreads what is nearly constant over all codes, the
+    running values do not, and a codebook that was full in training was nearly empty afterwards (docs/results.md). Only
+    the gradient is that of the batch (batch renormalisation, arXiv 1702.03275), or else z could shrink without end. The
+    momentum is large because z drifts: at 0.05 the running values lagged so far behind that codes died.
+    """
 
     mean: Tensor
     variance: Tensor
     started: Tensor
 
-    def __init__(self, positions: int, dim: int, momentum: float = 0.05) -> None:
+    def __init__(self, positions: int, dim: int, momentum: float = 0.2) -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(positions, dim))
@@ -83,15 +90,22 @@ class Standardise(nn.Module):
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
     def forward(self, z: Tensor, *, training: bool) -> Tensor:
-        """(B, N, d) → same."""
-        mean, variance = self.mean, self.variance
-        if training and len(z) > 1:
-            mean, variance = z.mean(0), z.var(0)
-            share = self.momentum if bool(self.started) else 1.0
-            self.mean.lerp_(mean.detach(), share)
-            self.variance.lerp_(variance.detach(), share)
-            self.started.fill_(True)
-        return (z - mean) * torch.rsqrt(variance + 1e-6)
+        """(B, N, d) → same, equal alone and in any batch but for the update of the running values while training."""
+        if not training or len(z) < 2:
+            return (z - self.mean) * torch.rsqrt(self.variance + EPSILON)
+        mean, variance = z.mean(0), z.var(0)
+        self._follow(mean.detach(), variance.detach())
+        by_batch = (z - mean) * torch.rsqrt(variance + EPSILON)
+        scale = torch.sqrt((variance.detach() + EPSILON) / (self.variance + EPSILON))
+        shift = (mean.detach() - self.mean) * torch.rsqrt(self.variance + EPSILON)
+        return by_batch * scale + shift
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """The spread of the batch's mean is part of the spread of z."""
+        share = self.momentum if bool(self.started) else 1.0
+        self.variance.lerp_(variance + (1 - share) * (mean - self.mean).square(), share)
+        self.mean.lerp_(mean, share)
+        self.started.fill_(True)
 
 
 class Quantizer(nn.Module):
