@@ -44,7 +44,7 @@ def run(lake: Lake, query: str, at: Mapping[str, int]) -> pa.Table:
 def no_such_table(name: str) -> str:
     """What is said of a name that is no table, with the one that may be meant."""
     close = difflib.get_close_matches(name.lower(), TABLES, 1)
-    return f"{name}: no such table{f', did you mean {close[0]}?' if close else ''}; {_there_are()}"
+    return f"{name}: no such table{f' (did you mean {close[0]}?)' if close else ''}; {_there_are()}"
 
 
 def _there_are() -> str:

@@ -191,8 +191,8 @@ def test_the_tables_page_is_generated_from_the_schemas():
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("select * from latent_action", "latent_action: no such table, did you mean latent_actions"),
-        ("select * from latent_actions join scene on true", "scene: no such table, did you mean scenes"),
+        ("select * from latent_action", "latent_action: no such table .did you mean latent_actions"),
+        ("select * from latent_actions join scene on true", "scene: no such table .did you mean scenes"),
         ("select 1", "names no table of the lake; there are: logs"),
         ("select foo from latent_actions", "No field named foo"),
         ("select * from quarantine", "quarantine does not exist yet in .*: nothing was refused"),
