@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from latentvla_core.latent.dynamics import DynamicsConfig
@@ -22,8 +22,8 @@ class LatentActionConfig:
     """Transformers of each stage."""
     ego: QuantizerConfig = field(default_factory=QuantizerConfig)
     """Codebook of the ego actions: 16 codes [article]."""
-    environment: QuantizerConfig = field(default_factory=QuantizerConfig)
-    """Codebook of the environment actions."""
+    environment: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(statistics="running"))
+    """Codebook of the environment actions. Their outputs are nearly constant in many a drive, hence running statistics."""
     num_transitions: int = 3
     """Transitions labelled per scene (latentvla.md §2.6, reading a)."""
     codes_per_transition: int = 4
@@ -150,7 +150,7 @@ class LatentActionConfig:
             "features": FeatureConfig(kind="dinov2", image_size_wh=(392, 224), patch_px=14, dim=384),
             "dynamics": DynamicsConfig(width=384, heads=6, encoder_layers=6, decoder_layers=6),
             "ego": code,
-            "environment": code,
+            "environment": replace(code, statistics="running"),
             "steps": 30_000,
             "batch_size": 128,
             "learning_rate": 2e-4,

@@ -39,6 +39,9 @@ class QuantizerConfig:
     standardise: bool = True
     """Give z zero mean and unit deviation per position and channel before quantising, by running statistics. Without
     it the shared codebook is spent on telling the positions apart, and small changes of z fall into one code."""
+    statistics: Literal["batch", "running"] = "batch"
+    """Whose mean and deviation standardise z in training: the batch's, or running ones, so that codes in training are
+    the codes of labels. Labels are always made by running ones."""
     levels: tuple[int, ...] = (4, 4)
     """FSQ: grid points per dimension; their product must be the codebook size, their number replaces code_dim."""
 
@@ -70,41 +73,42 @@ class Quantized(NamedTuple):
 
 
 class Standardise(nn.Module):
-    """Zero mean, unit deviation per position and channel, by running values: training sees the codes that labels will be.
+    """Zero mean and unit deviation per position and channel: of the batch while training, or by running values always.
 
-    Values of the batch alone would hide outliers: a batch without one spreads what is nearly constant over all codes, the
-    running values do not, and a codebook that was full in training was nearly empty afterwards (docs/results.md). Only
-    the gradient is that of the batch (batch renormalisation, arXiv 1702.03275), or else z could shrink without end. The
-    momentum is large because z drifts: at 0.05 the running values lagged so far behind that codes died.
+    Running values with the gradient of the batch (batch renormalisation, arXiv 1702.03275) make training see the codes
+    that labels will be. By the batch's own values a nearly constant z is spread over the whole codebook in training, and
+    is one code afterwards. The price: z drifts, running values lag behind, codes fit it less well (docs/results.md).
     """
 
     mean: Tensor
     variance: Tensor
     started: Tensor
 
-    def __init__(self, positions: int, dim: int, momentum: float = 0.2) -> None:
+    def __init__(self, positions: int, dim: int, statistics: Literal["batch", "running"]) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.statistics = statistics
+        self.momentum = 0.05 if statistics == "batch" else 0.2  # running values must keep up with what they normalise
         self.register_buffer("mean", torch.zeros(positions, dim))
         self.register_buffer("variance", torch.ones(positions, dim))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
     def forward(self, z: Tensor, *, training: bool) -> Tensor:
-        """(B, N, d) → same, equal alone and in any batch but for the update of the running values while training."""
+        """(B, N, d) → same; outside training equal alone and in any batch."""
         if not training or len(z) < 2:
             return (z - self.mean) * torch.rsqrt(self.variance + EPSILON)
         mean, variance = z.mean(0), z.var(0)
         self._follow(mean.detach(), variance.detach())
         by_batch = (z - mean) * torch.rsqrt(variance + EPSILON)
+        if self.statistics == "batch":
+            return by_batch
         scale = torch.sqrt((variance.detach() + EPSILON) / (self.variance + EPSILON))
         shift = (mean.detach() - self.mean) * torch.rsqrt(self.variance + EPSILON)
         return by_batch * scale + shift
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """The spread of the batch's mean is part of the spread of z."""
         share = self.momentum if bool(self.started) else 1.0
-        self.variance.lerp_(variance + (1 - share) * (mean - self.mean).square(), share)
         self.mean.lerp_(mean, share)
+        self.variance.lerp_(variance, share)
         self.started.fill_(True)
 
 
@@ -119,7 +123,7 @@ class Quantizer(nn.Module):
     def __init__(self, config: QuantizerConfig, positions: int) -> None:
         super().__init__()
         self.config = config
-        self.standardise = Standardise(positions, config.dim) if config.standardise else None
+        self.standardise = Standardise(positions, config.dim, config.statistics) if config.standardise else None
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self.register_buffer("counts", torch.zeros(config.codebook_size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
