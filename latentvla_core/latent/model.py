@@ -47,7 +47,8 @@ class Scales(nn.Module):
         """Set from all training pairs: waypoints (n, gap, 3), states (n, 3)."""
         for name, values in (("pose", waypoints), ("state", states)):
             getattr(self, f"{name}_mean").copy_(values.mean(0))
-            getattr(self, f"{name}_std").copy_(values.std(0).clamp_min(1e-2))
+            spread = values.std(0, correction=min(1, len(values) - 1))  # of a single pair: 0, not NaN
+            getattr(self, f"{name}_std").copy_(spread.clamp_min(1e-2))
 
     def waypoints(self, poses: Tensor) -> Tensor:
         """(B, S, 3) poses → (B, S, 5) standardised x, y, sin, cos, Δt (cos and Δt as they are)."""

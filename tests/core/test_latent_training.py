@@ -178,6 +178,12 @@ def test_scales_are_measured_on_the_training_pairs(trained):
     assert embedded[0, :, 4].tolist() == [0.5, 1.0]
 
 
+def test_scales_of_a_single_pair_are_finite():
+    model = LatentActionModel(LatentActionConfig.debug())
+    model.environment.scales.measure(torch.ones(1, 2, 3), torch.ones(1, 3))
+    assert all(torch.isfinite(tensor).all() for tensor in model.environment.scales.state_dict().values())
+
+
 def test_labels_are_twelve_codes_in_time_order(trained):
     model, records = trained
     labels = label_scenes(records[:3], model)
