@@ -20,3 +20,5 @@ def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
     folder: Path = tmp_path_factory.mktemp("surroundings")
     monkeypatch.setenv("LATENTVLA_HOME", str(folder / "home"))
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # mlflow.set_tracking_uri sets it for the rest of the process:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # now it is forgotten after each test
