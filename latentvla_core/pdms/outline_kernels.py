@@ -227,26 +227,28 @@ def _cross(a, b, c, d):
 
 
 @kernel
-def nearest_on(p, a, b):
-    """The point of a segment nearest to p, and its distance."""
+def foot(p, a, b):
+    """x and y of the point of a segment nearest to p."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     length = dx * dx + dy * dy
     share = 0.0
     if length > 0.0:
         share = min(max(((p[0] - a[0]) * dx + (p[1] - a[1]) * dy) / length, 0.0), 1.0)
-    x, y = a[0] + share * dx, a[1] + share * dy
+    return a[0] + share * dx, a[1] + share * dy
+
+
+@kernel
+def nearest_on(p, a, b):
+    """The point of a segment nearest to p, and its distance."""
+    x, y = foot(p, a, b)
     return np.array((x, y)), math.hypot(x - p[0], y - p[1])
 
 
 @kernel
 def to_segment(p, a, b):
     """Distance of a point from a segment."""
-    dx, dy = b[0] - a[0], b[1] - a[1]
-    length = dx * dx + dy * dy
-    share = 0.0
-    if length > 0.0:
-        share = min(max(((p[0] - a[0]) * dx + (p[1] - a[1]) * dy) / length, 0.0), 1.0)
-    return math.hypot(a[0] + share * dx - p[0], a[1] + share * dy - p[1])
+    x, y = foot(p, a, b)
+    return math.hypot(x - p[0], y - p[1])
 
 
 @kernel
