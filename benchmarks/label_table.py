@@ -49,10 +49,21 @@ def main() -> None:
         rows = sum(lake.counts("latent_actions", ("split",)).values())
         print(f"wrote {rows:,} rows of {len(logs):,} logs, {stored / 1e6:,.0f} MB", *took(began, cpu))
         report(lake, logs, "small files")
-        began, cpu = time.perf_counter(), time.process_time()
-        print(compact(lake, ["latent_actions"])[0], *took(began, cpu))
+        compacted(lake)
         report(lake, logs, "compacted")
-        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
+        compacted(lake)
+
+
+def compacted(lake: Lake) -> None:
+    """Compact the table; a second time nothing is left to do. Peaks of memory are those of the process so far."""
+    peak, version = peak_gb(), lake.version("latent_actions")
+    began, cpu = time.perf_counter(), time.process_time()
+    print(compact(lake, ["latent_actions"])[0], *took(began, cpu))
+    print(f"  {lake.version('latent_actions') - version} transactions, peak memory {peak:.2f} → {peak_gb():.2f} GB")
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def took(began: float, cpu: float) -> tuple[str, str]:

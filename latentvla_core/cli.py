@@ -191,7 +191,7 @@ def _versions(lake: Any, at: list[str]) -> dict[str, int]:
 def lake_compact(
     tables: Annotated[list[str] | None, typer.Argument(help="Tables; all if none is named.")] = None,
 ) -> None:
-    """Join small files. Changes no row; old versions stay readable."""
+    """Join small files, sorting tables that declare an order. Changes no row; old versions stay readable."""
     from latentvla_core.maintenance import compact
     from latentvla_core.store import Lake, lake_root
 

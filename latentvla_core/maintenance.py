@@ -1,7 +1,8 @@
 """Keeping tables compact: small files become large ones, files that no version worth keeping names are deleted.
 
 The line writes at least one file per shard and piece of work; `materialisations`, which only grows, gets one per piece.
-Neither operation changes a row. What a registered model was trained on stays readable unless it is given up by name.
+Where a table declares an order, its rows are sorted on the way. Neither operation changes a row. What a registered model
+was trained on stays readable unless it is given up by name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
+from latentvla_core.sorting import sort_partitions
 from latentvla_core.sql import no_such_table
 from latentvla_core.storage import explained
 from latentvla_core.store import TABLE_PROPERTIES, Lake, file_layout, retry
@@ -49,22 +51,40 @@ def existing(lake: Lake, names: Iterable[str] = ()) -> list[str]:
 
 
 def compact(lake: Lake, names: Iterable[str] = ()) -> list[Kept]:
-    """Join small files inside each partition, in one transaction per table. Old versions keep their files."""
+    """Join small files inside each partition, in the table's order if it declares one. Old versions keep their files.
+
+    What is compact already is left alone: a second run writes nothing.
+    """
     return [_compacted(lake, name) for name in existing(lake, names)]
 
 
 def _compacted(lake: Lake, name: str) -> Kept:
     before = _open(lake, name)
     renew_properties(before)
-
-    def run() -> int:
-        table = _open(lake, name)
-        table.optimize.compact(writer_properties=file_layout("ZSTD"))
-        table.create_checkpoint()  # opening the table reads one file instead of every commit since the last
-        return len(table.file_uris())
-
+    order = TABLES[name].order
     with explained(lake.uri(name)):
-        return Kept(name, len(before.file_uris()), retry(run), 0, ())
+        if order and {field.name for field in before.schema().fields}.issuperset(order):
+            sort_partitions(lambda: _open(lake, name), order)
+        else:  # also the rows of an older layout, which may lack these columns
+            retry(lambda: _joined(_open(lake, name)))
+        after = _open(lake, name)
+        _set_checkpoint(after)
+    return Kept(name, len(before.file_uris()), len(after.file_uris()), 0, ())
+
+
+def _joined(table: DeltaTable) -> int:
+    table.optimize.compact(writer_properties=file_layout("ZSTD"))
+    return table.version()
+
+
+def _set_checkpoint(table: DeltaTable) -> None:
+    """Opening the table then reads one file instead of every commit since the last checkpoint."""
+    from deltalake.fs import DeltaStorageHandler
+    from pyarrow.fs import FileType
+
+    file = f"_delta_log/{table.version():020d}.checkpoint.parquet"
+    if DeltaStorageHandler(table.table_uri).get_file_info([file])[0].type == FileType.NotFound:
+        table.create_checkpoint()
 
 
 def vacuum(

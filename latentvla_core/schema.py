@@ -55,6 +55,9 @@ class TableSpec:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ("split", "shard")
+    order: tuple[str, ...] = ()
+    """How rows lie inside a partition after compaction, so that those of one value of the first column are found without
+    decoding the others; worth it where a partition has many row groups. (): as they were written."""
     version: int = 1
     is_record: bool = False
     """Rows tell what happened and cannot be made again from inputs; a change of schema never drops them."""
@@ -172,7 +175,8 @@ def _restored(column: Column, value: Any) -> Any:
 def markdown(spec: TableSpec) -> str:
     """The table's section of docs/tables.md."""
     place = ", ".join(spec.partition_by) or "not partitioned"
-    head = f"## {spec.name}\n\nOne row is {spec.row}. Key: {', '.join(spec.key)}. Partitions: {place}. Version {spec.version}.\n\n"
+    order = f" Compaction sorts by {', '.join(spec.order)}." if spec.order else ""
+    head = f"## {spec.name}\n\nOne row is {spec.row}. Key: {', '.join(spec.key)}. Partitions: {place}. Version {spec.version}.{order}\n\n"
     lines = [f"| {c.name} | {_type_name(c)} | {c.unit} | {c.doc} |" for c in spec.columns]
     return head + "| column | type | unit | meaning |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
 

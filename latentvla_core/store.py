@@ -30,6 +30,7 @@ TABLE_PROPERTIES = {
     "delta.checkpointInterval": "20",  # opening a table replays the commits since the last one, 1 ms each
 }
 ROWS_PER_GROUP = 16_384  # of a file, what is decoded to find one log: its statistics tell which groups can hold it
+STATISTICS_B = 256  # longer than any log name: names cut to their common start tell no group from the next
 _MADE_BY = ("min.made_by", "max.made_by")
 
 
@@ -97,7 +98,7 @@ class Lake:
         with explained(self.uri(name)):
             # Partitions first: a data set of every file costs more than reading one of them.
             places = _places(table, where or {})
-            arrow = table.to_pyarrow_dataset(partitions=places).to_table(columns=wanted, filter=expression)
+            arrow = table.to_pyarrow_dataset(file_pruning_predicate=places).to_table(columns=wanted, filter=expression)
         arrow = arrow.select(wanted).cast(_subset(spec, wanted)).sort_by([(k, "ascending") for k in spec.key])
         return _select(arrow, columns)
 
@@ -169,7 +170,7 @@ class Lake:
         faults = faults_of(spec, data, partition)
         if faults:
             raise DataError("; ".join(faults), file=f"table {name}", frame=str(dict(partition)))
-        where = " AND ".join(_condition(column, value) for column, value in partition.items()) or None
+        where = " AND ".join(condition(column, value) for column, value in partition.items()) or None
         commit = CommitProperties(custom_metadata=dict(note or {}), max_commit_retries=15)
 
         def write() -> int:
@@ -249,7 +250,9 @@ def file_layout(compression: Literal["SNAPPY", "ZSTD"] = "SNAPPY") -> WriterProp
     """How data files are written: rows in groups small enough that one log is found without decoding its shard."""
     from deltalake import WriterProperties
 
-    return WriterProperties(compression=compression, max_row_group_size=ROWS_PER_GROUP)
+    return WriterProperties(
+        compression=compression, max_row_group_size=ROWS_PER_GROUP, statistics_truncate_length=STATISTICS_B
+    )
 
 
 def is_outdated(spec: TableSpec, table: DeltaTable) -> bool:
@@ -297,7 +300,8 @@ def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     return table if columns is None else table.select(list(columns))
 
 
-def _condition(column: str, value: Any) -> str:
+def condition(column: str, value: Any) -> str:
+    """SQL: the column has this value, or one of a tuple of values."""
     values = value if isinstance(value, tuple) else (value,)
     return f"{column} IN ({', '.join(map(_literal, values))})"
 

@@ -37,6 +37,7 @@ LATENT_ACTIONS = TableSpec(
     ),
     key=("scene_token", "step", "model_version"),
     partition_by=("split", "shard", "model_version"),
+    order=("log_name", "timestamp_us", "scene_token", "step"),
     version=2,
 )
 

@@ -120,6 +120,7 @@ def test_models_are_forgotten_only_when_asked(lake: Lake):
 def test_old_versions_open_after_compaction_checkpoint_and_vacuum(lake: Lake):
     """Log entries are never cleaned up: a checkpoint must not cut the way to what a model was trained on."""
     trained = lake.trained_on("student")["latent_actions"]
+    lake.append("latent_actions", [label("more")])
     compact(lake)
     table = lake.delta("latent_actions")
     assert table is not None

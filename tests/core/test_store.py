@@ -175,6 +175,7 @@ def test_every_table_is_described(name: str):
     assert len({c.name for c in spec.columns}) == len(spec.columns)
     assert set(spec.key) <= set(spec.names)
     assert set(spec.partition_by) <= set(spec.names)
+    assert set(spec.order) <= set(spec.names) - set(spec.partition_by), "all rows of a partition agree in its columns"
     for column in spec.columns:
         assert len(column.doc) > 2, f"{name}.{column.name} says nothing"
     if name != "materialisations":

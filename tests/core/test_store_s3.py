@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from label_rows import label
 
+from latentvla_core.maintenance import compact
 from latentvla_core.store import Lake
 
 PLACE = {"split": "train", "shard": 0, "model_version": "m"}
@@ -56,6 +57,21 @@ def test_shards_are_replaced_and_read_back(lake: Lake):
     lake.replace("latent_actions", [label("d")], PLACE)
     assert lake.read("latent_actions")["scene_token"].to_pylist() == ["c", "d"]
     assert lake.rows("latent_actions", PLACE)[0]["ego_codes"].tolist() == list(range(4))
+
+
+def test_compaction_sorts_joins_and_is_done_once(lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("latentvla_core.store.ROWS_PER_GROUP", 2)
+    monkeypatch.setattr("latentvla_core.sorting.ROWS_PER_GROUP", 2)
+    for log in "bac":
+        lake.append("latent_actions", [label(f"{log}{i}", log_name=log) for i in range(3)])
+    rows = str(lake.read("latent_actions").to_pylist())
+    assert compact(lake, ["latent_actions"])[0].files_after == 1
+    version, table = lake.version("latent_actions"), lake.delta("latent_actions")
+    assert table is not None
+    assert table.to_pyarrow_dataset().to_table(columns=["log_name"])["log_name"].to_pylist() == list("aaabbbccc")
+    assert str(lake.read("latent_actions").to_pylist()) == rows
+    compact(lake, ["latent_actions"])
+    assert lake.version("latent_actions") == version
 
 
 def test_sql_and_lineage_work_there_too(lake: Lake):
