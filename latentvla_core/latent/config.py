@@ -32,13 +32,26 @@ class LatentActionConfig:
     """Environment codes per transition; few, so that they cannot explain everything."""
     gap_frames: int = 2
     """Key frames per transition: 2 of 0.5 s = 1 s."""
-    code_dropout: float = 0.5
-    """Stage 1: part of the samples whose codes are zeroed, so that the decoder learns to use the trajectory."""
+    compensate: bool = True
+    """Stage 1 sees the first frame as the trajectory says it would look from the second frame's pose (flat ground, nothing
+    moves), where the camera's calibration is known. False = faithful: the frame as it is."""
+    environment_sectors: bool = True
+    """Environment codes are local: each is about one upright strip of the picture, left to right, by shared weights.
+    False = faithful: every code is about the whole picture."""
+    change_weight: float = 5.0
+    """Stage 1: weight of predicting also where, and how much, the second frame differs from what was to be expected
+    (latent/change.py). 0 = faithful."""
+    soft_start: float = 0.3
+    """Stage 1: part of its steps in which a falling share of samples is decoded from z as it is instead of from codes, so
+    that the decoder has something to listen to before there is a codebook worth it. 0 = faithful."""
+    code_dropout: float = 0.0
+    """Stage 1: part of the samples whose codes are zeroed, so that the decoder learns to use the trajectory. Needed
+    (0.5) where the first frame is not compensated."""
     environment_dropout: float = 0.0
     """Stage 2: part of the samples whose environment codes are zeroed, so that the ego codes carry more."""
     independence_weight: float = 0.5
     """Stage 1: weight of the squared correlation between environment codes and ego motion. 0 = faithful."""
-    leak_weight: float = 0.2
+    leak_weight: float = 0.5
     """Stage 1: weight of the variance of ego motion between environment codes: what a probe from the codes would
     explain. 0 = faithful."""
     conditioning: Literal["added", "token", "none"] = "added"
@@ -79,15 +92,42 @@ class LatentActionConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.code_dropout < 1 or not 0 <= self.environment_dropout < 1:
             raise ValueError(f"dropouts {self.code_dropout}, {self.environment_dropout}; need 0 <= p < 1")
+        if not 0 <= self.soft_start < 1:
+            raise ValueError(f"soft_start is {self.soft_start}; need 0 <= part of the steps < 1")
+        if self.compensate and self.conditioning == "none":
+            raise ValueError(
+                "conditioning 'none' hides the trajectory from stage 1, compensate shows it; set compensate=False"
+            )
+        self._check_sectors()
         if self.gap_frames < 1:
             raise ValueError(f"gap_frames is {self.gap_frames}; a transition needs at least 1 frame of 0.5 s")
         if self.env_source != "none" and self.environment.kind == "continuous":
             raise ValueError("environment.kind is 'continuous'; only ego codes may be, as a comparator: use 'ema'")
 
+    def _check_sectors(self) -> None:
+        columns = self.features.grid_hw[1]
+        if self.env_source == "reencode" and self.environment_sectors:
+            raise ValueError("env_source 'reencode' reads codes of the whole picture; set environment_sectors=False")
+        if self.sectors and columns % self.sectors:
+            raise ValueError(
+                f"{self.sectors} environment_codes cannot share {columns} columns of patches evenly; use a divisor, or "
+                "environment_sectors=False"
+            )
+
     @property
     def environment_positions(self) -> int:
         """Environment codes per transition that there really are: 0 in a single stage."""
         return 0 if self.env_source == "none" else self.environment_codes
+
+    @property
+    def sectors(self) -> int:
+        """Strips of the picture that have an environment code of their own; 0 where codes are about the whole picture."""
+        return self.environment_positions if self.environment_sectors else 0
+
+    @property
+    def soft_steps(self) -> int:
+        """Steps of stage 1 until everything is decoded from codes."""
+        return round(self.soft_start * self.steps)
 
     @property
     def num_tokens(self) -> int:

@@ -144,7 +144,8 @@ class ConvolutionStem(nn.Module):
 class InverseModel(nn.Module):
     """Reads codes out of frame sequences by learned queries that stand among the patches of every frame.
 
-    `groups` are (number of queries, code width) per kind of code, in order.
+    `groups` are (number of queries, code width) per kind of code, in order. With S sectors the picture is cut into S upright
+    strips after the embedding; the same queries and blocks read each strip by itself, and codes come left to right.
     """
 
     def __init__(
@@ -154,9 +155,11 @@ class InverseModel(nn.Module):
         feature_dim: int,
         grid_hw: tuple[int, int],
         groups: Sequence[tuple[int, int]],
+        sectors: int = 1,
     ) -> None:
         super().__init__()
         width = config.width
+        self.grid_hw, self.sectors = grid_hw, sectors
         self.group_sizes = [count for count, _ in groups]
         # Position-specific, distinct from the start: the positions must not all say the same (latentvla.md §2.8).
         self.queries = nn.Parameter(torch.empty(sum(self.group_sizes), width).uniform_(-1, 1))
@@ -175,27 +178,38 @@ class InverseModel(nn.Module):
         self.register_buffer("position", grid_positions(grid_hw, width), persistent=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> list[Tensor]:
-        """Features (B, T, P, D), condition (B, C, W) → (B, T, N, d) per group.
+        """Features (B, T, P, D), condition (B, C, W) → (B, T, S · N, d) per group.
 
         What is read at frame t depends on frames ≤ t only; the codes of the transition are those of the last frame.
         """
-        batch, frames = x.shape[:2]
+        frames, strips = x.shape[1], self.sectors
         change = torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], dim=TIME)
-        seen = self.embed(torch.cat([x, change], dim=-1)) + self.position
-        tokens = [self.queries.expand(batch, frames, -1, -1), seen]
+        seen = self._strips(self.embed(torch.cat([x, change], dim=-1)) + self.position)  # (B · S, T, P / S, W)
+        tokens = [self.queries.expand(len(seen), frames, -1, -1), seen]
         if condition is not None:
-            tokens.append(condition[:, None].expand(-1, frames, -1, -1))
+            tokens.append(condition.repeat_interleave(strips, dim=0)[:, None].expand(-1, frames, -1, -1))
         h = torch.cat(tokens, dim=SPACE) + self.time_embedding[:frames, None]  # (B, T, Q + P + C, W)
         *blocks, last = self.blocks
         for block in blocks:
             h = block(h)
         h = last(h, keep=len(self.queries))  # nothing else is read: a quarter of a small model's work saved
         read = self.norm(h).split(self.group_sizes, dim=SPACE)
-        return [layer(part) for layer, part in zip(self.reads, read, strict=True)]
+        codes = [layer(part) for layer, part in zip(self.reads, read, strict=True)]  # (B · S, T, N, d)
+        return [z.unflatten(0, (-1, strips)).transpose(1, 2).flatten(2, 3) for z in codes]
+
+    def _strips(self, tokens: Tensor) -> Tensor:
+        """(B, T, P, W) → (B · S, T, P / S, W): upright strips of the picture, left to right."""
+        (rows, columns), strips = self.grid_hw, self.sectors
+        cut = tokens.unflatten(2, (rows, strips, columns // strips)).movedim(3, 1)  # (B, S, T, rows, columns / S, W)
+        return cut.flatten(3, 4).flatten(0, 1)
 
 
 class ForwardModel(nn.Module):
-    """Predicts the next frame's features from this frame's, the codes and (stage 1) the condition."""
+    """Predicts the next frame's features from this frame's, the codes and (stage 1) the condition.
+
+    The last `local_codes` of the codes belong to upright strips of the picture, left to right: each is added to the tokens
+    of its strip only, before every block. The others are about the whole picture.
+    """
 
     def __init__(
         self,
@@ -206,13 +220,18 @@ class ForwardModel(nn.Module):
         codes: int,
         code_dim: int,
         conditioned: bool,
+        local_codes: int = 0,
     ) -> None:
         super().__init__()
-        width = config.width
+        width, whole = config.width, codes - local_codes
+        self.grid_hw, self.local_codes = grid_hw, local_codes
         self.embed = nn.Linear(feature_dim, width)
-        self.embed_codes = nn.Linear(code_dim, width)
-        self.code_position = nn.Parameter(torch.randn(codes, width) * 0.02)
-        self.add_codes = nn.Linear(codes * code_dim, width)
+        if whole:
+            self.embed_codes = nn.Linear(code_dim, width)
+            self.code_position = nn.Parameter(torch.randn(whole, width) * 0.02)
+            self.add_codes = nn.Linear(whole * code_dim, width)
+        if local_codes:
+            self.add_local = nn.Linear(code_dim, width * config.decoder_layers)
         self.add_condition = nn.Linear(width, width) if conditioned else None
         self.blocks = nn.ModuleList(SpatialBlock(width, config.heads) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(width)
@@ -225,19 +244,38 @@ class ForwardModel(nn.Module):
     def forward(self, x: Tensor, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Features (B, P, D), code vectors (B, N, d), condition (B, C, W) → predicted features (B, P, D).
 
-        The result is x + f(.): static content costs no capacity. Codes and condition also come *added* to every
-        token, because a lone token is easy to ignore (latentvla.md §2.5, §2.8).
+        The result is x + f(.): static content costs no capacity.
         """
-        tokens = [self.embed_codes(codes) + self.code_position, self.embed(x) + self.position]
-        added = self.add_codes(codes.flatten(1))
+        return x + self.out(self.hidden(x, codes, condition))
+
+    def hidden(self, x: Tensor, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The same → (B, P, W): what the last layer reads.
+
+        Codes and condition also come *added* to every token they are about, because a lone token is easy to ignore
+        (latentvla.md §2.5, §2.8).
+        """
+        whole, local = codes.split([codes.shape[1] - self.local_codes, self.local_codes], dim=1)
+        seen, before = self.embed(x) + self.position, []
         if condition is not None and self.add_condition is not None:
-            tokens.append(condition)
-            added = added + self.add_condition(condition.mean(1))
-        h = torch.cat(tokens, dim=1) + added[:, None]  # (B, N + P + C, W)
-        for block in self.blocks:
-            h = block(h)
-        first = codes.shape[1]
-        return x + self.out(self.norm(h[:, first : first + x.shape[1]]))
+            seen = seen + self.add_condition(condition.mean(1))[:, None]
+        if whole.shape[1]:
+            seen = seen + self.add_codes(whole.flatten(1))[:, None]
+            before.append(self.embed_codes(whole) + self.code_position)
+        if condition is not None:
+            before.append(condition)
+        h = torch.cat([seen, *before], dim=1)  # (B, P + N + C, W)
+        patches, pushed = x.shape[1], self._pushed(local)
+        for block, push in zip(self.blocks, pushed, strict=True):
+            h = block(h if push is None else torch.cat([h[:, :patches] + push, h[:, patches:]], dim=1))
+        return self.norm(h[:, :patches])
+
+    def _pushed(self, local: Tensor) -> Sequence[Tensor | None]:
+        """What local codes (B, S, d) add to the patches (B, P, W) of their strips before each block."""
+        if not self.local_codes:
+            return [None] * len(self.blocks)
+        rows, columns = self.grid_hw
+        pushed = self.add_local(local).repeat_interleave(columns // self.local_codes, dim=1)  # (B, columns, layers · W)
+        return pushed[:, None].expand(-1, rows, -1, -1).flatten(1, 2).chunk(len(self.blocks), dim=-1)
 
 
 class ConditionEncoder(nn.Module):

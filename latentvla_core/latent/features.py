@@ -49,6 +49,11 @@ class FeatureConfig:
         """Patches per column and row."""
         return self.image_size_wh[1] // self.patch_px, self.image_size_wh[0] // self.patch_px
 
+    @property
+    def cell_side(self) -> int:
+        """Cells per side of a patch that features tell apart: its pixels, or 1 for a token of a backbone."""
+        return self.patch_px if self.kind == "pixels" else 1
+
 
 class PixelFeatures:
     """Patches of standardised pixels, row-major, D = patch · patch · 3."""
@@ -93,6 +98,20 @@ class DinoFeatures:
 
 
 Features = PixelFeatures | DinoFeatures
+
+
+def to_map(x: Tensor, config: FeatureConfig) -> Tensor:
+    """(B, P, D) → (B, C, H, W): pixels of pixel patches, the grid of tokens of a backbone."""
+    (rows, columns), side = config.grid_hw, config.cell_side
+    x = x.unflatten(-1, (side, side, -1)).unflatten(1, (rows, columns))  # (B, rows, columns, side, side, C)
+    return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def from_map(picture: Tensor, config: FeatureConfig) -> Tensor:
+    """Inverse of `to_map`."""
+    (rows, columns), side = config.grid_hw, config.cell_side
+    x = picture.unflatten(3, (columns, side)).unflatten(2, (rows, side))  # (B, C, rows, side, columns, side)
+    return x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
 def build_features(config: FeatureConfig) -> Features:

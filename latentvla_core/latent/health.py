@@ -21,6 +21,8 @@ OF_STAGE_ONE = (
     "environment_perplexity",
     "shuffle_environment",
     "trajectory_use",
+    "environment_use",
+    "agent_advantage",
 )
 """Figures that a model of one stage does not have."""
 _DATA_MAY_NOT_TELL = ("_r2_", "transfer_", "mutual_information_", "agent_")  # NaN where nothing turns or nobody moves
@@ -38,8 +40,8 @@ class Figure:
 _DEAD = "lower ego.decay (0.97 to 0.9) and ego.revive_every (25 to 10), then ego.code_dim 8, then ego.kind 'fsq'"
 _LEAK = "the environment stage ignores the trajectory, so ego motion leaks into its codes"
 _LEAK_REMEDY = (
-    "give the trajectory to every decoder token, raise leak_weight (0.2 to 2) and code_dropout (0.5 to 0.7), "
-    "train stage 1 longer"
+    "compensate=True (is the front camera calibrated in these logs?), raise leak_weight (0.2 to 2), without compensation "
+    "also code_dropout (0.5 to 0.7); agent_weight 0; train stage 1 longer"
 )
 _APPEARANCE = "the codes are a small picture of the second frame, not what the ego did"
 _APPEARANCE_REMEDY = "action_weight up (0.3 to 1), DINOv2 features instead of pixels, fewer codes, more logs or steps"
@@ -89,7 +91,8 @@ FIGURES: dict[str, Figure] = {
     "environment_r2_yaw": Figure("change of heading read from environment codes", _LEAK, _LEAK_REMEDY),
     "trajectory_use": Figure(
         "relative increase of stage 1's error when trajectories are exchanged between transitions", _LEAK,
-        "conditioning 'added' (the trajectory to every decoder token), code_dropout 0.5, train stage 1 longer",
+        "compensate=True, conditioning 'added' (the trajectory to every decoder token), without compensation code_dropout "
+        "0.5, train stage 1 longer",
     ),
     "shuffle_ego": Figure(
         "relative increase of the error when ego codes are exchanged between samples",
@@ -99,7 +102,17 @@ FIGURES: dict[str, Figure] = {
     "shuffle_environment": Figure(
         "relative increase of the error when environment codes are exchanged between samples",
         "the decoder ignores the environment codes",
-        "leak_weight and independence_weight down, code_dropout down, larger gap_frames",
+        "soft_start 0.3 to 0.5, environment_sectors=True, change_weight up, leak_weight and independence_weight down, code_dropout 0",
+    ),
+    "environment_use": Figure(
+        "relative increase of stage 1's error on where the unexpected happens when environment codes are exchanged",
+        "the first stage's decoder ignores its own codes, so they say nothing",
+        "soft_start 0.3 to 0.5, environment_sectors=True, change_weight up, code_dropout 0, train stage 1 longer",
+    ),
+    "agent_advantage": Figure(
+        "what others do: R² read from environment codes, less that from ego codes",
+        "the environment codes do not tell what others do",
+        "change_weight up, compensate=True, agent_weight 0.3 where logs have boxes, train stage 1 longer",
     ),
     "transfer_longitudinal": Figure(
         "A's frame driven by B's ego codes: share whose speed then differs from the mean as B's did; 0.5 = chance",
@@ -141,8 +154,13 @@ _STRUCTURE = (Bound(NOT_FINITE, at_most=0), Bound("transitions", at_least=1))
 _FULL = (Bound("ego_usage", at_least=16), Bound("ego_perplexity", at_least=10), Bound("shuffle_ego", at_least=0.05))
 _USED = (Bound("trajectory_use", at_least=0.05),)
 _TRANSFER = (Bound("transfer_longitudinal", at_least=0.8), Bound("transfer_yaw", at_least=0.8))
-_ENVIRONMENT_USED = (Bound("environment_perplexity", at_least=6), Bound("shuffle_environment", at_least=0.05))
+_ENVIRONMENT_USED = (
+    Bound("environment_perplexity", at_least=6),
+    Bound("environment_use", at_least=0.2),
+    Bound("shuffle_environment", at_least=0.05),
+)
 """Codes that are free of ego motion because they say nothing are no success either."""
+_OTHERS = (Bound("agent_advantage", at_least=0.0),)
 _EMBEDDED = (
     *_FULL,
     Bound("gain_over_copy", at_least=0.2),
@@ -196,7 +214,7 @@ class HealthGate:
     @classmethod
     def long(cls) -> HealthGate:
         """What `LatentActionConfig.long` is judged by on the embedded world: the design's targets, required."""
-        return cls(required=_STRUCTURE + _EMBEDDED + _USED, targets=_TRANSFER + _ENVIRONMENT_USED)
+        return cls(required=_STRUCTURE + _EMBEDDED + _USED, targets=_TRANSFER + _ENVIRONMENT_USED + _OTHERS)
 
     @classmethod
     def single_gpu(cls) -> HealthGate:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from latentvla_core import geometry
-from latentvla_core.latent.model import LatentActionModel
-from latentvla_core.latent.pairs import ego_states, implausible
+from latentvla_core.latent.model import LatentActionModel, Told
+from latentvla_core.latent.pairs import ego_states, front_projections, implausible
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import Array, Pose, SceneRecord
 
@@ -67,16 +67,18 @@ class _Transitions:
     """(..., gap, 3) poses from the first frame; zeros where not known."""
     states: Array
     """(..., 3) ego state at the first frame; zeros where not known."""
+    projections: Array
+    """(..., 3, 4) of the front camera; NaN where it is not calibrated."""
     known: Array
     """(...) bool: waypoints and states can be used."""
 
     def distinct(self, use: Array) -> tuple[_Transitions, Array]:
         """Those of the mask `use` (N, T), each once and in picture order; and (m,) where each used one is among them."""
-        parts = (self.rows, self.known[..., None], self.waypoints, self.states)
+        parts = (self.rows, self.known[..., None], self.waypoints, self.states, np.nan_to_num(self.projections))
         flat = [np.asarray(p[use], np.float64).reshape(int(use.sum()), -1) for p in parts]
         keys = np.concatenate(flat, axis=1).round(SAME_DECIMALS)
         _, first, where = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-        values = (self.rows, self.waypoints, self.states, self.known)
+        values = (self.rows, self.waypoints, self.states, self.projections, self.known)
         return _Transitions(*(v[use][first] for v in values)), where.reshape(-1)
 
 
@@ -131,11 +133,12 @@ def encode(model: LatentActionModel, asked: _Transitions, cache: ImageCache, bat
         pictures, where = np.unique(asked.rows[part], return_inverse=True)
         seen = model.features(torch.from_numpy(np.ascontiguousarray(cache.take(pictures))).to(model.device))
         x = seen[torch.from_numpy(where.reshape(-1, 2)).to(seen.device)]
-        parts.append(_encode_batch(model, x, *(a[part] for a in (asked.waypoints, asked.states, asked.known))))
+        told = asked.waypoints[part], asked.states[part], asked.projections[part]
+        parts.append(_encode_batch(model, x, told, asked.known[part]))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _encode_batch(model: LatentActionModel, x: torch.Tensor, waypoints: Array, states: Array, known: Array) -> dict:
+def _encode_batch(model: LatentActionModel, x: torch.Tensor, told: Sequence[Array], known: Array) -> dict:
     ego, *own_environment = model.ego.encode(x)
     quantizer = model.ego.quantizer
     codes, distances = quantizer.nearest(ego), quantizer.distances(ego)
@@ -145,10 +148,10 @@ def _encode_batch(model: LatentActionModel, x: torch.Tensor, waypoints: Array, s
         environment, known = model.environment.quantizer.nearest(own_environment[0]), np.ones_like(known)
     else:
         environment = codes.new_zeros((len(x), model.config.environment_positions))
-        given = [torch.from_numpy(a[known].astype(np.float32)).to(x.device) for a in (waypoints, states)]
         use = torch.from_numpy(known).to(x.device)
         if known.any():
-            environment[use] = model.environment.codes(x[use], *given)
+            given = Told(*(torch.from_numpy(a[known].astype(np.float32)).to(x.device) for a in told))
+            environment[use] = model.environment.codes(x[use], given)
     found = {
         "ego_codes": codes,
         "ego_distances": nearest,
@@ -183,7 +186,8 @@ def _asked(
                 waypoints[i, step], states[i, step], known[i, step] = path, driven[start], True
                 speeds = driven[start, 0], driven[start + gap, 0] - driven[start, 0]
                 motion[i, step] = *speeds, path[-1, Pose.X], path[-1, Pose.YAW]
-    return _Transitions(rows, waypoints, states, known), motion, reasons
+    cameras = np.repeat(front_projections(records)[:, None], count, axis=1)
+    return _Transitions(rows, waypoints, states, cameras, known), motion, reasons
 
 
 def needed_pictures(record: SceneRecord, step: int, gap_frames: int) -> tuple[tuple[str, str], str]:

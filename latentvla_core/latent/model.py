@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.agents import AGENT_AXES
+from latentvla_core.latent.change import cells_of
+from latentvla_core.latent.compensation import compensated
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.dynamics import ConditionEncoder, ForwardModel, InverseModel
 from latentvla_core.latent.features import Features, build_features
@@ -26,6 +28,17 @@ from latentvla_core.training import artifacts
 MOTION_DIM = 3  # Δx, Δy, Δyaw over one transition
 STATE_DIM = 3  # speed, acceleration, yaw rate
 WAYPOINT_DIM = 5  # x, y, sin yaw, cos yaw, Δt
+
+
+class Told(NamedTuple):
+    """What stage 1 is told of B transitions besides their frames."""
+
+    waypoints: Tensor
+    """(B, gap, 3) poses after 0.5 s, 1.0 s …, in the ego frame of the first frame."""
+    states: Tensor
+    """(B, 3) ego state at the first frame."""
+    projections: Tensor
+    """(B, 3, 4) ego → picture parts (data.projections); NaN where the camera is not calibrated."""
 
 
 class Scales(nn.Module):
@@ -74,7 +87,7 @@ class EnvironmentStage(nn.Module):
         features, code = config.features, config.environment
         sizes: dict[str, Any] = {"feature_dim": features.dim, "grid_hw": features.grid_hw}
         width, count = config.dynamics.width, config.environment_positions
-        self.positions = count
+        self.config, self.positions = config, count
         self.scales = Scales(config.gap_frames)
         self.condition = None
         if count == 0:
@@ -82,28 +95,34 @@ class EnvironmentStage(nn.Module):
             return
         if config.conditioning != "none":
             self.condition = ConditionEncoder(width, waypoint_dim=WAYPOINT_DIM, state_dim=STATE_DIM)
-        self.inverse = InverseModel(config.dynamics, groups=[(count, code.dim)], **sizes)
+        strips = max(1, config.sectors)
+        self.inverse = InverseModel(config.dynamics, groups=[(count // strips, code.dim)], sectors=strips, **sizes)
         self.quantizer = build_quantizer(code, count)
-        added = config.conditioning == "added"
-        self.decoder = ForwardModel(config.dynamics, codes=count, code_dim=code.dim, conditioned=added, **sizes)
+        coded = {"codes": count, "code_dim": code.dim, "local_codes": config.sectors}
+        self.decoder = ForwardModel(config.dynamics, conditioned=config.conditioning == "added", **coded, **sizes)
+        if config.change_weight > 0:
+            self.change = nn.Linear(width, cells_of(features))
         if config.leak_weight > 0:
             self.motion_by_code = MotionByCode(count, code.codebook_size, MOTION_DIM)
         if config.agent_weight > 0:
             reads = nn.Linear(count * code.dim, width), nn.GELU(), nn.Linear(width, len(AGENT_AXES))
             self.agents = nn.Sequential(*reads)
 
-    def embed_condition(self, waypoints: Tensor, states: Tensor) -> Tensor | None:
-        """(B, S, 3) poses from the first frame, (B, 3) ego state → (B, S + 1, W), or None where it is not told."""
+    def look(self, x: Tensor, told: Told) -> tuple[Tensor, Tensor | None]:
+        """Features (B, 2, P, D) → the same with the first frame compensated, and the condition (B, C, W) if there is one."""
+        if self.config.compensate:
+            first = compensated(x[:, 0], told.projections, told.waypoints[:, -1], self.config.features)
+            x = torch.stack([first, x[:, 1]], dim=1)
         if self.condition is None:
-            return None
-        return self.condition(self.scales.waypoints(waypoints), self.scales.state(states))
+            return x, None
+        return x, self.condition(self.scales.waypoints(told.waypoints), self.scales.state(told.states))
 
     @torch.no_grad()
-    def codes(self, x: Tensor, waypoints: Tensor, states: Tensor) -> Tensor:
+    def codes(self, x: Tensor, told: Told) -> Tensor:
         """Features (B, 2, P, D) → (B, N_env) int64; N_env is 0 in a single-stage model."""
         if self.positions == 0:
             return torch.zeros((len(x), 0), dtype=torch.int64, device=x.device)
-        (z,) = self.inverse(x, self.embed_condition(waypoints, states))
+        (z,) = self.inverse(*self.look(x, told))
         return self.quantizer.nearest(z[:, -1])
 
 
@@ -121,7 +140,8 @@ class EgoStage(nn.Module):
         self.quantizer = build_quantizer(code, counts[0])
         same = code.dim == environment.dim
         self.match = nn.Identity() if same else nn.Linear(environment.dim, code.dim)
-        self.decoder = ForwardModel(config.dynamics, codes=sum(counts), code_dim=code.dim, conditioned=False, **sizes)
+        coded = {"codes": sum(counts), "code_dim": code.dim, "local_codes": config.sectors}
+        self.decoder = ForwardModel(config.dynamics, conditioned=False, **coded, **sizes)
         width = config.dynamics.width
         self.motion = nn.Sequential(nn.Linear(counts[0] * code.dim, width), nn.GELU(), nn.Linear(width, MOTION_DIM))
 

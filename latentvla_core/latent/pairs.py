@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from latentvla_core import geometry
+from latentvla_core.data.projections import projections
 from latentvla_core.errors import DataError
 from latentvla_core.latent.agents import AGENT_AXES, agent_motion
 from latentvla_core.training.images import MISSING, ImageCache
@@ -38,6 +40,8 @@ class Pairs:
     """(n,) log names."""
     dropped: dict[str, int]
     """Reason → number of transitions that cannot be used."""
+    projections: Array = field(default_factory=lambda: np.zeros((0, 3, 4)))
+    """(n, 3, 4) front camera, ego → picture parts (data.projections); NaN where it is not calibrated."""
     agents: Array = field(default_factory=lambda: np.zeros((0, len(AGENT_AXES))))
     """(n, A) what others do at the first frame, columns `agents.AGENT_AXES`; NaN where unknown."""
 
@@ -49,16 +53,33 @@ class Pairs:
         """(n, 3) relative ego motion over the transition."""
         return self.waypoints[:, -1]
 
+    def told(self, index: Array, flip: Array | None = None) -> tuple[Array, Array, Array]:
+        """(B,) → float32 waypoints (B, gap, 3), states (B, 3), projections (B, 3, 4); left and right exchanged where flip."""
+        flip = np.zeros(len(index), bool) if flip is None else flip
+        waypoints, states = mirrored(self.waypoints[index], self.states[index], flip)
+        turned = np.where(flip[:, None, None], mirrored_projections(self.projections[index]), self.projections[index])
+        return waypoints, states, turned.astype(np.float32)
+
     def pictures(self, index: Array, flip: Array | None = None) -> Array:
         """(B,) → (B, 2, H, W, 3) uint8, or what else the cache holds; left and right exchanged where flip (B,)."""
         return self.cache.take(self.rows[index], None if flip is None else np.repeat(flip[:, None], 2, axis=1))
 
 
+class Found(NamedTuple):
+    """One transition."""
+
+    waypoints: Array
+    state: Array
+    log: str
+    projection: Array
+
+
 def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageCache) -> Pairs:
     """All transitions at every start offset of every scene window, without repeats; decodes each picture once."""
-    first_seen: dict[tuple[str, str, str], tuple[Array, Array, str]] = {}
+    first_seen: dict[tuple[str, str, str], Found] = {}
     current: dict[tuple[str, str, str], int] = {}
     dropped: Counter[str] = Counter()
+    cameras = front_projections(records)
     for number, record in enumerate(records):
         poses = np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
         states = ego_states(poses)
@@ -75,13 +96,13 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
             elif why := implausible(waypoints, states[start]):
                 dropped[why] += 1
             else:
-                first_seen[key] = (waypoints, states[start], record.log_name)
+                first_seen[key] = Found(waypoints, states[start], record.log_name, cameras[number])
     agents = agent_motion(records, np.array([current.get(key, -1) for key in first_seen], np.int64))
     return _decoded(first_seen, agents, dropped, gap_frames, cache)
 
 
 def _decoded(
-    found: dict[tuple[str, str, str], tuple[Array, Array, str]],
+    found: dict[tuple[str, str, str], Found],
     agents: Array,
     dropped: Counter[str],
     gap: int,
@@ -98,10 +119,16 @@ def _decoded(
         raise DataError(
             f"no pair of front pictures {gap} frames apart can be used ({why}); check sensor roots and blobs"
         )
-    waypoints = np.stack([v[0] for v in values]).astype(np.float32)
-    states = np.stack([v[1] for v in values]).astype(np.float32)
-    logs = np.array([v[2] for v in values])
-    return Pairs(cache, rows[good], waypoints, states, logs, dict(dropped), agents[good])
+    waypoints, states = (
+        np.stack([getattr(v, name) for v in values]).astype(np.float32) for name in ("waypoints", "state")
+    )
+    logs, cameras = np.array([v.log for v in values]), np.stack([v.projection for v in values])
+    return Pairs(cache, rows[good], waypoints, states, logs, dict(dropped), cameras, agents[good])
+
+
+def front_projections(records: Sequence[SceneRecord]) -> Array:
+    """(N, 3, 4) of the front camera, whose pictures transitions are made of."""
+    return projections(records, ("CAM_F0",))[:, 0]
 
 
 def implausible(waypoints: Array, state: Array) -> str:
@@ -134,3 +161,9 @@ def mirrored(waypoints: Array, states: Array, flip: Array) -> tuple[Array, Array
     waypoints = waypoints * np.stack([np.ones_like(sign), sign, sign], axis=-1)[:, None]
     states = states * np.stack([np.ones_like(sign), np.ones_like(sign), sign], axis=-1)
     return waypoints, states
+
+
+def mirrored_projections(projections: Array) -> Array:
+    """(..., 3, 4) of pictures and drives with left and right exchanged: u becomes 1 − u, and y of the ego frame −y."""
+    across = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return across @ projections @ np.diag([1.0, -1.0, 1.0, 1.0])

@@ -35,8 +35,18 @@ def _set(**changes: Any) -> Callable[[LatentActionConfig], LatentActionConfig]:
     return change
 
 
-FAITHFUL: dict[str, Any] = {"action_weight": 0.0, "independence_weight": 0.0, "leak_weight": 0.0}
-"""The article has none of these terms."""
+TOLD_ONLY: dict[str, Any] = {"compensate": False, "code_dropout": 0.5}
+"""The trajectory reaches stage 1 as numbers alone; dropping its codes then makes its decoder use them (latentvla.md §2.9)."""
+FAITHFUL: dict[str, Any] = {
+    **TOLD_ONLY,
+    "action_weight": 0.0,
+    "independence_weight": 0.0,
+    "leak_weight": 0.0,
+    "environment_sectors": False,
+    "change_weight": 0.0,
+    "soft_start": 0.0,
+}
+"""The article has none of these."""
 LAPO: dict[str, Any] = {
     **FAITHFUL,
     "env_source": "none",
@@ -47,19 +57,26 @@ LAPO: dict[str, Any] = {
 """LAPO: no environment branch, no trajectory, 8 codes of 64 entries, commitment 0.05 [code of LAPO]."""
 
 PRESETS: dict[str, Preset] = {
-    "default": Preset("ours: two stages, trajectory added, action term, independence", _set()),
+    "default": Preset("ours: two stages, compensated first frame, local environment codes, action term, independence", _set()),
     "faithful": Preset("do our additions to the article matter? action term and independence off", _set(**FAITHFUL)),
     "no_action_term": Preset("does regressing the motion from the ego codes matter?", _set(action_weight=0.0)),
     "no_correlation_term": Preset("is the variance between codes enough to keep motion out of them?", _set(independence_weight=0.0)),
     "no_leak_term": Preset("is it enough that code vectors are uncorrelated with motion?", _set(leak_weight=0.0)),
     "no_independence": Preset("does keeping motion out of the environment codes matter? both terms off",
                               _set(independence_weight=0.0, leak_weight=0.0)),
-    "no_code_dropout": Preset("must stage 1 be forced to use the trajectory?", _set(code_dropout=0.0)),
+    "no_compensation": Preset("does it matter that geometry shows stage 1 what the trajectory means?", _set(**TOLD_ONLY)),
+    "no_compensation_no_dropout": Preset("the same, and nothing makes its decoder look at the trajectory",
+                                         _set(compensate=False, code_dropout=0.0)),
+    "no_sectors": Preset("must environment codes be local? each about the whole picture", _set(environment_sectors=False)),
+    "no_change_term": Preset("must stage 1 predict where the unexpected happens, or are pixels enough?", _set(change_weight=0.0)),
+    "no_soft_start": Preset("must stage 1 begin with unquantised codes?", _set(soft_start=0.0)),
+    "agents": Preset("environment codes also regressed on boxes: what labels of others would buy", _set(agent_weight=0.3)),
     "no_mirror": Preset("do mirrored drives help?", _set(mirror=False)),
     "single_stage": Preset("does the environment branch matter? no stage 1, action term kept", _set(env_source="none")),
-    "reencode": Preset("environment codes of stage 2's own encoder instead of the frozen stage 1", _set(env_source="reencode")),
-    "conditioning_token": Preset("is the trajectory ignored unless it is added?", _set(conditioning="token")),
-    "conditioning_none": Preset("what does stage 1 learn without the trajectory?", _set(conditioning="none")),
+    "reencode": Preset("environment codes of stage 2's own encoder instead of the frozen stage 1",
+                       _set(env_source="reencode", environment_sectors=False)),
+    "conditioning_token": Preset("is the trajectory ignored unless it is added or shown?", _set(**TOLD_ONLY, conditioning="token")),
+    "conditioning_none": Preset("what does stage 1 learn without the trajectory?", _set(**TOLD_ONLY, conditioning="none")),
     "gap_0.5s": Preset("half the frame gap", _set(gap_frames=1)),
     "gap_2s": Preset("twice the frame gap", _set(gap_frames=4)),
     **{
@@ -77,10 +94,9 @@ PRESETS: dict[str, Preset] = {
     "univla": Preset(
         "bundle: UniVLA's code as it is, its traps mended: gradient codes, re-encoding, trajectory as tokens, no extra terms",
         _set(
-            **FAITHFUL,
+            **(FAITHFUL | {"code_dropout": 0.0}),
             env_source="reencode",
             conditioning="token",
-            code_dropout=0.0,
             mirror=False,
             ego={"kind": "gradient", "standardise": False},
             environment={"kind": "gradient", "standardise": False},

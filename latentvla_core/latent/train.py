@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from latentvla_core.errors import LatentVLAError
 from latentvla_core.latent.agents import MIRRORED, SCALES
+from latentvla_core.latent.change import change
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.independence import dependence
-from latentvla_core.latent.model import EgoStage, LatentActionModel, state_hash
-from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs, mirrored
+from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state_hash
+from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
 from latentvla_core.latent.quantizer import Quantized, Quantizer
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit, to_device
@@ -103,19 +104,37 @@ def train_ego(
 
 def environment_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor, Numbers]:
     """Reconstruction of the second frame from the first, the trajectory and the environment codes; plus VQ."""
-    stage = model.environment
-    x = model.features(batch["pictures"])  # (B, 2, P, D)
-    condition = stage.embed_condition(batch["waypoints"], batch["states"])
+    stage, config = model.environment, model.config
+    x, condition = stage.look(model.features(batch["pictures"]), told_of(batch))  # (B, 2, P, D)
     (z,) = stage.inverse(x, condition)
     quantized = stage.quantizer(z[:, -1])
-    values = drop_codes(quantized.values, model.config.code_dropout)
-    predicted = stage.decoder(x[:, 0], values, condition)
+    values = soften(quantized, int(stage.quantizer.steps), config.soft_steps)
+    hidden = stage.decoder.hidden(x[:, 0], drop_codes(values, config.code_dropout), condition)
+    predicted = x[:, 0] + stage.decoder.out(hidden)
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
+    terms = _environment_terms(model, quantized, batch)
+    if config.change_weight > 0:
+        seen = change(x[:, 0], x[:, 1], config.features)
+        terms["change"] = config.change_weight, functional.mse_loss(stage.change(hidden).float(), seen)
     revived = stage.quantizer.learn(quantized)
     numbers = _numbers(x, reconstruction, quantized.loss, revived) | _usage("environment", stage.quantizer)
-    terms = _environment_terms(model, quantized, batch)
     total = reconstruction + quantized.loss + sum(weight * term for weight, term in terms.values())
     return total, numbers | {name: float(term.detach()) for name, (_, term) in terms.items()}
+
+
+def told_of(batch: dict[str, Tensor]) -> Told:
+    return Told(batch["waypoints"], batch["states"], batch["projections"])
+
+
+def soften(made: Quantized, step: int, soft_steps: int) -> Tensor:
+    """(B, N, d) codes' vectors, and z itself in a share of samples that falls from all to none in soft_steps.
+
+    From random codes a decoder learns to ignore them, and an encoder whose codes are ignored learns nothing.
+    """
+    if step >= soft_steps:
+        return made.values
+    hard = torch.rand(len(made.z)).to(made.z.device) < step / soft_steps  # drawn on the CPU: same on every device
+    return torch.where(hard[:, None, None], made.values, made.z)
 
 
 def _environment_terms(
@@ -205,7 +224,7 @@ def environment_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 
             index = np.arange(start, min(start + batch_size, len(pairs)))
             batch = to_device(_batch(pairs, index, np.full(len(index), flip)), model.device)
             x = model.features(batch["pictures"])
-            codes[side, index] = model.environment.codes(x, batch["waypoints"], batch["states"]).cpu().numpy()
+            codes[side, index] = model.environment.codes(x, told_of(batch)).cpu().numpy()
     return codes
 
 
@@ -268,10 +287,9 @@ def _collate(
 
 
 def _batch(pairs: Pairs, index: Array, flip: Array) -> dict[str, Tensor]:
-    """Pictures (B, 2, H, W, 3) uint8, waypoints (B, gap, 3), states (B, 3); left and right exchanged where flip."""
-    pictures = pairs.pictures(index, flip)
-    waypoints, states = mirrored(pairs.waypoints[index], pairs.states[index], flip)
-    arrays = {"pictures": np.ascontiguousarray(pictures), "waypoints": waypoints, "states": states}
+    """Pictures (B, 2, H, W, 3) uint8 and the fields of `Told`; left and right exchanged where flip."""
+    arrays = {"pictures": np.ascontiguousarray(pairs.pictures(index, flip))}
+    arrays |= dict(zip(Told._fields, pairs.told(index, flip), strict=True))
     if len(pairs.agents):
         signs = np.where(flip[:, None], MIRRORED, 1.0)
         arrays["agents"] = (pairs.agents[index] * signs / SCALES).astype(np.float32)

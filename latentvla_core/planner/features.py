@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from latentvla_core.data.cameras import PANORAMA_CAMERAS, image_size, load_image, load_panorama
+from latentvla_core.data.cameras import PANORAMA_CAMERAS, load_image, load_panorama
 from latentvla_core.data.files import exists, is_remote, join
 from latentvla_core.data.lidar import read_pcd
-from latentvla_core.errors import DataError
+from latentvla_core.data.projections import picture_of
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import Array, Box, Command, ObjectClass, SceneRecord
 
@@ -68,12 +68,6 @@ class Pictures:
         out = np.zeros((*rows.shape, *self.cache.shape), np.uint8)
         out[rows != MISSING] = self.cache.images[rows[rows != MISSING]]
         return out
-
-
-def picture_of(record: SceneRecord, camera: str) -> tuple[str, str]:
-    """(root, path) of a camera's current picture; path "" when there is none."""
-    paths = dict(zip(record.camera_names, record.camera_paths, strict=True))
-    return record.sensor_root, paths.get(camera, "")
 
 
 def no_picture(cameras: Sequence[str]) -> str:
@@ -138,48 +132,6 @@ def lidar_fault(record: SceneRecord) -> str:
     if not record.lidar_path or is_remote(path) or exists(path):
         return ""
     return f"{path}: the file does not exist; download the point clouds of this log, or leave the lidar out"
-
-
-def projections(records: Sequence[SceneRecord], cameras: Sequence[str]) -> Array:
-    """(N, C, 3, 4) float64: homogeneous ego point → (u·d, v·d, d), u and v in parts of the full picture, d depth in m.
-
-    u = 0 is the left edge, 1 the right edge. NaN where the record lacks the camera, or no picture of its folder was
-    readable so far. Distortion is not modelled.
-    """
-    out = np.full((len(records), len(cameras), 3, 4), np.nan)
-    sizes = PictureSizes()
-    for i, record in enumerate(records):
-        for j, name in enumerate(cameras):
-            root, path = picture_of(record, name)
-            size_wh = sizes(root, path) if path else None
-            if size_wh is not None:
-                out[i, j] = _projection(record, name, size_wh)
-    return out
-
-
-def _projection(record: SceneRecord, name: str, size_wh: tuple[int, int]) -> Array:
-    """(3, 4) ego → picture parts: diag(1/width, 1/height, 1) · K · [Rᵀ | −Rᵀ t]."""
-    at = record.camera_names.index(name)
-    to_camera = record.camera_rotations[at].T
-    extrinsics = np.concatenate([to_camera, -to_camera @ record.camera_translations_m[at][:, None]], axis=1)
-    return np.diag([1.0 / size_wh[0], 1.0 / size_wh[1], 1.0]) @ record.camera_intrinsics_px[at] @ extrinsics
-
-
-class PictureSizes:
-    """(width, height) of picture files, which intrinsics belong to. One header is read per folder (log and camera)."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], tuple[int, int]] = {}
-
-    def __call__(self, root: str, path: str) -> tuple[int, int] | None:
-        """The size; None while no picture of the folder could be read."""
-        folder = (root, path.rpartition("/")[0])
-        if folder not in self._known:
-            try:
-                self._known[folder] = image_size(root, path)
-            except DataError:
-                return None
-        return self._known[folder]
 
 
 def agent_boxes(record: SceneRecord, count: int, range_m: float) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from latentvla_core.data.projections import projections
 from latentvla_core.errors import DataError
 from latentvla_core.planner import features
 from latentvla_core.planner.fusion import VlmTokens
@@ -104,7 +105,7 @@ class IpadInputs:
         self.pictures = features.Pictures(records, config.cameras, size, _file(scratch, "ipad"))
         self.faults = list(self.pictures.faults)
         self.ego = torch.from_numpy(features.ipad_ego(records))
-        projection = features.projections(records, config.cameras)
+        projection = projections(records, config.cameras)
         self.projection = torch.from_numpy(np.nan_to_num(projection).astype(np.float32))
 
     def batch(self, indices: Array) -> dict[str, Any]:

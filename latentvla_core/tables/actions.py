@@ -18,7 +18,8 @@ LATENT_ACTIONS = TableSpec(
         integer("ego_codes", "4 ego action codes, 0…15; empty where not valid", "", (-1,), "int8"),
         integer(
             "environment_codes",
-            "codes of the frozen first stage; empty where the trajectory is unknown or jumps",
+            "codes of the frozen first stage, one per upright strip of the picture, left to right; empty where the trajectory is "
+            "unknown or jumps",
             "",
             (-1,),
             "int8",

@@ -127,9 +127,8 @@ def _probes(report: HealthReport) -> str:
 
 def _exchanges(report: HealthReport) -> str:
     values = report.values
-    shuffles = {k: v for k, v in values.items() if k.startswith("shuffle_")} | {
-        "trajectory_use": values.get("trajectory_use", np.nan)
-    }
+    of_stage_one = {k: values.get(k, np.nan) for k in ("trajectory_use", "environment_use")}
+    shuffles = {k: v for k, v in values.items() if k.startswith("shuffle_")} | of_stage_one
     transfer = {k: v for k, v in values.items() if k.startswith("transfer")}
     used = "".join(cells(escape(k), f"{v:+.1%}" if v == v else "–", svg.share_bar(v)) for k, v in shuffles.items())
     same = "".join(cells(escape(k), f"{v:.0%}" if v == v else "–", _chance_bar(v)) for k, v in transfer.items())

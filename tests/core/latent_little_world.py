@@ -14,7 +14,7 @@ from latentvla_core import geometry
 from latentvla_core.types import SceneRecord
 
 SIZE_WH = (64, 32)
-CAMERA_HEIGHT_M, FOCAL_PX = 1.6, 34.0
+CAMERA_HEIGHT_M, FOCAL_PX, CENTRE_Y_PX = 1.6, 34.0, 12.0
 
 
 def drive(rng: np.random.Generator, frames: int) -> np.ndarray:
@@ -32,7 +32,9 @@ def drive(rng: np.random.Generator, frames: int) -> np.ndarray:
 def render(pose: np.ndarray, texture: np.ndarray, skyline: np.ndarray, car: np.ndarray) -> np.ndarray:
     """(32, 64, 3) uint8 of the ground texture (metres), the skyline (bearing) and a car at (2,) global metres."""
     width, height = SIZE_WH
-    u, v = np.meshgrid((np.arange(width) + 0.5 - width / 2) / FOCAL_PX, (np.arange(height) + 0.5 - 12) / FOCAL_PX)
+    u, v = np.meshgrid(
+        (np.arange(width) + 0.5 - width / 2) / FOCAL_PX, (np.arange(height) + 0.5 - CENTRE_Y_PX) / FOCAL_PX
+    )
     depth = CAMERA_HEIGHT_M / np.maximum(v, 1e-3)
     ground = geometry.rotate(np.stack([depth, -u * depth], -1), pose[2]) + pose[:2]
     cells = np.floor(ground / 1.5).astype(int) % len(texture)
@@ -69,7 +71,6 @@ def record_at(root: Path, log: str, paths: list[str], poses: np.ndarray, current
     """A scene of 4 history and 10 future frames (fewer at the end of the log)."""
     window = slice(current - 3, current + 11)
     relative = geometry.to_local(poses[current], poses[window])
-    none = np.zeros((0, 3))
     return SceneRecord(
         scene_token=f"{log}-{current}",
         log_name=log,
@@ -86,11 +87,13 @@ def record_at(root: Path, log: str, paths: list[str], poses: np.ndarray, current
         history_accelerations_mps2=np.zeros((4, 2)),
         future_poses=relative[4:],
         front_paths=tuple(paths[window]),
-        camera_names=(),
-        camera_paths=(),
-        camera_intrinsics_px=np.zeros((0, 3, 3)),
-        camera_rotations=np.zeros((0, 3, 3)),
-        camera_translations_m=none,
+        camera_names=("CAM_F0",),
+        camera_paths=(paths[current],),
+        camera_intrinsics_px=np.array(
+            [[[FOCAL_PX, 0.0, SIZE_WH[0] / 2], [0.0, FOCAL_PX, CENTRE_Y_PX], [0.0, 0.0, 1.0]]]
+        ),
+        camera_rotations=np.array([[[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]]),
+        camera_translations_m=np.array([[0.0, 0.0, CAMERA_HEIGHT_M]]),
         lidar_path="",
         object_boxes=np.zeros((0, 7)),
         object_classes=np.zeros(0, np.int8),

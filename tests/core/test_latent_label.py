@@ -13,7 +13,7 @@ from latentvla_core.data.cameras import load_image
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.label import label_scenes
-from latentvla_core.latent.model import LatentActionModel
+from latentvla_core.latent.model import LatentActionModel, Told
 from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer
 from latentvla_core.training.images import ImageCache
@@ -62,8 +62,9 @@ def test_environment_codes_are_those_of_the_frozen_first_stage(model, records):
     labels = label_scenes(records, model)
     cache = ImageCache(model.config.features.image_size_wh)
     pairs = collect_pairs(records, model.config.gap_frames, cache)
-    x = model.features(torch.from_numpy(pairs.pictures(np.arange(len(pairs)))))
-    codes = model.environment.codes(x, torch.from_numpy(pairs.waypoints), torch.from_numpy(pairs.states)).numpy()
+    index = np.arange(len(pairs))
+    x = model.features(torch.from_numpy(pairs.pictures(index)))
+    codes = model.environment.codes(x, Told(*map(torch.from_numpy, pairs.told(index)))).numpy()
     known = {tuple(row): code for row, code in zip(pairs.rows.tolist(), codes, strict=True)}
     for i, record in enumerate(records):
         for step in range(3):
@@ -128,7 +129,7 @@ def test_each_picture_is_decoded_and_looked_at_once(model, records):
 
 def test_a_model_that_encodes_the_environment_itself_needs_no_trajectory(records):
     blind = replace(records[0], future_poses=np.full_like(records[0].future_poses, np.nan))
-    labels = label_scenes([blind], model_of(env_source="reencode"))
+    labels = label_scenes([blind], model_of(env_source="reencode", environment_sectors=False))
     assert labels.has_environment.all()
     assert np.isnan(labels.motion).all()
 

@@ -36,7 +36,7 @@ def test_overlapping_scenes_give_each_transition_and_each_picture_once(records):
     assert pairs.dropped == {}
     assert np.isnan(pairs.agents).all()  # the little world has no boxes
     seeing = [replace(r, has_objects=True, object_boxes=np.zeros((0, 7)), object_velocities_mps=np.zeros((0, 2)),
-                      object_classes=np.zeros(0, int), camera_names=()) for r in records]  # fmt: skip
+                      object_classes=np.zeros(0, int)) for r in records]  # fmt: skip
     known = np.isfinite(collect_pairs(seeing, 2, ImageCache(SIZE_WH)).agents[:, AGENT_AXES.index("moving")])
     assert known.sum() == len(records)  # every scene has boxes for the one transition that starts now
 

@@ -17,8 +17,9 @@ from latentvla_core.latent import train as training
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.dynamics import DynamicsConfig
 from latentvla_core.latent.label import label_scenes
-from latentvla_core.latent.model import LatentActionModel, load, save, state_hash
+from latentvla_core.latent.model import LatentActionModel, Told, load, save, state_hash
 from latentvla_core.latent.pairs import Pairs, collect_pairs
+from latentvla_core.latent.presets import preset
 from latentvla_core.latent.probes import evaluate
 from latentvla_core.latent.quantizer import QuantizerConfig
 from latentvla_core.latent.train import drop_codes, train_latent_action_model
@@ -84,8 +85,8 @@ def test_stage_two_leaves_every_byte_of_stage_one(records, monkeypatch):
         hashes.append(state_hash(model.environment))
 
     monkeypatch.setattr(training, "train_ego", watched)
-    for source in ("stage1_frozen", "reencode"):
-        train_latent_action_model(records, LatentActionConfig.debug(steps=3, env_source=source))
+    for name in ("default", "reencode"):
+        train_latent_action_model(records, preset(name, LatentActionConfig.debug(steps=3)))
     assert hashes[0] == hashes[1]
     assert hashes[2] == hashes[3]
 
@@ -104,7 +105,7 @@ def test_a_change_of_the_frozen_codebook_is_noticed(records, monkeypatch):
 
 def test_stage_two_is_blind_to_the_trajectory_without_the_action_term(records):
     """With re-encoded environment codes nothing of stage 2 may depend on waypoints or states."""
-    config = LatentActionConfig.debug(env_source="reencode", action_weight=0.0)
+    config = preset("reencode", LatentActionConfig.debug(action_weight=0.0))
     model = LatentActionModel(config).train()
     pairs = collect_pairs(records, 2, ImageCache(config.features.image_size_wh))
     batch = training._collate(pairs, config)(np.arange(6), np.random.default_rng(0))
@@ -119,7 +120,7 @@ def test_stage_two_is_blind_to_the_trajectory_without_the_action_term(records):
 
 
 def test_reencoding_starts_from_the_environment_encoder(records):
-    model = LatentActionModel(LatentActionConfig.debug(env_source="reencode"))
+    model = LatentActionModel(preset("reencode", LatentActionConfig.debug()))
     training.start_from_environment(model)
     source, target = model.environment.inverse, model.ego.inverse
     x = torch.randn(3, 2, 8, 192)
@@ -132,7 +133,7 @@ def test_reencoding_starts_from_the_environment_encoder(records):
 def test_stage_one_uses_the_trajectory():
     """Frames that differ by a known shift of the whole picture: only the trajectory says by how much."""
     rng = np.random.default_rng(0)
-    config = LatentActionConfig.debug(steps=150, batch_size=32, learning_rate=5e-3, code_dropout=0.9)
+    config = LatentActionConfig.debug(steps=150, batch_size=32, learning_rate=5e-3, code_dropout=0.9, soft_start=0.0)
     level = rng.uniform(-1, 1, 400).astype(np.float32)
     first = np.full((400, 16, 32, 3), 128, np.uint8)
     second = np.broadcast_to(128 + 60 * level[:, None, None, None], first.shape).astype(np.uint8)
@@ -141,7 +142,8 @@ def test_stage_one_uses_the_trajectory():
     cache = ImageCache(config.features.image_size_wh)
     cache.images = np.concatenate([first, second])
     rows = np.stack([np.arange(400), np.arange(400, 800)], axis=1)
-    pairs = Pairs(cache, rows, waypoints, np.zeros((400, 3), np.float32), np.array(["log"] * 400), {})
+    unknown = np.full((400, 3, 4), np.nan)  # no calibration: geometry cannot tell it instead
+    pairs = Pairs(cache, rows, waypoints, np.zeros((400, 3), np.float32), np.array(["log"] * 400), {}, unknown)
     torch.manual_seed(0)
     model = LatentActionModel(config)
     training.train_environment(model, pairs)
@@ -150,7 +152,7 @@ def test_stage_one_uses_the_trajectory():
 
     @torch.no_grad()
     def error(order):
-        condition = stage.embed_condition(batch["waypoints"][order], batch["states"][order])
+        _, condition = stage.look(x, Told(*(batch[name][order] for name in Told._fields)))
         predicted = stage.decoder(x[:, 0], torch.zeros(200, 4, config.environment.dim), condition)
         return float((predicted - x[:, 1]).square().mean())
 

@@ -8,9 +8,9 @@ import torch
 from planner_factory import CAMERAS, PICTURE_WH, arc, make_records, straight_world
 from torch import Tensor
 
+from latentvla_core.data.projections import projections
 from latentvla_core.geometry import box_corners
 from latentvla_core.planner.deformable import PictureCrossAttention, QuerySelfAttention, project, sample
-from latentvla_core.planner.features import projections
 from latentvla_core.planner.ipad import HALF_LENGTH_M, HALF_WIDTH_M, SCORES, Anchors, IpadConfig, box_points
 from latentvla_core.planner.ipad_loss import collision_loss, proposal_loss
 from latentvla_core.planner.proposal_targets import Simulator, scene_targets

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.latent.pairs import Pairs
+from latentvla_core.latent.probes.stage_one import told_at
 from latentvla_core.types import Array
 
 
@@ -105,8 +106,7 @@ def _codes_of(model: LatentActionModel, pairs: Pairs, index: Array) -> tuple[Ten
     if len(z) > 1:
         environment = model.environment.quantizer.nearest(z[1])
     else:
-        given = [torch.from_numpy(a[index]).to(model.device) for a in (pairs.waypoints, pairs.states)]
-        environment = model.environment.codes(x, *given)
+        environment = model.environment.codes(x, told_at(model, pairs, index))
     return model.ego.quantizer.nearest(z[0]), environment
 
 
