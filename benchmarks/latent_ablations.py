@@ -1,6 +1,6 @@
 """What does each choice of the latent action model do? Trains every named preset on one embedded world; one table.
 
-    python -m benchmarks.latent_ablations --out DIR --steps 2000 --seeds 0 1 2
+    python -m benchmarks.latent_ablations --out DIR --recipe long --steps 400 --seeds 0 1 2
     python -m benchmarks.latent_ablations --out DIR --presets default reencode lapo_vq
 
 All presets see the same logs, are judged on the same test logs, and their probes are fitted on the same training logs. A
@@ -51,6 +51,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "env perplexity": ("environment_perplexity",),
     "agents: ego / env R²": ("agent_r2_ego", "agent_r2_environment"),
     "shuffled: ego / env": ("shuffle_ego", "shuffle_environment"),
+    "env use": ("environment_use",),
     "transfer: long. / yaw": ("transfer_longitudinal", "transfer_yaw"),
     "CPU s": ("cpu_s",),
 }
@@ -66,10 +67,17 @@ class Bench:
     test: list[SceneRecord]
     cache: ImageCache
     world: str
+    recipe: str
+    steps: int
 
     def run(self, name: str, config: LatentActionConfig | PhysicalConfig) -> dict[str, Any]:
         """The row of a preset and seed; read from its file when it is finished under the same settings."""
-        settings = {"preset": name, "world": self.world, "config": json.loads(json.dumps(asdict(config)))}
+        settings = {
+            "preset": name,
+            "recipe": self.recipe,
+            "world": self.world,
+            "config": json.loads(json.dumps(asdict(config))),
+        }
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         path = self.out / "runs" / f"{name}-seed{config.seed}-{key}.json"
         if path.exists():
@@ -132,29 +140,31 @@ def _mean(rows: Sequence[dict[str, Any]], figure: str) -> str:
     return f"{np.mean(values):.3g}" if values else "–"
 
 
-def finished(bench: Bench, steps: int) -> list[dict[str, Any]]:
-    """Rows of this world and length, whichever call made them, in the order of the presets."""
+def finished(bench: Bench) -> list[dict[str, Any]]:
+    """Rows of this world, recipe and length, whichever call made them, in the order of the presets."""
     order = [*PRESETS, *PHYSICAL]
     rows = [json.loads(path.read_text()) for path in sorted((bench.out / "runs").glob("*.json"))]
-    rows = [r for r in rows if r["world"] == bench.world and r["config"].get("steps", steps) == steps]
+    rows = [r for r in rows if (r["world"], r.get("recipe")) == (bench.world, bench.recipe)]
+    rows = [r for r in rows if r["config"].get("steps", bench.steps) == bench.steps]
     return sorted(rows, key=lambda row: (order.index(row["preset"]), row["seed"]))
 
 
-def write_table(bench: Bench, steps: int) -> str:
+def write_table(bench: Bench) -> str:
     """ablations.md and ablations.json of everything finished so far."""
-    rows = finished(bench, steps)
-    head = f"{bench.world}; {len(bench.train)} training and {len(bench.test)} test scenes; {steps} steps per stage\n"
+    rows = finished(bench)
+    scenes = f"{len(bench.train)} training and {len(bench.test)} test scenes"
+    head = f"{bench.world}; {scenes}; {bench.recipe}, {bench.steps} steps per stage\n"
     text = f"{head}\n{table(rows)}\n"
     (bench.out / "ablations.md").write_text(text)
     (bench.out / "ablations.json").write_text(json.dumps(rows, indent=1))
     return text
 
 
-def config_of(name: str, seed: int, steps: int) -> LatentActionConfig | PhysicalConfig:
-    """A preset at size `mini`, checkpointed so that a killed one goes on."""
+def config_of(name: str, seed: int, steps: int, recipe: str) -> LatentActionConfig | PhysicalConfig:
+    """A preset of a recipe, checkpointed so that a killed one goes on."""
     if name in PHYSICAL:
         return replace(PHYSICAL[name], seed=seed)
-    return preset(name, LatentActionConfig.mini(steps=steps, seed=seed, checkpoint_every=100))
+    return preset(name, getattr(LatentActionConfig, recipe)(steps=steps, seed=seed, checkpoint_every=100))
 
 
 def arguments() -> argparse.Namespace:
@@ -163,6 +173,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for the world, the reports and the table")
     parser.add_argument("--presets", nargs="+", default=names, choices=names)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--recipe", default="mini", choices=("mini", "long"))
     parser.add_argument("--steps", type=int, default=2000, help="per stage")
     parser.add_argument("--logs", type=int, default=60, help="logs of the world, a fifth of them for the test")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a log")
@@ -180,13 +191,13 @@ def main() -> None:
     )
     tree = write_world(args.out / name, world)
     cache = ImageCache(LatentActionConfig.mini().features.image_size_wh, threads=args.threads)
-    bench = Bench(args.out, records_of(tree, "train"), records_of(tree, "test"), cache, name)
+    bench = Bench(args.out, records_of(tree, "train"), records_of(tree, "test"), cache, name, args.recipe, args.steps)
     for preset_name in args.presets:
         for seed in args.seeds:
-            row = bench.run(preset_name, config_of(preset_name, seed, args.steps))
+            row = bench.run(preset_name, config_of(preset_name, seed, args.steps, args.recipe))
             print(f"{preset_name} seed {seed}: {row['report']['cpu_s']:.0f} CPU s {row['failure']}", flush=True)
-            write_table(bench, args.steps)
-    print(write_table(bench, args.steps))
+            write_table(bench)
+    print(write_table(bench))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Figure:
 _DEAD = "lower ego.decay (0.97 to 0.9) and ego.revive_every (25 to 10), then ego.code_dim 8, then ego.kind 'fsq'"
 _LEAK = "the environment stage ignores the trajectory, so ego motion leaks into its codes"
 _LEAK_REMEDY = (
-    "compensate=True (is the front camera calibrated in these logs?), raise leak_weight (0.2 to 2), without compensation "
+    "compensate=True (is the front camera calibrated in these logs?), raise leak_weight (0.5 to 2), without compensation "
     "also code_dropout (0.5 to 0.7); agent_weight 0; train stage 1 longer"
 )
 _APPEARANCE = "the codes are a small picture of the second frame, not what the ego did"
