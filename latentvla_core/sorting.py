@@ -13,7 +13,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import DataError
-from latentvla_core.store import ROWS_PER_GROUP, condition, file_layout, retry
+from latentvla_core.partitions import as_written, condition
+from latentvla_core.store import ROWS_PER_GROUP, file_layout, retry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,15 +59,15 @@ def unsorted(table: DeltaTable, column: str) -> list[Place]:
 
 
 def places_of(table: DeltaTable) -> list[Place]:
-    """The partitions, from the transaction log alone; without those named by an empty text, which Delta reads back as null."""
+    """The partitions, from the transaction log alone; without those whose shard is null, which no writer of ours makes."""
     import pyarrow as pa
 
-    columns = table.metadata().partition_columns
+    columns = {f"partition.{column}": column for column in table.metadata().partition_columns}
     files: dict[str, list[dict[str, Any]]] = {}
-    for file in pa.table(table.get_add_actions(flatten=True)).to_pylist():
-        values = [file[f"partition.{column}"] for column in columns]
-        if None not in values:
-            files.setdefault(" AND ".join(map(condition, columns, values)), []).append(file)
+    for file in as_written(pa.table(table.get_add_actions(flatten=True)), columns).to_pylist():
+        values = {column: file[entry] for entry, column in columns.items()}
+        if None not in values.values():
+            files.setdefault(condition(values) or "", []).append(file)
     return [
         Place(where, len(found), sum(f["num_records"] for f in found), sum(f["size_bytes"] for f in found))
         for where, found in files.items()
@@ -113,7 +114,7 @@ def _rewrite(table: DeltaTable, wheres: Sequence[str], order: Sequence[str]) -> 
 
 def _sorted_rows(table: DeltaTable, place: Place, order: Sequence[str]) -> list[pa.RecordBatch]:
     """In one batch, since the writer takes batches in any order. Raises DataError unless every row was read."""
-    found = _data(table, place).to_table()
+    found = as_written(_data(table, place).to_table(), table.metadata().partition_columns)
     if found.num_rows != place.rows:
         raise DataError(f"{found.num_rows} of {place.rows} rows were read; nothing was written", file=place.where)
     return found.sort_by([(column, "ascending") for column in order]).combine_chunks().to_batches()

@@ -6,7 +6,9 @@ A partition is replaced whole in one transaction, so a killed writer leaves the 
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import os
 import random
 import time
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from latentvla_core.errors import DataError, SetupError
+from latentvla_core.partitions import as_written, condition, matches, values_of
 from latentvla_core.sql import run
 from latentvla_core.storage import WRITE_ATTEMPTS, explained
 from latentvla_core.tables import TABLES, TableSpec, to_arrow, to_rows
@@ -82,23 +85,14 @@ class Lake:
         version: int | None = None,
     ) -> pa.Table:
         """Rows whose columns equal `where` (a list: any of its values), sorted by key; empty if there is no table."""
-        import pyarrow.dataset as ds
-
         spec = TABLES[name]
         wanted = list(dict.fromkeys([*(columns or spec.names), *spec.key]))
         table = self.delta(name, version)
-        if table is None or any(isinstance(v, list | tuple | set) and not v for v in (where or {}).values()):
+        if table is None or not all(map(values_of, (where or {}).values())):
             return _select(spec.arrow_schema().empty_table(), columns)
-        expression = None
-        for column, value in (where or {}).items():
-            values = list(value) if isinstance(value, list | tuple | set) else [value]
-            term = ds.field(column).isin(values)
-            expression = term if expression is None else expression & term
         self._check_layout(spec, table, spec.names if version is None else wanted)
         with explained(self.uri(name)):
-            # Partitions first: a data set of every file costs more than reading one of them.
-            places = _places(table, where or {})
-            arrow = table.to_pyarrow_dataset(file_pruning_predicate=places).to_table(columns=wanted, filter=expression)
+            arrow = _rows_where(table, where or {}, wanted)
         arrow = arrow.select(wanted).cast(_subset(spec, wanted)).sort_by([(k, "ascending") for k in spec.key])
         return _select(arrow, columns)
 
@@ -116,7 +110,7 @@ class Lake:
         with explained(self.uri(name)):
             actions = pa.table(table.get_add_actions(flatten=True))
         wanted = [c for c in (*_MADE_BY, *(f"partition.{c}" for c in columns)) if c in actions.column_names]
-        for file in actions.select(["num_records", *wanted]).to_pylist():
+        for file in as_written(actions.select(["num_records", *wanted]), wanted).to_pylist():
             low, high = (file.get(column) for column in _MADE_BY)
             made_by = low if low == high and low else ""
             found[*(file[f"partition.{c}"] for c in columns), made_by] += file["num_records"]
@@ -170,7 +164,7 @@ class Lake:
         faults = faults_of(spec, data, partition)
         if faults:
             raise DataError("; ".join(faults), file=f"table {name}", frame=str(dict(partition)))
-        where = " AND ".join(condition(column, value) for column, value in partition.items()) or None
+        where = condition(partition)
         commit = CommitProperties(custom_metadata=dict(note or {}), max_commit_retries=15)
 
         def write() -> int:
@@ -278,15 +272,14 @@ def faults_of(spec: TableSpec, data: pa.Table, partition: Mapping[str, Any]) -> 
     return faults
 
 
-def _places(table: DeltaTable, where: Mapping[str, Any]) -> list[tuple[str, str, Any]] | None:
-    """The conditions on partition columns, as the transaction log is asked for files."""
-    found: list[tuple[str, str, Any]] = []
-    for column in table.metadata().partition_columns:
-        if column in where:
-            value = where[column]
-            several = isinstance(value, list | tuple | set)
-            found.append((column, "in", [str(v) for v in value]) if several else (column, "=", str(value)))
-    return found or None
+def _rows_where(table: DeltaTable, where: Mapping[str, Any], columns: list[str]) -> pa.Table:
+    """Partitions first: a data set of every file costs more than reading one of them."""
+    partitioned = table.metadata().partition_columns
+    files = condition({column: value for column, value in where.items() if column in partitioned})
+    data = table.to_pyarrow_dataset(file_pruning_predicate=files)
+    terms = [matches(column, value, partitioned) for column, value in where.items()]
+    found = data.to_table(columns=columns, filter=functools.reduce(operator.and_, terms) if terms else None)
+    return as_written(found, partitioned)
 
 
 def _subset(spec: TableSpec, names: Sequence[str]) -> pa.Schema:
@@ -298,16 +291,6 @@ def _subset(spec: TableSpec, names: Sequence[str]) -> pa.Schema:
 
 def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     return table if columns is None else table.select(list(columns))
-
-
-def condition(column: str, value: Any) -> str:
-    """SQL: the column has this value, or one of a tuple of values."""
-    values = value if isinstance(value, tuple) else (value,)
-    return f"{column} IN ({', '.join(map(_literal, values))})"
-
-
-def _literal(value: Any) -> str:
-    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
 
 
 def retry(write: Callable[[], int]) -> int:

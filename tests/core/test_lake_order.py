@@ -171,13 +171,20 @@ def test_partitions_of_any_name_are_sorted(lake: Lake, change: dict[str, Any]):
     assert sorted(stored(lake)) == [[f"{log}-{i}" for log in logs for i in range(6)] for logs in ("ab", ["other"])]
 
 
-def test_a_partition_without_a_name_is_left_as_it_is(lake: Lake):
-    """Delta reads an empty text back as null, and no condition on it finds the rows."""
-    for log in "ba":
+def test_a_partition_without_a_name_is_sorted_and_keeps_the_empty_text(lake: Lake):
+    """Also where delta-rs joined its files before: it writes null then."""
+    for log in "dcba":
         lake.append("latent_actions", [*drive(log), *drive(log, split="")])
+        if log == "c":
+            opened(lake).optimize.compact()
     rows = everything(lake)
-    assert compact(lake, ["latent_actions"])[0].files_after == 3
+    assert compact(lake, ["latent_actions"])[0].files_after == 2
+    assert stored(lake) == [[f"{log}-{i}" for log in "abcd" for i in range(6)]] * 2
     assert everything(lake) == rows
+    assert len(lake.sql("select 1 from latent_actions where split = ''")) == 24
+    before = folder(lake)
+    compact(lake, ["latent_actions"])
+    assert folder(lake) == before
 
 
 def test_many_shards_are_rewritten_in_few_transactions(lake: Lake, monkeypatch: pytest.MonkeyPatch):

@@ -63,6 +63,67 @@ def test_any_of_no_values_is_no_row(tmp_path: Path):
     assert lake.read("latent_actions", {"split": []}).num_rows == 0
 
 
+def refusal(file: str, split: str = "", shard: int = 0) -> dict[str, Any]:
+    return {"stage": "logs", "split": split, "shard": shard, "file": file, "frame": "", "field": "", "reason": "",
+            "made_by": "f"}  # fmt: skip
+
+
+@pytest.fixture(params=["", "compacted"], ids=["as written", "compacted"])
+def refusals(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """Refusals of the whole table `logs` and of a split. The log says '' for no split, and null once files were joined."""
+    lake = Lake(str(tmp_path))
+    for row in (refusal("b"), refusal("a"), refusal("t", "train"), refusal("v", "val"), refusal("s", shard=1)):
+        lake.append("quarantine", [row])
+    if request.param:
+        assert compact(lake, ["quarantine"])[0].files_after == 4
+    return lake
+
+
+def files(lake: Lake, **where: Any) -> list[str]:
+    return [row["file"] for row in lake.rows("quarantine", where)]
+
+
+def test_rows_of_a_partition_without_a_name_are_found_and_come_back_as_written(refusals: Lake):
+    assert files(refusals, split="", shard=0) == ["a", "b"]
+    assert files(refusals, split=["", "train"]) == ["a", "b", "s", "t"]
+    assert files(refusals, split="train") == ["t"]
+    assert files(refusals, stage="") == []
+    asked = refusals.sql("select file from quarantine where coalesce(split, '') = '' order by file")
+    assert asked["file"].to_pylist() == ["a", "b", "s"], "docs/operations.md"
+    assert [row["split"] for row in refusals.rows("quarantine")] == ["", "", "", "train", "val"]
+    assert refusals.read("quarantine", {"split": ""}, ["file", "split"])["split"].to_pylist() == [""] * 3
+
+
+def test_a_partition_without_a_name_is_counted_under_the_empty_text(refusals: Lake):
+    assert refusals.counts("quarantine", ("split", "shard")) == {
+        ("", 0, "f"): 2, ("", 1, "f"): 1, ("train", 0, "f"): 1, ("val", 0, "f"): 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("split", "rows", "left"),
+    [
+        ("", [], ["s", "t", "v"]),
+        ("", [refusal("n")], ["n", "s", "t", "v"]),
+        ("train", [], ["a", "b", "s", "v"]),
+        (("", "train"), [refusal("n"), refusal("o", "train")], ["n", "o", "s", "v"]),
+    ],
+)
+def test_a_partition_without_a_name_is_replaced_like_any_other(
+    refusals: Lake, split: Any, rows: list[dict[str, Any]], left: list[str]
+):
+    before = refusals.version("quarantine")
+    refusals.replace("quarantine", rows, {"stage": "logs", "split": split, "shard": 0})
+    assert files(refusals) == left
+    assert [row["file"] for row in refusals.rows("quarantine", {"split": ""}, version=before)] == ["a", "b", "s"]
+
+
+def test_a_partition_without_a_name_is_compacted_again(refusals: Lake):
+    refusals.append("quarantine", [refusal("c")])
+    assert compact(refusals, ["quarantine"])[0].files_after == 4
+    assert files(refusals, split="", shard=0) == ["a", "b", "c"]
+
+
 def test_an_old_version_can_be_read_again(tmp_path: Path):
     lake = Lake(str(tmp_path))
     first = lake.replace("latent_actions", [label("a")], PLACE)

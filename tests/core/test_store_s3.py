@@ -74,6 +74,18 @@ def test_compaction_sorts_joins_and_is_done_once(lake: Lake, monkeypatch: pytest
     assert lake.version("latent_actions") == version
 
 
+def test_a_partition_without_a_name_is_read_counted_sorted_and_replaced(lake: Lake):
+    nameless = {**PLACE, "split": ""}
+    for token in "ba":
+        lake.append("latent_actions", [label(token, split=""), label(f"train-{token}")])
+    compact(lake, ["latent_actions"])
+    found = lake.rows("latent_actions", nameless)
+    assert [(row["split"], row["scene_token"]) for row in found] == [("", "a"), ("", "b")]
+    assert lake.counts("latent_actions", ("split",)) == {("", "f"): 2, ("train", "f"): 2}
+    lake.replace("latent_actions", [], nameless)
+    assert lake.read("latent_actions")["scene_token"].to_pylist() == ["train-a", "train-b"]
+
+
 def test_sql_and_lineage_work_there_too(lake: Lake):
     lake.replace("latent_actions", [label("a")], PLACE)
     assert lake.sql("select ego_codes from latent_actions limit 5").to_pylist() == [{"ego_codes": list(range(4))}]

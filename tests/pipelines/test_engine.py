@@ -15,7 +15,7 @@ from pipelines.settings import Settings
 
 
 class Line:
-    """One stage that writes `latent_actions`, and what it was asked to do."""
+    """One stage that writes `latent_actions`, one without partitions that only refuses, and what they were asked to do."""
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
@@ -40,11 +40,15 @@ class Line:
             recipe=("latent",),
         )
         settings = Settings.from_env({"LATENTVLA_HOME": str(self.home), "LATENTVLA_RECIPE": "toy"})
-        return Engine(settings, {"toy": stage})
+        whole = Stage(name="whole", run=self.refuse, kind="table", table="pdm_summary", deps=(), group="g", doc="")
+        return Engine(settings, {"toy": stage, "whole": whole})
 
     def run(self, engine: Engine, partition: str) -> Output:
         self.calls.append(partition)
         return Output(self.rows[partition], self.faults, groups=(self.version,))
+
+    def refuse(self, engine: Engine) -> Output:
+        return Output([], self.faults)
 
 
 @pytest.fixture
@@ -105,6 +109,24 @@ def test_what_was_refused_is_in_quarantine_until_it_is_mended(line: Line):
     line.faults = []
     line.engine().execute("toy", "train-00", force=True)
     assert line.engine().lake.rows("quarantine") == []
+
+
+def test_what_a_stage_without_partitions_refused_is_gone_once_it_is_mended(line: Line):
+    line.faults = [{"file": "a.pkl", "frame": "", "field": "", "reason": "missing"}]
+    assert line.engine().execute("whole").quarantined == 1
+    assert [(row["split"], row["file"]) for row in line.engine().lake.rows("quarantine")] == [("", "a.pkl")]
+    line.faults = []
+    line.engine().execute("whole", force=True)
+    assert line.engine().lake.rows("quarantine") == []
+
+
+def test_where_nothing_was_refused_and_nothing_is_nothing_is_written(line: Line):
+    line.faults = [{"file": "a.pkl", "frame": "", "field": "", "reason": "missing"}]
+    line.engine().execute("toy", "train-00")
+    line.faults = []
+    version = line.engine().lake.version("quarantine")
+    line.engine().execute("whole")
+    assert line.engine().lake.version("quarantine") == version
 
 
 def test_bad_rows_are_refused_and_the_old_ones_stay(line: Line):
