@@ -25,10 +25,13 @@ from latentvla_core.data.filters import SceneFilter, scenes_of_log
 from latentvla_core.data.frames_poses import is_sequence, read_logs
 from latentvla_core.data.records import scene_record
 from latentvla_core.errors import LatentVLAError
+from latentvla_core.latent.compensation import compensated
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel, load
-from latentvla_core.latent.pairs import collect_pairs
+from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.probes import AXES, Report, all_codes, one_hot, predict, ridge
+from latentvla_core.latent.probes.run import batches, features_of
+from latentvla_core.latent.probes.stage_one import told_at
 from latentvla_core.latent.train import train_latent_action_model
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ProgressSink
@@ -82,7 +85,24 @@ def judge(
             x, y = given.get(name, (inputs[~held], pairs.motion[~held]))
             guesses[name][held] = predict(ridge(x, y.astype(np.float64)), inputs[held])
     groups = {"all": np.ones(len(names), bool)} | {str(s): names == s for s in np.unique(names)}
-    return {name: _figures(pairs.motion, codes, guesses, where) for name, where in groups.items()}
+    copies = copy_errors(model, pairs)
+    return {
+        name: _figures(pairs.motion, codes, guesses, where)
+        | {what: float(e[where].mean()) for what, e in copies.items()}
+        for name, where in groups.items()
+    }
+
+
+@torch.no_grad()
+def copy_errors(model: LatentActionModel, pairs: Pairs) -> dict[str, Array]:
+    """(n,) squared difference of the second frame to the first, and to the first one compensated for ego motion."""
+    found: dict[str, list[Array]] = {"copy": [], "compensated_copy": []}
+    for index in batches(len(pairs), 256):
+        x, told = features_of(model, pairs, index), told_at(model, pairs, index)
+        moved = compensated(x[:, 0], told.projections, told.waypoints[:, -1], model.config.features)
+        for parts, first in zip(found.values(), (x[:, 0], moved), strict=True):
+            parts.append((first - x[:, 1]).square().mean((1, 2)).numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _figures(motion: Array, codes: dict[str, Array], guesses: dict[str, Array], where: Array) -> Report:

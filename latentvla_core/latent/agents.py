@@ -1,5 +1,5 @@
 """What others do in view of the front camera, from a scene's boxes: the truth that environment codes are held
-against, and may be regularised by.
+against, and are regularised by where there are boxes.
 
 Only motion over ground counts. Speed relative to the ego would be half ego motion, and a parked car would then tell of the
 ego. Occlusion is not known, so agents behind others count as seen.

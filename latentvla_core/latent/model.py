@@ -105,7 +105,8 @@ class EnvironmentStage(nn.Module):
         if config.leak_weight > 0:
             self.motion_by_code = MotionByCode(count, code.codebook_size, MOTION_DIM)
         if config.agent_weight > 0:
-            reads = nn.Linear(count * code.dim, width), nn.GELU(), nn.Linear(width, len(AGENT_AXES))
+            # told the ego motion: what that tells of others the codes need not, else they carry ego speed
+            reads = nn.Linear(count * code.dim + MOTION_DIM, width), nn.GELU(), nn.Linear(width, len(AGENT_AXES))
             self.agents = nn.Sequential(*reads)
 
     def look(self, x: Tensor, told: Told) -> tuple[Tensor, Tensor | None]:

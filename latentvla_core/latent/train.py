@@ -148,8 +148,9 @@ def _environment_terms(
         terms["leak"] = config.independence_weight, dependence(values, motion)
     if config.leak_weight > 0:
         terms["leak_by_code"] = config.leak_weight, stage.motion_by_code(made, stage.quantizer, motion)
-    if config.agent_weight > 0:
-        terms["agents"] = config.agent_weight, known_error(stage.agents(values).float(), batch["agents"])
+    if config.agent_weight > 0 and "agents" in batch:
+        known = torch.cat([values, motion], dim=1)
+        terms["agents"] = config.agent_weight, known_error(stage.agents(known).float(), batch["agents"])
     return terms
 
 

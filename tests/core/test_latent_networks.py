@@ -182,7 +182,7 @@ def test_the_paper_size_is_the_published_one():
         count = sum(p.numel() for p in stage.parameters())
         blocks = sum(p.numel() for part in (stage.inverse, stage.decoder) for p in part.blocks.parameters())
         assert blocks == pytest.approx(198e6, rel=0.005)  # UniVLA: 113 M encoder, 85 M decoder
-        assert count == pytest.approx(198e6, rel=0.025)
+        assert count == pytest.approx(198e6, rel=0.03)  # beside the blocks: what reads and adds codes, heads
 
 
 def test_config_rules():
