@@ -20,15 +20,17 @@ def picture_of(record: SceneRecord, camera: str) -> tuple[str, str]:
 def projections(records: Sequence[SceneRecord], cameras: Sequence[str]) -> Array:
     """(N, C, 3, 4) float64: homogeneous ego point → (u·d, v·d, d), u and v in parts of the full picture, d depth in m.
 
-    u = 0 is the left edge, 1 the right edge. NaN where the record lacks the camera, or no picture of its folder was
-    readable so far. Distortion is not modelled.
+    u = 0 is the left edge, 1 the right edge. NaN where the record lacks the camera, or no current picture of any record in
+    its folder can be read. Distortion is not modelled.
     """
     out = np.full((len(records), len(cameras), 3, 4), np.nan)
     sizes = PictureSizes()
+    for record in records:  # all folders first: what a record gets must not depend on which one comes first
+        for name in cameras:
+            sizes(*picture_of(record, name))
     for i, record in enumerate(records):
         for j, name in enumerate(cameras):
-            root, path = picture_of(record, name)
-            size_wh = sizes(root, path) if path else None
+            size_wh = sizes(*picture_of(record, name))
             if size_wh is not None:
                 out[i, j] = _projection(record, name, size_wh)
     return out
@@ -43,17 +45,18 @@ def _projection(record: SceneRecord, name: str, size_wh: tuple[int, int]) -> Arr
 
 
 class PictureSizes:
-    """(width, height) of picture files, which intrinsics belong to. One header is read per folder (log and camera)."""
+    """(width, height) of picture files, which intrinsics belong to. One picture is read per folder (log and camera)."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], tuple[int, int]] = {}
+        self._broken: set[tuple[str, str]] = set()
 
     def __call__(self, root: str, path: str) -> tuple[int, int] | None:
-        """The size; None while no picture of the folder could be read."""
+        """The size; None while no picture of the folder could be read, and where there is none (path "")."""
         folder = (root, path.rpartition("/")[0])
-        if folder not in self._known:
+        if path and folder not in self._known and (root, path) not in self._broken:
             try:
                 self._known[folder] = image_size(root, path)
             except DataError:
-                return None
-        return self._known[folder]
+                self._broken.add((root, path))
+        return self._known.get(folder) if path else None

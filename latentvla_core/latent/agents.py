@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from latentvla_core.data.records import FRONT_CAMERA
 from latentvla_core.types import Array, Box, ObjectClass, SceneRecord
 
 AGENT_AXES = ("lead_speed", "crossing", "moving", "swept")
@@ -78,8 +79,8 @@ def _nearest(ahead_m: Array, left_m: Array, which: Array) -> int | None:
 
 def _half_view(record: SceneRecord) -> float:
     """Tangent of half the horizontal angle of view of the front camera."""
-    if "CAM_F0" not in record.camera_names:
+    if FRONT_CAMERA not in record.camera_names:
         return HALF_VIEW
-    intrinsics = record.camera_intrinsics_px[record.camera_names.index("CAM_F0")]
+    intrinsics = record.camera_intrinsics_px[record.camera_names.index(FRONT_CAMERA)]
     value = float(intrinsics[0, 2] / intrinsics[0, 0])
     return value if math.isfinite(value) and value > 0 else HALF_VIEW

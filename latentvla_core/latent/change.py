@@ -12,18 +12,22 @@ from torch import Tensor
 from latentvla_core.latent.features import FeatureConfig
 
 CELLS = 2
-"""Cells per side of a patch of pixels; a token of a backbone is one cell."""
+"""Cells per side of a patch of pixels, where they fit; a token of a backbone is one cell."""
 FLOOR = 1e-2
 """Squared difference of features that counts as nothing: 6 grey levels, above the noise of JPEG."""
 
 
 def cells_of(config: FeatureConfig) -> int:
     """Cells per patch."""
-    return min(CELLS, config.cell_side) ** 2
+    return _cells_per_side(config) ** 2
+
+
+def _cells_per_side(config: FeatureConfig) -> int:
+    return CELLS if config.cell_side % CELLS == 0 else 1
 
 
 def change(first: Tensor, second: Tensor, config: FeatureConfig) -> Tensor:
     """Features (B, P, D) of two frames → (B, P, cells): ½ ln(1 + mean squared difference / FLOOR)."""
-    side, cells = config.cell_side, min(CELLS, config.cell_side)
+    side, cells = config.cell_side, _cells_per_side(config)
     squared = (second - first).float().square().unflatten(-1, (cells, side // cells, cells, side // cells, -1))
     return torch.log1p(squared.mean((3, 5, 6)).flatten(2) / FLOOR) / 2

@@ -22,14 +22,24 @@ BACKDROP_M = 40.0
 def compensated(x: Tensor, projection: Tensor, motion: Tensor, config: FeatureConfig) -> Tensor:
     """First frames' features (B, P, D), (B, 3, 4), ego motion (B, 3) to the second frame → (B, P, D) as seen from there.
 
-    What was outside the first picture repeats its edge. A frame whose projection is not known (NaN) stays as it is.
+    What was outside the first picture repeats its edge. A frame whose camera is not `calibrated` stays as it is.
     """
-    known = torch.isfinite(projection).flatten(1).all(1)
+    known = calibrated(projection)
     where = sampled_at(projection[known].double(), motion[known].double(), to_map(x[:1], config).shape[-2:])
     moved = functional.grid_sample(
         to_map(x[known], config), where.to(x.dtype), mode="bilinear", padding_mode="border", align_corners=False
     )
     return x.index_copy(0, torch.nonzero(known)[:, 0], from_map(moved, config))
+
+
+def calibrated(projection: Tensor) -> Tensor:
+    """(B, 3, 4) → (B,) bool: known, invertible, and above the road."""
+    known = torch.isfinite(projection).flatten(1).all(1)
+    matrix = torch.where(known[:, None, None], projection, torch.zeros_like(projection)).double()
+    possible = known & (torch.linalg.det(matrix[:, :, :3]).abs() > 1e-9)
+    inverted = torch.where(possible[:, None, None], matrix[:, :, :3], torch.eye(3).to(matrix))
+    height_m = -torch.linalg.solve(inverted, matrix[:, :, 3:])[:, 2, 0]
+    return possible & (height_m > 0)
 
 
 def sampled_at(projection: Tensor, motion: Tensor, size_hw: tuple[int, int] | torch.Size) -> Tensor:

@@ -36,7 +36,7 @@ class LatentActionConfig:
     """Stage 1 sees the first frame as the trajectory says it would look from the second frame's pose (flat ground, nothing
     moves), where the camera's calibration is known. False = faithful: the frame as it is."""
     environment_sectors: bool = True
-    """Environment codes are local: each is about one upright strip of the picture, left to right, by shared weights.
+    """Environment codes are local: each reads and moves one upright strip of the picture, left to right, by shared weights.
     False = faithful: every code is about the whole picture."""
     change_weight: float = 5.0
     """Stage 1: weight of predicting also where, and how much, the second frame differs from what was to be expected
@@ -44,9 +44,9 @@ class LatentActionConfig:
     soft_start: float = 0.3
     """Stage 1: part of its steps in which a falling share of samples is decoded from z as it is instead of from codes, so
     that the decoder has something to listen to before there is a codebook worth it. 0 = faithful."""
-    code_dropout: float = 0.0
-    """Stage 1: part of the samples whose codes are zeroed, so that the decoder learns to use the trajectory. Needed
-    (0.5) where the first frame is not compensated."""
+    code_dropout: float = 0.5
+    """Stage 1: part of the samples whose codes are zeroed, so that the decoder learns to use the trajectory; of those whose
+    first frame is not compensated, where geometry does not show it."""
     environment_dropout: float = 0.0
     """Stage 2: part of the samples whose environment codes are zeroed, so that the ego codes carry more."""
     independence_weight: float = 0.5
@@ -95,7 +95,9 @@ class LatentActionConfig:
             raise ValueError(f"dropouts {self.code_dropout}, {self.environment_dropout}; need 0 <= p < 1")
         if not 0 <= self.soft_start < 1:
             raise ValueError(f"soft_start is {self.soft_start}; need 0 <= part of the steps < 1")
-        if self.compensate and self.conditioning == "none":
+        if self.environment_codes < 1:
+            raise ValueError(f"environment_codes is {self.environment_codes}; needs at least 1, or env_source 'none'")
+        if self.environment_positions and self.compensate and self.conditioning == "none":
             raise ValueError(
                 "conditioning 'none' hides the trajectory from stage 1, compensate shows it; set compensate=False"
             )

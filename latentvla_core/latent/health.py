@@ -248,7 +248,8 @@ class Judgement:
         """Figure, value, bound, likely reason, remedy: all that someone needs at three in the morning."""
         told = f"{self.name} is {self.value:.3g}, must be {self.bound} ({self.figure.meaning})"
         if math.isnan(self.value):
-            return f"{told}. Likely: the val split holds nothing that tells it. Try: more logs with turns and traffic in val"
+            why = "the val split holds nothing that tells it, or the model lacks that part"
+            return f"{told}. Likely: {why}. Try: more logs with turns and traffic in val"
         return f"{told}. Likely: {self.figure.cause}. Try: {self.figure.remedy}"
 
 

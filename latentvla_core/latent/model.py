@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.agents import AGENT_AXES
 from latentvla_core.latent.change import cells_of
-from latentvla_core.latent.compensation import compensated
+from latentvla_core.latent.compensation import calibrated, compensated
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.dynamics import ConditionEncoder, ForwardModel, InverseModel
 from latentvla_core.latent.features import Features, build_features
@@ -108,6 +108,10 @@ class EnvironmentStage(nn.Module):
             # told the ego motion: what that tells of others the codes need not, else they carry ego speed
             reads = nn.Linear(count * code.dim + MOTION_DIM, width), nn.GELU(), nn.Linear(width, len(AGENT_AXES))
             self.agents = nn.Sequential(*reads)
+
+    def can_compensate(self, projections: Tensor) -> Tensor:
+        """(B, 3, 4) → (B,) bool: which first frames `look` compensates."""
+        return calibrated(projections) & self.config.compensate
 
     def look(self, x: Tensor, told: Told) -> tuple[Tensor, Tensor | None]:
         """Features (B, 2, P, D) → the same with the first frame compensated, and the condition (B, C, W) if there is one."""

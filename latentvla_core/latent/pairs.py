@@ -15,6 +15,7 @@ import numpy as np
 
 from latentvla_core import geometry
 from latentvla_core.data.projections import projections
+from latentvla_core.data.records import FRONT_CAMERA
 from latentvla_core.errors import DataError
 from latentvla_core.latent.agents import AGENT_AXES, agent_motion
 from latentvla_core.training.images import MISSING, ImageCache
@@ -40,7 +41,7 @@ class Pairs:
     """(n,) log names."""
     dropped: dict[str, int]
     """Reason → number of transitions that cannot be used."""
-    projections: Array = field(default_factory=lambda: np.zeros((0, 3, 4)))
+    projections: Array
     """(n, 3, 4) front camera, ego → picture parts (data.projections); NaN where it is not calibrated."""
     agents: Array = field(default_factory=lambda: np.zeros((0, len(AGENT_AXES))))
     """(n, A) what others do at the first frame, columns `agents.AGENT_AXES`; NaN where unknown."""
@@ -128,7 +129,7 @@ def _decoded(
 
 def front_projections(records: Sequence[SceneRecord]) -> Array:
     """(N, 3, 4) of the front camera, whose pictures transitions are made of."""
-    return projections(records, ("CAM_F0",))[:, 0]
+    return projections(records, (FRONT_CAMERA,))[:, 0]
 
 
 def implausible(waypoints: Array, state: Array) -> str:

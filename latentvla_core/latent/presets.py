@@ -35,10 +35,8 @@ def _set(**changes: Any) -> Callable[[LatentActionConfig], LatentActionConfig]:
     return change
 
 
-TOLD_ONLY: dict[str, Any] = {"compensate": False, "code_dropout": 0.5}
-"""The trajectory reaches stage 1 as numbers alone; dropping its codes then makes its decoder use them (latentvla.md §2.9)."""
 FAITHFUL: dict[str, Any] = {
-    **TOLD_ONLY,
+    "compensate": False,
     "action_weight": 0.0,
     "independence_weight": 0.0,
     "leak_weight": 0.0,
@@ -59,13 +57,13 @@ LAPO: dict[str, Any] = {
 
 PRESETS: dict[str, Preset] = {
     "default": Preset("ours: two stages, compensated first frame, local environment codes, action term, independence", _set()),
-    "faithful": Preset("do our additions to the article matter? action term and independence off", _set(**FAITHFUL)),
+    "faithful": Preset("do our additions to the article matter? all off", _set(**FAITHFUL)),
     "no_action_term": Preset("does regressing the motion from the ego codes matter?", _set(action_weight=0.0)),
     "no_correlation_term": Preset("is the variance between codes enough to keep motion out of them?", _set(independence_weight=0.0)),
     "no_leak_term": Preset("is it enough that code vectors are uncorrelated with motion?", _set(leak_weight=0.0)),
     "no_independence": Preset("does keeping motion out of the environment codes matter? both terms off",
                               _set(independence_weight=0.0, leak_weight=0.0)),
-    "no_compensation": Preset("does it matter that geometry shows stage 1 what the trajectory means?", _set(**TOLD_ONLY)),
+    "no_compensation": Preset("does it matter that geometry shows stage 1 what the trajectory means?", _set(compensate=False)),
     "no_compensation_no_dropout": Preset("the same, and nothing makes its decoder look at the trajectory",
                                          _set(compensate=False, code_dropout=0.0)),
     "no_sectors": Preset("must environment codes be local? each about the whole picture", _set(environment_sectors=False)),
@@ -75,9 +73,9 @@ PRESETS: dict[str, Preset] = {
     "no_mirror": Preset("do mirrored drives help?", _set(mirror=False)),
     "single_stage": Preset("does the environment branch matter? no stage 1, action term kept", _set(env_source="none")),
     "reencode": Preset("environment codes of stage 2's own encoder instead of the frozen stage 1",
-                       _set(env_source="reencode", environment_sectors=False)),
-    "conditioning_token": Preset("is the trajectory ignored unless it is added or shown?", _set(**TOLD_ONLY, conditioning="token")),
-    "conditioning_none": Preset("what does stage 1 learn without the trajectory?", _set(**TOLD_ONLY, conditioning="none")),
+                       _set(env_source="reencode", environment_sectors=False, compensate=False)),
+    "conditioning_token": Preset("is the trajectory ignored unless it is added or shown?", _set(compensate=False, conditioning="token")),
+    "conditioning_none": Preset("what does stage 1 learn without the trajectory?", _set(compensate=False, conditioning="none")),
     "gap_0.5s": Preset("half the frame gap", _set(gap_frames=1)),
     "gap_2s": Preset("twice the frame gap", _set(gap_frames=4)),
     **{

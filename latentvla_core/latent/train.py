@@ -66,7 +66,7 @@ def train_environment(
         model.environment,
         num_samples=len(pairs),
         collate=_collate(pairs, model.config),
-        loss=lambda batch, step: environment_loss(model, batch),
+        loss=lambda batch, step: environment_loss(model, batch, step),
         config=model.config.fit_config(1),
         sink=Prefixed(sink or NullSink(), "stage1"),
         checkpoint_dir=checkpoint_dir,
@@ -102,14 +102,18 @@ def train_ego(
         raise LatentVLAError("stage 2 changed the environment stage; its codebook and encoder must stay frozen")
 
 
-def environment_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor, Numbers]:
-    """Reconstruction of the second frame from the first, the trajectory and the environment codes; plus VQ."""
+def environment_loss(model: LatentActionModel, batch: dict[str, Tensor], step: int) -> tuple[Tensor, Numbers]:
+    """Second frame, and where it is unexpected, from the first one, the trajectory and the environment codes; plus VQ.
+
+    `copy` and `gain` are relative to the *compensated* first frame, where there is one: the decoder begins there.
+    """
     stage, config = model.environment, model.config
     x, condition = stage.look(model.features(batch["pictures"]), told_of(batch))  # (B, 2, P, D)
     (z,) = stage.inverse(x, condition)
     quantized = stage.quantizer(z[:, -1])
-    values = soften(quantized, int(stage.quantizer.steps), config.soft_steps)
-    hidden = stage.decoder.hidden(x[:, 0], drop_codes(values, config.code_dropout), condition)
+    values = soften(quantized, step, config.soft_steps)
+    dropped = drop_codes(values, config.code_dropout, spared=stage.can_compensate(batch["projections"]))
+    hidden = stage.decoder.hidden(x[:, 0], dropped, condition)
     predicted = x[:, 0] + stage.decoder.out(hidden)
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
     terms = _environment_terms(model, quantized, batch)
@@ -123,6 +127,7 @@ def environment_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tupl
 
 
 def told_of(batch: dict[str, Tensor]) -> Told:
+    """The part of a batch that stage 1 is told; shapes as in `Told`."""
     return Told(batch["waypoints"], batch["states"], batch["projections"])
 
 
@@ -229,11 +234,12 @@ def environment_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 
     return codes
 
 
-def drop_codes(values: Tensor, probability: float) -> Tensor:
-    """(B, N, d) with all codes of a sample zeroed with the given probability."""
+def drop_codes(values: Tensor, probability: float, spared: Tensor | None = None) -> Tensor:
+    """(B, N, d) with all codes of a sample zeroed with the given probability, but for those that are spared (B,)."""
     if probability == 0:
         return values
     keep = torch.rand(len(values)).to(values.device) >= probability  # drawn on the CPU: same on every device
+    keep = keep if spared is None else keep | spared
     return values * keep[:, None, None]
 
 

@@ -66,7 +66,13 @@ def load_weights(folder: Path | str, model: nn.Module) -> None:
     recorded = _content(folder)["weights_sha256"]
     if not path.exists() or file_sha256(path) != recorded:
         raise SetupError(f"{path}: missing, or not the file {CONFIG_FILE} was written for; save the model again")
-    load_model(model, str(path), strict=True)
+    try:
+        load_model(model, str(path), strict=True)
+    except RuntimeError as error:  # torch lists every tensor that does not fit
+        raise SetupError(
+            f"{path}: does not fit the {type(model).__name__} of its own config, so another version of the code saved it; "
+            f"train it again, or use that version ({str(error).splitlines()[-1].strip()})"
+        ) from error
 
 
 def from_dict(config_class: type[Config], values: Mapping[str, Any]) -> Config:

@@ -10,10 +10,11 @@ import torch
 from latent_little_world import CENTRE_Y_PX, SIZE_WH, little_records
 
 from latentvla_core.latent.change import FLOOR, cells_of, change
-from latentvla_core.latent.compensation import compensated, sampled_at
+from latentvla_core.latent.compensation import calibrated, compensated, sampled_at
 from latentvla_core.latent.features import FeatureConfig, PixelFeatures, from_map, to_map
 from latentvla_core.latent.pairs import collect_pairs, mirrored, mirrored_projections
 from latentvla_core.training.images import ImageCache
+from latentvla_core.world.calibration import camera_rig
 
 FEATURES = FeatureConfig(image_size_wh=SIZE_WH)
 
@@ -79,7 +80,13 @@ def test_a_camera_without_calibration_leaves_its_frames_alone(pairs):
 
 
 def test_a_mirrored_drive_is_compensated_to_the_mirror_picture(pairs):
+    """The camera looks a little aside and sits off the middle: a symmetric one would not notice a missing mirror."""
     index = np.arange(8)
+    rig = camera_rig((64, 32))["CAM_F0"]
+    outward = np.concatenate([rig.rotation.T, -rig.rotation.T @ rig.translation_m[:, None]], axis=1)
+    aside = np.diag([1 / 64, 1 / 32, 1.0]) @ rig.intrinsics_px @ outward
+    pairs = replace(pairs, projections=np.repeat(aside[None], len(pairs), axis=0))
+    assert not np.allclose(mirrored_projections(pairs.projections), pairs.projections, atol=1e-3)
     plain, turned = (seen(pairs, index, np.full(8, flip)) for flip in (False, True))
     one, other = (to_map(compensated(x[:, 0], p, m, FEATURES), FEATURES) for x, m, p in (plain, turned))
     torch.testing.assert_close(one, other.flip(-1), atol=1e-3, rtol=0)
@@ -96,7 +103,27 @@ def test_records_without_the_camera_have_no_projection(tmp_path):
     assert np.isfinite(collect_pairs(records, 2, ImageCache(SIZE_WH)).projections).all()
 
 
-def test_change_is_zero_where_nothing_changed_and_counts_a_small_car_like_a_large_one():
+def test_impossible_calibrations_are_none(pairs):
+    """Zero intrinsics, a camera on the road or below it: finite numbers that geometry cannot use."""
+    good = torch.from_numpy(pairs.told(np.arange(1))[2])[0]
+    flat, low = torch.zeros_like(good), good.clone()
+    low[:, 3] = 0.0  # the camera in the origin of the ego frame, on the road
+    assert calibrated(torch.stack([good, flat, low, good + torch.nan])).tolist() == [True, False, False, False]
+    x = torch.randn(4, 32, 192)
+    found = compensated(x, torch.stack([good, flat, low, good]), torch.tensor([[4.0, 0.0, 0.1]] * 4), FEATURES)
+    assert [torch.equal(a, b) for a, b in zip(found, x, strict=True)] == [False, True, True, False]
+
+
+def test_a_calibration_does_not_depend_on_which_scene_comes_first(tmp_path):
+    """The current picture of one scene is gone; the others of its log tell the size of them all."""
+    records = little_records(tmp_path, logs=1, stride=1)
+    gone = replace(records[0], camera_paths=("log-0/none.jpg",))
+    orders = [[gone, *records[1:]], [*records[1:], gone]]
+    found = [collect_pairs(order, 2, ImageCache(SIZE_WH)).projections for order in orders]
+    assert np.isfinite(found[0]).all() and np.isfinite(found[1]).all()
+
+
+def test_change_is_zero_where_nothing_changed_and_names_the_cell_where_something_did():
     x = torch.randn(1, 32, 192)
     assert change(x, x, FEATURES).abs().max() == 0
     second = to_map(x, FEATURES).clone()
@@ -105,3 +132,10 @@ def test_change_is_zero_where_nothing_changed_and_counts_a_small_car_like_a_larg
     assert found.shape == (1, 32, cells_of(FEATURES)) == (1, 32, 4)
     assert torch.nonzero(found).tolist() == [[0, 8 + 2, 1]]
     torch.testing.assert_close(found[0, 10, 1], torch.log1p(torch.tensor(1.0 / FLOOR)) / 2)
+
+
+def test_change_counts_on_a_logarithmic_scale():
+    """A car of a hundred times the contrast counts about twice as much, not a hundred times."""
+    x = torch.zeros(2, 32, 192)
+    faint, bright = (change(x[:1], x[:1] + step, FEATURES)[0, 0, 0] for step in (1.0, 10.0))
+    assert 1.3 < float(bright / faint) < 2.2

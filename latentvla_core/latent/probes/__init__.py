@@ -6,7 +6,7 @@ from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot
 from latentvla_core.latent.probes.numbers import Report, code_numbers, mutual_information, redundancy, stability
 from latentvla_core.latent.probes.report import evaluate, transfer
 from latentvla_core.latent.probes.run import all_codes
-from latentvla_core.latent.probes.stage_one import uses
+from latentvla_core.latent.probes.stage_one import stage_one_use
 
 __all__ = [
     "AGENT_AXES",
@@ -25,6 +25,6 @@ __all__ = [
     "redundancy",
     "ridge",
     "stability",
+    "stage_one_use",
     "transfer",
-    "uses",
 ]

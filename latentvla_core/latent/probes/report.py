@@ -18,7 +18,7 @@ from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
 from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot, predict, r_squared, ridge
 from latentvla_core.latent.probes.numbers import Report, code_numbers, motion_information
 from latentvla_core.latent.probes.run import Coded, all_codes, code
-from latentvla_core.latent.probes.stage_one import uses
+from latentvla_core.latent.probes.stage_one import stage_one_use
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import Array, SceneRecord
 
@@ -68,7 +68,7 @@ def evaluate(
         fitted = _sample(model, all_codes(model, others, batch_size), others)
     report: Report = {"transitions": float(len(pairs)), "logs": float(len(np.unique(pairs.logs)))}
     report |= _reconstruction(coded)
-    report |= uses(model, pairs, batch_size=batch_size)
+    report |= stage_one_use(model, pairs, batch_size=batch_size)
     for name, codes in (("ego", coded.ego), ("environment", coded.environment)):
         if name not in judged.inputs:  # a single-stage model has no environment codes
             continue
@@ -90,7 +90,8 @@ def motion_probes(judged: Sample, fitted: Sample | None) -> Report:
 def agent_probes(judged: Sample, fitted: Sample | None) -> Report:
     """R² of what others do, per kind of code; each figure over the transitions that have such an agent.
 
-    `agent_r2_<codes>` is the mean over `AGENT_AXES`, `agent_advantage` that of environment codes less that of ego codes.
+    `agent_r2_<codes>` is the mean over `AGENT_AXES`, `agent_advantage` that of environment codes less that of ego codes,
+    or less 0 if those know nothing: codes that say nothing have no advantage.
     Nothing where fewer than 40 transitions tell.
     """
     usable = [s.agents for s in (judged, fitted) if s is not None]
@@ -101,7 +102,7 @@ def agent_probes(judged: Sample, fitted: Sample | None) -> Report:
         report |= {f"agent_r2_{name}_{axis}": value for axis, value in values.items()}
         report[f"agent_r2_{name}"] = float(np.mean(list(values.values())))
     if "agent_r2_ego" in report and "agent_r2_environment" in report:
-        report["agent_advantage"] = report["agent_r2_environment"] - report["agent_r2_ego"]
+        report["agent_advantage"] = report["agent_r2_environment"] - max(0.0, report["agent_r2_ego"])
     return report
 
 
