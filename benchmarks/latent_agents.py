@@ -1,10 +1,11 @@
 """What could pictures tell of other agents' motion? A supervised network on the same transitions: the ceiling for codes.
 
-    python -m benchmarks.latent_agents --out DIR --steps 1200
+    python -m benchmarks.latent_agents --out DIR --steps 1200 [--compensate]
 
 Environment codes are asked what others do (`latent/agents.py`). When they do not know, is it the pictures or the codes? A small
 convolutional network with pooling is told the ego motion and trained on the boxes' answers directly. R² on test logs of the
-training world, over all transitions, those in which the ego stands, and those in which it drives.
+training world, over all transitions, those in which the ego stands, and those in which it drives. With --compensate the network
+sees the first frame as stage 1 does: from where the ego is at the second one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 
 from benchmarks.latent_quality import TRAIN_SEED, records_of
 from latentvla_core.latent.agents import AGENT_AXES, MIRRORED, SCALES
+from latentvla_core.latent.compensation import compensated
+from latentvla_core.latent.features import FeatureConfig, PixelFeatures, to_map
 from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.probes import r_squared
 from latentvla_core.latent.train import known_error
@@ -39,6 +42,7 @@ class Sample:
     """Transitions whose scene has boxes."""
 
     pairs: Pairs
+    compensate: bool
     index: Array
     """(n,) rows of the pairs."""
     motion: Array
@@ -71,7 +75,7 @@ def _layer(inputs: int, outputs: int, stride: int, kernel: int = 3) -> nn.Sequen
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.GroupNorm(4, outputs), nn.GELU())
 
 
-def samples(out: Path, logs: int, size_wh: tuple[int, int]) -> tuple[Sample, Sample]:
+def samples(out: Path, logs: int, size_wh: tuple[int, int], compensate: bool) -> tuple[Sample, Sample]:
     """Training and test transitions of the world that `latent_quality` trains on."""
     config = WorldConfig.for_logs(logs, seed=TRAIN_SEED, seconds_per_log=20.0, cameras=("CAM_F0",))
     tree, cache = write_world(out / f"world-s{TRAIN_SEED}-{logs}", config), ImageCache(size_wh)
@@ -81,18 +85,24 @@ def samples(out: Path, logs: int, size_wh: tuple[int, int]) -> tuple[Sample, Sam
     def sample(pairs: Pairs) -> Sample:
         index = np.flatnonzero(np.isfinite(pairs.agents).any(axis=1))
         agents = (pairs.agents[index] - mean) / SCALES
-        return Sample(pairs, index, pairs.motion[index] / spread, agents)
+        return Sample(pairs, compensate, index, pairs.motion[index] / spread, agents)
 
     return sample(train), sample(test)
 
 
 def batch(sample: Sample, rows: Array, flip: Array) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures, motion and agents of some rows; left and right exchanged where flip."""
-    pictures = torch.from_numpy(np.ascontiguousarray(sample.pairs.pictures(sample.index[rows], flip)))
-    x = ((pictures.float() / 255 - 0.5) / 0.25).permute(0, 1, 4, 2, 3)
+    index = sample.index[rows]
+    features = FeatureConfig(image_size_wh=sample.pairs.cache.size_wh)
+    x = PixelFeatures(features)(torch.from_numpy(np.ascontiguousarray(sample.pairs.pictures(index, flip))))
+    first, second = x[:, 0], x[:, 1]
+    if sample.compensate:
+        waypoints, _, projections = (torch.from_numpy(a) for a in sample.pairs.told(index, flip))
+        first = compensated(first, projections, waypoints[:, -1], features)
+    first, second = to_map(first, features), to_map(second, features)
     motion = sample.motion[rows] * np.where(flip[:, None], (1, -1, -1), 1)
     agents = sample.agents[rows] * np.where(flip[:, None], MIRRORED, 1)
-    seen = torch.cat([x[:, 0], x[:, 1], x[:, 1] - x[:, 0]], dim=1)
+    seen = torch.cat([first, second, second - first], dim=1)
     return seen, torch.from_numpy(motion.astype(np.float32)), torch.from_numpy(agents.astype(np.float32))
 
 
@@ -141,10 +151,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--logs", type=int, default=200)
     parser.add_argument("--size", type=int, nargs=2, default=(128, 72), metavar=("W", "H"))
+    parser.add_argument("--compensate", action="store_true", help="the first frame as seen from the second pose")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    fitted, judged = samples(args.out, args.logs, tuple(args.size))
+    fitted, judged = samples(args.out, args.logs, tuple(args.size), args.compensate)
     began = time.process_time()
     model = train(fitted, args.steps, args.seed)
     print(f"{len(fitted.index)} transitions, {args.steps} steps, {time.process_time() - began:.0f} CPU-s")
