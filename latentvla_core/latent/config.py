@@ -64,7 +64,7 @@ class LatentActionConfig:
     cycle_weight: float = 0.0
     """Stage 2: weight of the encoder reading, from frames predicted with another sample's ego codes, those codes. 0 =
     faithful."""
-    agent_weight: float = 0.3
+    agent_weight: float = 0.1
     """Stage 1: weight of the regression environment codes and ego motion → motion of others, where scenes have boxes. Without
     boxes it does nothing. 0 = label-free, and faithful."""
     mirror: bool = True

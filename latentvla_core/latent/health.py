@@ -112,7 +112,7 @@ FIGURES: dict[str, Figure] = {
     "agent_advantage": Figure(
         "what others do: R² read from environment codes, less that from ego codes",
         "the environment codes do not tell what others do",
-        "agent_weight 0.3 (it needs boxes: do these logs have them?), compensate=True, change_weight up, train stage 1 longer",
+        "agent_weight up (0.1 to 0.3; it needs boxes: do these logs have them?), compensate=True, change_weight up, train stage 1 longer",
     ),
     "transfer_longitudinal": Figure(
         "A's frame driven by B's ego codes: share whose speed then differs from the mean as B's did; 0.5 = chance",
