@@ -187,6 +187,16 @@ class _LogPickler(_PythonPickler):
         self.write(pickle.STACK_GLOBAL)
         self.memoize(obj)
 
+    def save_picklebuffer(self, obj: pickle.PickleBuffer) -> None:
+        """As Python's own, which fails on the second empty array of a log: all empty `bytes` are one object, memoised twice."""
+        with obj.raw() as view:
+            data = view.tobytes()
+            if view.readonly:
+                self.save(data)
+            else:
+                self.save_bytearray(bytearray(data))
+
+    dispatch[pickle.PickleBuffer] = save_picklebuffer
     dispatch[FunctionType] = save_global
     dispatch[BuiltinFunctionType] = save_global
 

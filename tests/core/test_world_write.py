@@ -1,6 +1,7 @@
 """The tree on disk: byte for byte the same, read back by our own reader, with routes, lights and splits that hold."""
 
 import hashlib
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from latentvla_core.geometry import to_local
 from latentvla_core.pdms import score_trajectories
 from latentvla_core.pdms.world import build
 from latentvla_core.types import MAP_LOCATIONS, Command, ObjectClass
+from latentvla_core.world.log_writer import write_log
 from latentvla_core.world.session import ego_corners
 from latentvla_core.world.write import WorldConfig, write_world
 
@@ -239,3 +241,14 @@ def test_wrong_configs_are_refused_with_a_remedy(changes, message):
 def test_any_number_of_logs_is_split(logs, counts):
     config = WorldConfig.for_logs(logs, 0)
     assert (config.logs_train, config.logs_val, config.logs_test) == counts
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_log_may_have_many_frames_without_objects(tmp_path, frozen):
+    """An empty road twice in a log: Python's own pickler stumbles over the second empty array."""
+    boxes = [np.zeros((n, 7)) for n in (0, 2, 0, 0)]
+    for array in boxes:
+        array.setflags(write=not frozen)
+    write_log(tmp_path / "log.pkl", [{"anns": {"gt_boxes": array}} for array in boxes])
+    found = [frame["anns"]["gt_boxes"] for frame in pickle.loads((tmp_path / "log.pkl").read_bytes())]
+    assert [a.shape for a in found] == [(0, 7), (2, 7), (0, 7), (0, 7)]
