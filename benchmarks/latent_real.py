@@ -30,8 +30,7 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel, load
 from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.probes import AXES, Report, all_codes, one_hot, predict, ridge
-from latentvla_core.latent.probes.run import batches, features_of
-from latentvla_core.latent.probes.stage_one import told_at
+from latentvla_core.latent.probes.run import batches, features_of, told_at
 from latentvla_core.latent.train import train_latent_action_model
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ProgressSink

@@ -55,7 +55,7 @@ class LatentActionConfig:
     """Stage 1: weight of the variance of ego motion between environment codes: what a probe from the codes would
     explain. 0 = faithful."""
     conditioning: Literal["added", "token", "none"] = "added"
-    """How stage 1 is told the trajectory: tokens that are also added to every decoder token, tokens only, not at all."""
+    """How stage 1 is told the trajectory: tokens that are also added to every patch in the decoder, tokens only, not at all."""
     env_source: Literal["stage1_frozen", "reencode", "none"] = "stage1_frozen"
     """Where stage 2's environment codes come from: the frozen stage-1 encoder, or its own encoder (UniVLA's code).
     none: there are no such codes and there is no stage 1 (LAPO)."""

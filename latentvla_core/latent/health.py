@@ -91,7 +91,7 @@ FIGURES: dict[str, Figure] = {
     "environment_r2_yaw": Figure("change of heading read from environment codes", _LEAK, _LEAK_REMEDY),
     "trajectory_use": Figure(
         "relative increase of stage 1's error when trajectories are exchanged between transitions", _LEAK,
-        "compensate=True, conditioning 'added' (the trajectory to every decoder token), without compensation code_dropout "
+        "compensate=True, conditioning 'added' (the trajectory to every patch in the decoder), without compensation code_dropout "
         "0.5, train stage 1 longer",
     ),
     "shuffle_ego": Figure(
@@ -110,7 +110,7 @@ FIGURES: dict[str, Figure] = {
         "soft_start 0.3 to 0.5, environment_sectors=True, change_weight up, code_dropout 0, train stage 1 longer",
     ),
     "agent_advantage": Figure(
-        "what others do: R² read from environment codes, less that from ego codes",
+        "what others do: R² read from environment codes, less that from ego codes (or less 0 if those know nothing)",
         "the environment codes do not tell what others do",
         "agent_weight up (0.1 to 0.3; it needs boxes: do these logs have them?), compensate=True, change_weight up, train stage 1 longer",
     ),

@@ -122,6 +122,13 @@ class EnvironmentStage(nn.Module):
             return x, None
         return x, self.condition(self.scales.waypoints(told.waypoints), self.scales.state(told.states))
 
+    def predict(self, first: Tensor, values: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What `look` made of the first frame (B, P, D), code vectors (B, N_env, d) → second frame (B, P, D), and the change
+        (B, P, cells) where the model predicts it (`latent.change`)."""
+        hidden = self.decoder.hidden(first, values, condition)
+        change = self.change(hidden) if self.config.change_weight > 0 else None
+        return first + self.decoder.out(hidden), change
+
     @torch.no_grad()
     def codes(self, x: Tensor, told: Told) -> Tensor:
         """Features (B, 2, P, D) → (B, N_env) int64; N_env is 0 in a single-stage model."""

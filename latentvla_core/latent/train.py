@@ -113,13 +113,12 @@ def environment_loss(model: LatentActionModel, batch: dict[str, Tensor], step: i
     quantized = stage.quantizer(z[:, -1])
     values = soften(quantized, step, config.soft_steps)
     dropped = drop_codes(values, config.code_dropout, spared=stage.can_compensate(batch["projections"]))
-    hidden = stage.decoder.hidden(x[:, 0], dropped, condition)
-    predicted = x[:, 0] + stage.decoder.out(hidden)
+    predicted, changed = stage.predict(x[:, 0], dropped, condition)
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
     terms = _environment_terms(model, quantized, batch)
-    if config.change_weight > 0:
+    if changed is not None:
         seen = change(x[:, 0], x[:, 1], config.features)
-        terms["change"] = config.change_weight, functional.mse_loss(stage.change(hidden).float(), seen)
+        terms["change"] = config.change_weight, functional.mse_loss(changed.float(), seen)
     revived = stage.quantizer.learn(quantized)
     numbers = _numbers(x, reconstruction, quantized.loss, revived) | _usage("environment", stage.quantizer)
     total = reconstruction + quantized.loss + sum(weight * term for weight, term in terms.values())

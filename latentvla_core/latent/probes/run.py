@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentvla_core.latent.model import LatentActionModel
+from latentvla_core.latent.model import LatentActionModel, Told
 from latentvla_core.latent.pairs import Pairs
-from latentvla_core.latent.probes.stage_one import told_at
 from latentvla_core.types import Array
 
 
@@ -113,6 +112,11 @@ def _codes_of(model: LatentActionModel, pairs: Pairs, index: Array) -> tuple[Ten
 def features_of(model: LatentActionModel, pairs: Pairs, index: Array) -> Tensor:
     """(B, 2, P, D)."""
     return model.features(torch.from_numpy(pairs.pictures(index)).to(model.device))
+
+
+def told_at(model: LatentActionModel, pairs: Pairs, index: Array) -> Told:
+    """What stage 1 is told of some transitions."""
+    return Told(*(torch.from_numpy(a).to(model.device) for a in pairs.told(index)))
 
 
 def decode(model: LatentActionModel, x: Tensor, ego: Tensor, environment: Tensor) -> Tensor:

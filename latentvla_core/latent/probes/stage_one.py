@@ -10,6 +10,7 @@ from latentvla_core.latent.change import change
 from latentvla_core.latent.model import LatentActionModel, Told
 from latentvla_core.latent.pairs import Pairs
 from latentvla_core.latent.probes.numbers import Report
+from latentvla_core.latent.probes.run import batches, features_of, told_at
 
 
 @torch.no_grad()
@@ -24,8 +25,7 @@ def stage_one_use(model: LatentActionModel, pairs: Pairs, *, batch_size: int = 2
         return {}
     other = np.random.default_rng(seed).permutation(len(pairs))
     sums = np.zeros(4)
-    for first in range(0, len(pairs), batch_size):
-        index = np.arange(first, min(first + batch_size, len(pairs)))
+    for index in batches(len(pairs), batch_size):
         sums += _errors(model, pairs, index, other[index])
     seen = model.environment.can_compensate(torch.from_numpy(pairs.projections))
     report = {
@@ -37,34 +37,20 @@ def stage_one_use(model: LatentActionModel, pairs: Pairs, *, batch_size: int = 2
     return report
 
 
-def told_at(model: LatentActionModel, pairs: Pairs, index: np.ndarray) -> Told:
-    """What stage 1 is told of some transitions."""
-    return Told(*(torch.from_numpy(a).to(model.device) for a in pairs.told(index)))
-
-
 def _errors(model: LatentActionModel, pairs: Pairs, index: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(4,) summed squared errors: second frame with the right and the other trajectory, change with right and other codes."""
     stage = model.environment
-    pictures = np.concatenate([pairs.pictures(index), pairs.pictures(other)])
-    x, foreign = model.features(torch.from_numpy(pictures).to(model.device)).chunk(2)
-    told, told_other = told_at(model, pairs, index), told_at(model, pairs, other)
-    codes, codes_other = stage.codes(x, told), stage.codes(foreign, told_other)
+    x, told, told_other = features_of(model, pairs, index), told_at(model, pairs, index), told_at(model, pairs, other)
+    codes, codes_other = stage.codes(x, told), stage.codes(features_of(model, pairs, other), told_other)
     elsewhere = told_other._replace(projections=told.projections)  # another drive of the same camera
-    frames = [_frame_error(model, x, codes, t) for t in (told, elsewhere)]
-    if model.config.change_weight == 0:
-        return np.array([*frames, 0.0, 0.0])
-    return np.array([*frames, *(_change_error(model, x, c, told) for c in (codes, codes_other))])
+    frame, changed = _error(model, x, codes, told)
+    return np.array([frame, _error(model, x, codes, elsewhere)[0], changed, _error(model, x, codes_other, told)[1]])
 
 
-def _frame_error(model: LatentActionModel, x: Tensor, codes: Tensor, told: Told) -> float:
+def _error(model: LatentActionModel, x: Tensor, codes: Tensor, told: Told) -> tuple[float, float]:
+    """Summed squared error of the second frame and of the change, 0 where the model predicts none."""
     stage = model.environment
     seen, condition = stage.look(x, told)
-    predicted = stage.decoder(seen[:, 0], stage.quantizer.lookup(codes), condition)
-    return float((predicted - x[:, 1]).square().sum())
-
-
-def _change_error(model: LatentActionModel, x: Tensor, codes: Tensor, told: Told) -> float:
-    stage = model.environment
-    seen, condition = stage.look(x, told)
-    hidden = stage.decoder.hidden(seen[:, 0], stage.quantizer.lookup(codes), condition)
-    return float((stage.change(hidden) - change(seen[:, 0], x[:, 1], model.config.features)).square().sum())
+    frame, changed = stage.predict(seen[:, 0], stage.quantizer.lookup(codes), condition)
+    missed = 0.0 if changed is None else changed - change(seen[:, 0], x[:, 1], model.config.features)
+    return float((frame - x[:, 1]).square().sum()), float(torch.as_tensor(missed).square().sum())
