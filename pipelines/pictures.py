@@ -10,7 +10,7 @@ import dagster as dg
 import numpy as np
 
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES
-from latentvla_core.types import SceneRecord
+from latentvla_core.types import FRONT_CAMERA, SceneRecord
 from pipelines.assets.planners import BASELINES
 from pipelines.assets.scores import world_from_row
 from pipelines.engine import Engine, Outcome
@@ -39,7 +39,7 @@ def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
 
 def scene_to_show(engine: Engine, keys: list[str]) -> SceneRecord | None:
     """The scene with pictures whose human drives farthest sideways: turns say more than straights."""
-    seen = [r for r in engine.records(**place_of(keys[-1])) if "CAM_F0" in r.camera_names and len(r.future_poses)]
+    seen = [r for r in engine.records(**place_of(keys[-1])) if FRONT_CAMERA in r.camera_names and len(r.future_poses)]
     return max(seen, key=lambda r: abs(float(r.future_poses[-1][1])), default=None)
 
 

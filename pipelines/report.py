@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.pdms.metrics import METRIC_LABELS, METRIC_VERSIONS, SUB_SCORES, short
+from latentvla_core.types import FRONT_CAMERA
 from pipelines.assets.latent_actions import sentences_of
 from pipelines.engine import Engine
 from pipelines.lineage import git_commit
@@ -156,7 +157,7 @@ def _scenes(engine: Engine) -> str:
     for title, token in zip(("worst", "middling", "best"), (order[0], order[len(order) // 2], order[-1]), strict=True):
         world = engine.lake.rows("scene_worlds", {"split": TEST, "scene_token": token})[0]
         plans, record = plans_of(engine, token), records[token]
-        seen = camera_strip(record, plans) if "CAM_F0" in record.camera_names else b""
+        seen = camera_strip(record, plans) if FRONT_CAMERA in record.camera_names else b""
         above = draw_world(world, plans, scores_of(scores, token))
         parts.append(f"<h3>{title}</h3><div class=pair>{_figure(seen, record.log_name)}{_figure(above, token)}</div>")
     return "<h2>scenes of the held-out split</h2>" + "".join(parts)

@@ -23,7 +23,7 @@ from latentvla_core.data.lidar import read_pcd
 from latentvla_core.data.navsim import read_log_slots
 from latentvla_core.data.synthetic_scenes import SYNTHETIC_TOKEN_LENGTH
 from latentvla_core.errors import DataError, SetupError
-from latentvla_core.types import FRAME_INTERVAL_S, Frame, Scene
+from latentvla_core.types import FRAME_INTERVAL_S, FRONT_CAMERA, Frame, Scene
 
 __all__ = ["Finding", "Level", "Report", "check"]
 
@@ -180,7 +180,7 @@ class _Examination:
 
     def _check_sensors(self, path: str, scenes: Sequence[Scene]) -> None:
         """Pictures of the whole window of CAM_F0, the others and the lidar of the current frame: what is trained on."""
-        front = {f.cameras["CAM_F0"].path for s in scenes for f in s.frames if "CAM_F0" in f.cameras}
+        front = {f.cameras[FRONT_CAMERA].path for s in scenes for f in s.frames if FRONT_CAMERA in f.cameras}
         now = {camera.path for s in scenes for camera in s.current.cameras.values()}
         self._check_files(sorted((front | now) - {""}), "pictures", path)
         self._check_files(sorted({s.current.lidar_path for s in scenes} - {""}), "point clouds", path)

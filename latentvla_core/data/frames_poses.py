@@ -18,11 +18,10 @@ from latentvla_core.data.fields import near_miss
 from latentvla_core.data.sequences import DESCRIPTION_FILE, SequenceConfig, describe
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.geometry import rotate, to_global
-from latentvla_core.types import FRAME_INTERVAL_S, Array, Camera, Command, Frame, Pose
+from latentvla_core.types import FRAME_INTERVAL_S, FRONT_CAMERA, Array, Camera, Command, Frame, Pose
 
 COLUMNS = ("frame", "timestamp_s", "x", "y", "heading")
 POSES_FILE, FRAMES_FOLDER = "poses.csv", "frames"
-FRONT_CAMERA = "CAM_F0"
 _OPTICAL_TO_EGO = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 _STEP_US = round(FRAME_INTERVAL_S * 1e6)
 _EDGE_S = 1e-3  # nominal time stamps are rounded to this

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.geometry import to_local
-from latentvla_core.types import CAMERA_NAMES, Array, Camera, Frame, Objects, Scene, SceneRecord
+from latentvla_core.types import CAMERA_NAMES, FRONT_CAMERA, Array, Camera, Frame, Objects, Scene, SceneRecord
 
-FRONT_CAMERA = "CAM_F0"
 _TUPLES = ("front_paths", "camera_names", "camera_paths", "roadblock_ids")
 
 

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from latentvla_core.data.records import FRONT_CAMERA
-from latentvla_core.types import Array, Box, ObjectClass, SceneRecord
+from latentvla_core.types import FRONT_CAMERA, Array, Box, ObjectClass, SceneRecord
 
 AGENT_AXES = ("lead_speed", "crossing", "moving", "swept")
 """Forward speed over ground of the nearest agent in view, m/s; lateral speed (left positive) of the nearest moving one, m/s;

@@ -15,11 +15,10 @@ import numpy as np
 
 from latentvla_core import geometry
 from latentvla_core.data.projections import projections
-from latentvla_core.data.records import FRONT_CAMERA
 from latentvla_core.errors import DataError
 from latentvla_core.latent.agents import AGENT_AXES, agent_motion
 from latentvla_core.training.images import MISSING, ImageCache
-from latentvla_core.types import FRAME_INTERVAL_S, Array, Pose, SceneRecord
+from latentvla_core.types import FRAME_INTERVAL_S, FRONT_CAMERA, Array, Pose, SceneRecord
 
 AXES = ("longitudinal", "lateral", "yaw")  # of ego motion, in the order of Pose
 MAX_SPEED_MPS = 60.0

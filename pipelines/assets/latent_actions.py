@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latentvla_core.data.records import FRONT_CAMERA
 from latentvla_core.tables.sentences import sentences
-from latentvla_core.types import SceneRecord
+from latentvla_core.types import FRONT_CAMERA, SceneRecord
 from pipelines.assets.latent_action_model import what_it_sees
 from pipelines.engine import CHUNK, Engine, Output
 from pipelines.lineage import Stage, place_of
