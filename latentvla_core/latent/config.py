@@ -62,8 +62,8 @@ class LatentActionConfig:
     action_weight: float = 1.0
     """Weight of the regression ego codes → ego motion in stage 2; 0 = faithful to the article."""
     cycle_weight: float = 0.0
-    """Stage 2: weight of the encoder reading, from frames predicted with another sample's ego codes, those codes. 0 =
-    faithful."""
+    """Stage 2: weight of the encoder reading, from frames predicted with another sample's ego codes, those codes and, times
+    action_weight, that sample's motion. 0 = faithful."""
     agent_weight: float = 0.1
     """Stage 1: weight of the regression environment codes and ego motion → motion of others, where scenes have boxes. Without
     boxes it does nothing. 0 = label-free, and faithful."""
@@ -177,11 +177,15 @@ class LatentActionConfig:
 
     @classmethod
     def long(cls, **changes: Any) -> LatentActionConfig:
-        """What quality is judged by on the embedded world: convolutions, reading back, six minutes of one core."""
+        """What quality is judged by on the embedded world: convolutions, reading back, eight minutes of one core.
+
+        Boxes may weigh twice as much as in `mini`: stage 1 has the steps to get rid of the ego speed that comes with them.
+        """
         sized: dict[str, Any] = {
             "dynamics": DynamicsConfig(stem="convolution"),
-            "steps": 1000,
+            "steps": 2000,
             "cycle_weight": 0.2,
+            "agent_weight": 0.2,
         }
         return cls(**(sized | changes))
 

@@ -176,32 +176,39 @@ def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor
     revived = stage.quantizer.learn(ego)
     loss = loss + reconstruction + ego.loss
     numbers = _numbers(x, reconstruction, ego.loss, revived) | _usage("ego", stage.quantizer)
+    target = model.environment.scales.motion(batch["waypoints"])
     if config.action_weight > 0:
-        target = model.environment.scales.motion(batch["waypoints"])
         read = stage.motion(ego.values.flatten(1)).float()
         action = functional.mse_loss(read, target)
         loss = loss + config.action_weight * action
         numbers |= {"action": float(action.detach())} | _action_r2(read.detach(), target)
     if config.cycle_weight > 0:
-        cycle = cycle_error(stage, x[:, 0], ego.values.detach(), environment.detach())
-        loss = loss + config.cycle_weight * cycle
-        numbers["cycle"] = float(cycle.detach())
+        cycle, moved = cycle_errors(stage, x[:, 0], ego.values.detach(), environment.detach(), target)
+        loss = loss + config.cycle_weight * (cycle + config.action_weight * moved)
+        numbers |= {"cycle": float(cycle.detach()), "cycle_action": float(moved.detach())}
     return loss, numbers
 
 
-def cycle_error(stage: EgoStage, first: Tensor, ego: Tensor, environment: Tensor) -> Tensor:
-    """Frames (B, P, D) driven by the codes (B, N, d) of another sample: does the encoder read those codes back?
+def cycle_errors(
+    stage: EgoStage, first: Tensor, ego: Tensor, environment: Tensor, motion: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Frames (B, P, D) driven by the codes (B, N, d) of another sample: errors of those codes, and of that sample's
+    standardised motion (B, 3), as the encoder reads them back.
 
-    Only the encoder learns from it: it gets used to the blur of predictions. A decoder that learned from it would signal
-    the codes by what is no motion: its gain over copying fell from 0.3 below 0 (docs/latent-actions.md). Half of the batch
-    is used, because this is as dear as the step itself.
+    The codes alone are not enough: a neighbour's vector is nearly right, and its motion need not be (docs/results.md).
+    The decoder does not learn from it; the encoder gets used to the blur of predictions. A decoder
+    that learned from it would signal the codes by what is no motion: its gain over copying fell from 0.3 below 0
+    (docs/latent-actions.md). Half of the batch is used, because this is as dear as the step itself.
     """
     half = max(1, len(first) // 2)
     foreign = ego.roll(1, dims=0)[:half]
     with torch.no_grad():
         predicted = stage.decode(first[:half], foreign, environment[:half])
     z = stage.encode(torch.stack([first[:half], predicted], dim=1))[0]
-    return functional.smooth_l1_loss(stage.quantizer.placed(z), foreign)
+    placed = stage.quantizer.placed(z)
+    coded = placed + (stage.quantizer.lookup(stage.quantizer.nearest(z)) - placed).detach()  # straight through
+    read = stage.motion(coded.flatten(1)).float()
+    return functional.smooth_l1_loss(placed, foreign), functional.mse_loss(read, motion.roll(1, dims=0)[:half])
 
 
 def start_from_environment(model: LatentActionModel) -> None:

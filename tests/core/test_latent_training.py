@@ -17,7 +17,7 @@ from latentvla_core.latent import train as training
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.dynamics import DynamicsConfig
 from latentvla_core.latent.label import label_scenes
-from latentvla_core.latent.model import LatentActionModel, Told, load, save, state_hash
+from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, load, save, state_hash
 from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.presets import preset
 from latentvla_core.latent.probes import evaluate
@@ -309,23 +309,45 @@ def test_unknown_agents_count_neither_in_the_error_nor_in_its_gradient():
     assert training.known_error(read, torch.full((2, 2), float("nan"))).item() == 0
 
 
-def test_the_cycle_teaches_the_encoder_alone_to_read_what_the_decoder_draws():
+def drawn_by_a_decoder_that_draws() -> tuple[EgoStage, tuple[torch.Tensor, ...]]:
+    """An ego stage whose decoder is not a copy, as a fresh one is, and a batch for the cycle."""
     torch.manual_seed(0)
     stage = LatentActionModel(LatentActionConfig.debug(cycle_weight=1.0)).ego
-    torch.nn.init.normal_(stage.decoder.out.weight, std=0.5)  # a fresh decoder copies: nothing to read
-    x, codes, environment = torch.randn(32, 8, 192), torch.randn(32, 4, 16), torch.zeros(32, 4, 16)
+    torch.nn.init.normal_(stage.decoder.out.weight, std=0.5)
+    codes = torch.randn(32, 4, 16)
+    stage.quantizer(codes)  # the codebook starts from these
+    return stage, (torch.randn(32, 8, 192), codes, torch.zeros(32, 4, 16), codes.mean(1)[:, :3])
+
+
+def test_the_cycle_teaches_the_encoder_alone_to_read_what_the_decoder_draws():
+    stage, batch = drawn_by_a_decoder_that_draws()
     optimizer = torch.optim.Adam(stage.inverse.parameters(), 1e-2)
     errors = []
     for _ in range(60):
-        error = training.cycle_error(stage, x, codes, environment)
+        error, _ = training.cycle_errors(stage, *batch)
         optimizer.zero_grad()
         error.backward()
         optimizer.step()
         errors.append(error.item())
     assert errors[-1] < 0.9 * min(
-        errors[0], float(torch.nn.functional.smooth_l1_loss(torch.zeros(16, 4, 16), codes[:16]))
+        errors[0], float(torch.nn.functional.smooth_l1_loss(torch.zeros(16, 4, 16), batch[1][:16]))
     )
     assert all(p.grad is None for p in stage.decoder.parameters())
+
+
+def test_the_motion_read_back_is_that_of_the_sample_whose_codes_drove_the_frame():
+    stage, (x, codes, environment, motion) = drawn_by_a_decoder_that_draws()
+    optimizer = torch.optim.Adam([*stage.inverse.parameters(), *stage.motion.parameters()], 1e-2)
+    for _ in range(150):
+        _, error = training.cycle_errors(stage, x, codes, environment, motion)
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+    assert all(p.grad is None for p in [*stage.decoder.parameters(), *stage.quantizer.parameters()])
+    with torch.no_grad():
+        _, of_foreign = training.cycle_errors(stage, x, codes, environment, motion)
+        _, of_own = training.cycle_errors(stage, x, codes, environment, motion.roll(-1, dims=0))
+    assert of_foreign < 0.5 * motion[:16].square().mean() < of_own
 
 
 def test_the_long_recipe_trains_on_boxes_and_resumes(records, tmp_path):
