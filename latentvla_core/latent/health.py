@@ -116,12 +116,13 @@ FIGURES: dict[str, Figure] = {
     ),
     "transfer_longitudinal": Figure(
         "A's frame driven by B's ego codes: share whose speed then differs from the mean as B's did; 0.5 = chance",
-        "the codes mean different things in different places",
-        "train on a mixture of logs, mirror=True; look at the atlas per map",
+        "the codes mean different things in different places, or the encoder cannot read what the decoder draws",
+        "cycle_weight 0.2 with action_weight 1, train on a mixture of logs, mirror=True; look at the atlas per map",
     ),
     "transfer_yaw": Figure(
-        "the same for the sign of turning", "the codes mean different things in different places",
-        "train on a mixture of logs, mirror=True; look at the atlas per map",
+        "the same for the sign of turning",
+        "the codes mean different things in different places, or the encoder cannot read what the decoder draws",
+        "cycle_weight 0.2 with action_weight 1, train longer, on a mixture of logs, mirror=True; look at the atlas per map",
     ),
 }  # fmt: skip
 """Figures that a gate may bound; each is an asset check of `latent_quality`."""

@@ -44,6 +44,7 @@ FAITHFUL: dict[str, Any] = {
     "change_weight": 0.0,
     "soft_start": 0.0,
     "agent_weight": 0.0,
+    "cycle_weight": 0.0,
 }
 """The article has none of these."""
 LAPO: dict[str, Any] = {
@@ -70,6 +71,7 @@ PRESETS: dict[str, Preset] = {
     "no_change_term": Preset("must stage 1 predict where the unexpected happens, or are pixels enough?", _set(change_weight=0.0)),
     "no_soft_start": Preset("must stage 1 begin with unquantised codes?", _set(soft_start=0.0)),
     "label_free": Preset("do boxes matter? environment codes from pictures and trajectories alone", _set(agent_weight=0.0)),
+    "no_cycle": Preset("must the encoder learn to read what the decoder draws? (`long` does, `mini` does not)", _set(cycle_weight=0.0)),
     "no_mirror": Preset("do mirrored drives help?", _set(mirror=False)),
     "single_stage": Preset("does the environment branch matter? no stage 1, action term kept", _set(env_source="none")),
     "reencode": Preset("environment codes of stage 2's own encoder instead of the frozen stage 1",
