@@ -28,7 +28,6 @@ MOSTLY, OFTEN = 0.75, 0.3  # shares of standing still that a name mentions
 _FASTER = ((1.5, "accelerate hard"), (0.6, "accelerate"), (0.2, "gain a little speed"))
 _SLOWER = ((2.0, "brake hard"), (0.8, "brake"), (0.2, "lose a little speed"))
 _TURN = ((0.12, "turn"), (0.02, "slight"))
-_LEVELS = ((8.0, "fast"), (3.0, "at medium speed"), (0.5, "slow"))
 SPEED_BANDS = {
     "standing": (0.0, 0.5),
     "slow, under 3 m/s": (0.5, 3.0),
@@ -200,9 +199,8 @@ def derived_name(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Ar
 
 def _moving_words(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array) -> str:
     level, change, turn = (float(np.median(v)) for v in (speed_mps, delta_speed_mps, delta_heading_rad))
-    words = [_speed_words(change), _turn_words(turn)]
-    pace = next((word for least, word in _LEVELS if level >= least), "from standing")
-    return f"{', '.join(w for w in words if w)} ({pace})"
+    words = [f"{_speed_words(change)} {_pace_words(level, change)}", _turn_words(turn)]
+    return ", ".join(w for w in words if w)
 
 
 def _speed_words(change: float) -> str:
@@ -210,10 +208,17 @@ def _speed_words(change: float) -> str:
     return next((word for least, word in table if abs(change) >= least), "keep speed")
 
 
+def _pace_words(level: float, change: float) -> str:
+    """In numbers: codes of a drive differ in how fast it goes before they differ in anything else."""
+    if level < STANDING_MPS:
+        return "from standing"
+    return f"{'at' if _speed_words(change) == 'keep speed' else 'from'} {level:.0f} m/s"
+
+
 def _turn_words(change: float) -> str:
     side = "left" if change > 0 else "right"
     word = next((word for least, word in _TURN if abs(change) >= least), "")
-    return f"{word} {side}" if word else ""
+    return f"{word} {side} {math.degrees(abs(change)):.0f}°" if word else ""
 
 
 def speed_bands(speed_mps: Array) -> dict[str, Array]:
@@ -226,9 +231,11 @@ def speed_bands(speed_mps: Array) -> dict[str, Array]:
 
 
 def told_by_position(data: Transitions) -> Array:
-    """(N, 2) share of the variance of Δspeed and Δheading that the code at each position explains; NaN if it is constant."""
-    return np.array([[_explained(data.codes[:, p], v) for v in (data.delta_speed_mps, data.delta_heading_rad)]
-                     for p in range(data.codes.shape[1])])  # fmt: skip
+    """(N, 3) share of the variance that the code at each position explains: of the speed halfway through the transition, of
+    Δspeed and of Δheading; NaN if that is constant."""
+    halfway_mps = data.speed_mps + data.delta_speed_mps / 2
+    moments = halfway_mps, data.delta_speed_mps, data.delta_heading_rad
+    return np.array([[_explained(codes, values) for values in moments] for codes in data.codes.T])
 
 
 def _explained(codes: Array, values: Array) -> float:

@@ -38,7 +38,7 @@ class Atlas:
     everything: tuple[Spread, Spread]
     """Δspeed and Δheading of all transitions, each counted once."""
     told: Array
-    """(N, 2) share of the variance of Δspeed and Δheading that each position's code explains."""
+    """(N, 3) share of the variance that each position's code explains: of speed, Δspeed and Δheading."""
     examples: Mapping[int, Sequence[Example]]
     gap_s: float
 
@@ -59,38 +59,35 @@ def _head(atlas: Atlas) -> str:
 
 
 def _map(atlas: Atlas) -> str:
-    """All codes in the plane of mean Δheading (left is left) and mean Δspeed; area = share."""
-    known = [
-        e
-        for e in atlas.entries
-        if math.isfinite(e.speed_change.mean) and math.isfinite(e.heading_change.mean) and e.uses
-    ]
+    """All codes in the plane of mean Δheading (left is left) and speed at the start; area = share."""
+    known = [e for e in atlas.entries if math.isfinite(e.speed_p50_mps + e.heading_change.mean) and e.uses]
     if not known:
         return ""
     width, height, pad = 620.0, 330.0, 34.0
     reach_x = max([abs(e.heading_change.mean) for e in known] + [0.02]) * 1.15
-    reach_y = max([abs(e.speed_change.mean) for e in known] + [0.2]) * 1.15
-    middle, centre = width / 2, height / 2
+    reach_y = max([e.speed_p50_mps for e in known] + [1.0]) * 1.1
+    middle, ground = width / 2, height - pad
 
     def place(entry: Entry) -> tuple[float, float]:
         x = middle - entry.heading_change.mean / reach_x * (width / 2 - pad)
-        return x, centre - entry.speed_change.mean / reach_y * (height / 2 - pad)
+        return x, ground - entry.speed_p50_mps / reach_y * (height - 2 * pad)
 
     parts = [
-        svg.line((pad, centre), (width - pad, centre), svg.GREY),
+        svg.line((pad, ground), (width - pad, ground), svg.GREY),
         svg.line((middle, pad), (middle, height - pad), svg.GREY),
     ]
     parts += [
-        svg.text(pad, centre - 6, f"left {reach_x:.2f} rad", anchor="start", size=11),
-        svg.text(width - pad, centre - 6, "right", anchor="end", size=11),
-        svg.text(middle + 6, pad - 6, f"faster +{reach_y:.1f} m/s", anchor="start", size=11),
-        svg.text(middle + 6, height - pad + 14, "slower", anchor="start", size=11),
+        svg.text(pad, ground + 16, f"turns left {math.degrees(reach_x):.0f}°", anchor="start", size=11),
+        svg.text(width - pad, ground + 16, f"turns right {math.degrees(reach_x):.0f}°", anchor="end", size=11),
+        svg.text(middle + 6, pad - 6, f"{reach_y:.0f} m/s", anchor="start", size=11),
+        svg.text(middle + 6, ground + 16, "begins standing", anchor="start", size=11),
     ]
     ordered = sorted(known, key=lambda e: -e.share)
     places = [place(entry) for entry in ordered]
     parts += [_bubble(*each) for each in zip(ordered, places, apart(places), strict=True)]
-    drawn = svg.svg(width, height, parts, "codes by mean change of heading and speed")
-    return f"<div class=card><h3>All codes by what follows</h3>{drawn}</div>"
+    drawn = svg.svg(width, height, parts, "codes by mean change of heading and speed at the start")
+    head = "<h3>All codes by speed and turn</h3><p class=soft>Mean change of heading, median speed at the start; area = share.</p>"
+    return f"<div class=card>{head}{drawn}</div>"
 
 
 def apart(points: Sequence[svg.Point], least: float = 17.0, rounds: int = 200) -> list[svg.Point]:
@@ -136,8 +133,8 @@ def _index(atlas: Atlas) -> str:
 def _positions(atlas: Atlas) -> str:
     """What each position of a transition tells, and where each code stands."""
     names = [f"position {p + 1}" for p in range(len(atlas.told))]
-    rows = [cells(n, _share(speed), _share(heading)) for n, (speed, heading) in zip(names, atlas.told, strict=True)]
-    told = table(("", "of Δspeed", "of Δheading"), rows)
+    rows = [cells(name, *map(_share, shares)) for name, shares in zip(names, atlas.told, strict=True)]
+    told = table(("", "of speed", "of Δspeed", "of Δheading"), rows)
     shares = np.stack([e.by_position for e in atlas.entries])  # (K, N)
     body = [cells(n, *(_shade(v) for v in column)) for n, column in zip(names, shares.T, strict=True)]
     where = table(("", *(str(e.code) for e in atlas.entries)), body)

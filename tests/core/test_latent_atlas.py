@@ -59,15 +59,15 @@ def test_names_follow_from_the_medians():
     def name(speed: float, change: float, turn: float) -> str:
         return derived_name(*(np.full(50, v) for v in (speed, change, turn)))
 
-    assert name(9, -2.5, 0) == "brake hard (fast)"
-    assert name(5, -1, 0.05) == "brake, slight left (at medium speed)"
-    assert name(5, 0, -0.3) == "keep speed, turn right (at medium speed)"
-    assert name(0.1, 1.0, 0) == "accelerate (from standing)"
+    assert name(9, -2.5, 0) == "brake hard from 9 m/s"
+    assert name(5, -1, 0.05) == "brake from 5 m/s, slight left 3°"
+    assert name(5, 0, -0.3) == "keep speed at 5 m/s, turn right 17°"
+    assert name(0.1, 1.0, 0) == "accelerate from standing"
     assert name(0, 0, 0) == "stand still"
     assert name(np.nan, np.nan, np.nan) == "motion unknown"
     assert derived_name(*(np.zeros(3),) * 3) == "hardly used"
     half = np.repeat([0.0, 9.0], 50), np.repeat([0.0, -1.0], 50), np.zeros(100)
-    assert derived_name(*half) == "stand still, or brake (fast)"
+    assert derived_name(*half) == "stand still, or brake from 9 m/s"
 
 
 def test_contexts_are_those_that_stand_out_and_unknown_is_not_no():
@@ -123,7 +123,7 @@ def test_shares_in_the_overview_are_as_long_as_they_are_large():
     nothing = np.zeros(len(codes))
     entries = atlas(Transitions(codes, nothing, nothing, nothing, {}), np.eye(4))
     everything = spread(nothing, SPEED_EDGES_MPS), spread(nothing, HEADING_EDGES_RAD)
-    html = atlas_page(Atlas("v1", "", entries, everything, np.zeros((1, 2)), {}, 1.0))
+    html = atlas_page(Atlas("v1", "", entries, everything, np.zeros((1, 3)), {}, 1.0))
     overview = html[html.index("<h2>Overview") : html.index("<h2>Positions")]
     lengths = [float(x) for x in re.findall(r"width='([\d.]+)' height='10.0' fill='#4e79a7'", overview)]
     assert lengths == [96.0, 48.0, 24.0, 24.0]
