@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--logs", type=int, default=200, help="logs of the embedded world")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="saved models to judge; nothing is trained")
     parser.add_argument("--held-out", nargs="*", default=["kitti_city_stop_color", "nuscenes_0103_front"])
-    parser.add_argument("--steps", type=int, default=1000, help="per stage; real alone: 150")
+    parser.add_argument("--steps", type=int, default=2000, help="per stage; real alone: 150")
     args = parser.parse_args()
     torch.set_num_threads(1)
     config = LatentActionConfig.long(steps=args.steps)

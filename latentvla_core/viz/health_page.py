@@ -146,7 +146,7 @@ def _exchanges(report: HealthReport) -> str:
 
 
 def _chance_bar(value: float) -> str:
-    return svg.marked_bar(value, 0.5, np.nan, svg.SHADES[1])
+    return svg.marked_bar(value, 0.5, np.nan, svg.SHADES[1], scale=1.0)
 
 
 def _curves(curves: Curves) -> str:

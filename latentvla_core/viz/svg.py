@@ -135,7 +135,8 @@ def curves(series: Mapping[str, Sequence[Point]], title: str, *, width: float = 
 
     parts = [text(left, 12, title, anchor="start", size=11)]
     parts += [text(left - 5, place((x0, y))[1] + 3, f"{y:.3g}", anchor="end", size=9) for y in (y0, y1)]
-    parts += [text(place((x, y0))[0], height - 5, f"{x:g}", size=9) for x in (x0, x1)]
+    ends = ((x0, "middle"), (x1, "end"))  # a centred last step would leave the picture
+    parts += [text(place((x, y0))[0], height - 5, f"{x:g}", anchor=anchor, size=9) for x, anchor in ends]
     parts.append(line(place((x0, y0)), place((x1, y0)), GREY))
     for (name, line_), colour in zip(kept.items(), (SHADES[0], BAD, GOOD, WARN, SHADES[2], INK), strict=False):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, line_))
