@@ -69,6 +69,6 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
 
 STAGES = (
     Stage(name="latent_action_model", run=latent_action_model, kind="model", table="models", deps=("scenes",),
-          group="latent_actions", doc=latent_action_model.__doc__ or "", recipe=("latent",), reads=(TRAIN,),
+          group="latent_actions", doc=latent_action_model.__doc__ or "", recipe=("latent",), reads=(TRAIN,), code_version="2",
           kinds=("pytorch", "mlflow"), heavy=True),
 )  # fmt: skip
