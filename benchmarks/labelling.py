@@ -26,7 +26,9 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.label import label_scenes
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.training.images import ImageCache
-from latentvla_core.types import SceneRecord
+from latentvla_core.types import FRONT_CAMERA, SceneRecord
+
+OPTICAL_TO_EGO = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
 def write_pictures(folder: Path, frames: int, size_wh: tuple[int, int]) -> list[str]:
@@ -42,18 +44,20 @@ def write_pictures(folder: Path, frames: int, size_wh: tuple[int, int]) -> list[
     return paths
 
 
-def scenes_of(folder: Path, paths: list[str]) -> list[SceneRecord]:
-    """A scene at every frame that has four before and ten after it, as in navtrain."""
-    none, zero = np.zeros((0, 3)), np.zeros(2)
+def scenes_of(folder: Path, paths: list[str], size_wh: tuple[int, int]) -> list[SceneRecord]:
+    """A scene at every frame that has four before and ten after it, as in navtrain; the camera is calibrated, as there."""
+    zero, (width, height) = np.zeros(2), size_wh
+    intrinsics = np.array([[0.8 * width, 0.0, width / 2], [0.0, 0.8 * width, height / 2], [0.0, 0.0, 1.0]])
     poses = np.stack([np.arange(14) * 4.0 - 12.0, np.zeros(14), np.zeros(14)], axis=-1)
     return [
         SceneRecord(
             scene_token=f"{t:05d}", log_name="log", split="train", map_location="", timestamp_us=t * 500_000,
             sensor_root=str(folder), ego_pose=poses[3], ego_velocity_mps=zero, ego_acceleration_mps2=zero, command=1,
             history_poses=poses[:4], history_velocities_mps=np.zeros((4, 2)), history_accelerations_mps2=np.zeros((4, 2)),
-            future_poses=poses[4:], front_paths=tuple(paths[t - 3 : t + 11]), camera_names=(), camera_paths=(),
-            camera_intrinsics_px=np.zeros((0, 3, 3)), camera_rotations=np.zeros((0, 3, 3)), camera_translations_m=none,
-            lidar_path="", object_boxes=np.zeros((0, 7)), object_classes=np.zeros(0, np.int8),
+            future_poses=poses[4:], front_paths=tuple(paths[t - 3 : t + 11]), camera_names=(FRONT_CAMERA,),
+            camera_paths=(paths[t],), camera_intrinsics_px=intrinsics[None], camera_rotations=OPTICAL_TO_EGO[None],
+            camera_translations_m=np.array([[1.6, 0.0, 1.5]]), lidar_path="", object_boxes=np.zeros((0, 7)),
+            object_classes=np.zeros(0, np.int8),
             object_velocities_mps=np.zeros((0, 2)), roadblock_ids=(), has_objects=False,
         )
         for t in range(3, len(paths) - 10)
@@ -71,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, decoded = Path(name), []
         paths = write_pictures(folder, args.frames, tuple(args.size))
-        records = scenes_of(folder, paths)
+        records = scenes_of(folder, paths, tuple(args.size))
         used = sorted({path for r in records for path in r.front_paths[3:10:2]})
         size = model.config.features.image_size_wh
 
