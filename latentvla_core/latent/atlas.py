@@ -257,19 +257,25 @@ def examples(
     count: int = 3,
     usable: Sequence[bool] | None = None,
 ) -> list[int]:
-    """Rows to show for a code: clear cases (confident, change of speed between the quartiles), each of another group (log)."""
+    """Rows to show for a code, each of another group (log): clear cases, whose speed, change of speed and change of heading
+    lie between the code's quartiles, the most confident first."""
     here = data.codes == code
     rows = np.flatnonzero(here.any(axis=1) & (np.ones(len(data), bool) if usable is None else np.asarray(usable)))
     if len(rows) == 0:
         return []
-    change = data.delta_speed_mps[rows]
-    low, high = (_quantile(change, q) for q in (0.25, 0.75))
-    typical_change = ((change >= low) & (change <= high)) | ~np.isfinite(change)
+    moments = data.speed_mps, data.delta_speed_mps, data.delta_heading_rad
+    unusual = np.sum([_outside_quartiles(values[rows]) for values in moments], axis=0)
     certainty = np.where(here[rows], confidence[rows], -np.inf).max(axis=1)
-    order = rows[np.lexsort((rows, -certainty, ~typical_change))]
+    order = rows[np.lexsort((rows, -certainty, unusual))]
     chosen: list[int] = []
     for row in order:  # first one per log, then whatever is clearest
         if len(chosen) < count and groups[row] not in {groups[c] for c in chosen}:
             chosen.append(int(row))
     chosen += [int(row) for row in order if row not in chosen][: count - len(chosen)]
     return chosen
+
+
+def _outside_quartiles(values: Array) -> Array:
+    """(m,) int: 1 where a value is below the first or above the third quartile; 0 where it is unknown."""
+    low, high = (_quantile(values, q) for q in (0.25, 0.75))
+    return ((values < low) | (values > high)).astype(int)

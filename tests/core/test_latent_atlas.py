@@ -97,6 +97,15 @@ def test_examples_are_of_different_logs_and_clear():
     assert examples(data, 9, logs, np.ones(data.codes.shape)) == []
 
 
+def test_examples_show_what_the_name_says_not_only_what_the_model_is_sure_of():
+    n = 200
+    speed = np.where(np.arange(n) < 20, 2.0, np.linspace(8.0, 10.0, n))
+    confidence = np.where(np.arange(n) < 20, 1.0, 0.5)[:, None]  # the surest uses are at another speed than most
+    none = np.zeros(n)
+    rows = examples(Transitions(np.zeros((n, 1), int), none, none, speed, {}), 0, np.arange(n).astype(str), confidence)
+    assert speed[rows].min() > 8
+
+
 def test_rows_fit_the_table_also_when_poses_are_unknown():
     unknown = np.full(30, np.nan)
     blind = Transitions(np.zeros((30, 2), int), unknown, unknown, unknown, {})
