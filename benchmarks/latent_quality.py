@@ -95,13 +95,14 @@ def worlds(
 
 
 def judged_by_others(
-    models: dict[int, LatentActionModel], test: list[SceneRecord], cache: ImageCache
+    models: dict[int, LatentActionModel], train: list[SceneRecord], test: list[SceneRecord], cache: ImageCache
 ) -> dict[int, Report]:
     """Transfer of each seed's decoder as another seed's encoder reads it."""
     seeds = list(models)
     if len(seeds) < 2:
         return {seed: {} for seed in seeds}
-    return {s: transfer(models[s], models[seeds[i - 1]], test, cache=cache) for i, s in enumerate(seeds)}
+    given = {"probe_records": train, "cache": cache}
+    return {s: transfer(models[s], models[seeds[i - 1]], test, **given) for i, s in enumerate(seeds)}
 
 
 def main() -> None:
@@ -136,7 +137,7 @@ def main() -> None:
             flush=True,
         )
         (args.out / "reports.json").write_text(json.dumps(reports, indent=1))
-    for seed, judged in judged_by_others(models, test, cache).items():
+    for seed, judged in judged_by_others(models, train, test, cache).items():
         reports[seed] |= judged
     print(table(reports))
     for a, b in combinations(args.seeds, 2):

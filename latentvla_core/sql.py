@@ -30,11 +30,14 @@ def run(lake: Lake, query: str, at: Mapping[str, int]) -> pa.Table:
     if not known:
         named = _NAMED.findall(query)
         raise SetupError(no_such_table(named[0]) if named else f"the query names no table of the lake; {_there_are()}")
-    for name in known:
-        table = lake.delta(name, at.get(name))
-        if table is None:
-            raise SetupError(_not_yet(lake, name))
-        engine.register(name, table)
+    opened = {name: lake.delta(name, at.get(name)) for name in known}
+    if all(table is None for table in opened.values()):
+        raise SetupError(_not_yet(lake, known[0]))
+    for name, table in opened.items():
+        if (
+            table is not None
+        ):  # else the word may be a value or a column; if it is a table after all, the engine says so
+            engine.register(name, table)
     try:
         return pa.table(engine.execute(query).read_all())
     except Exception as error:  # the engine raises bare Exceptions
@@ -67,7 +70,8 @@ def _told(lake: Lake, error: Exception) -> SetupError | DataError:
     text = str(error)
     missing = _NOT_FOUND.search(text)
     if missing:
-        return SetupError(no_such_table(missing[1]))
+        name = missing[1].lower()
+        return SetupError(_not_yet(lake, name) if name in TABLES else no_such_table(missing[1]))
     if "Object Store error" in text or "Parquet error" in text:
         return SetupError(f"{lake.root}: {first_lines(error)}; {storage_remedy(lake.root)}")
     return DataError(f"the query was refused: {text}")

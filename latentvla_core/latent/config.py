@@ -186,6 +186,7 @@ class LatentActionConfig:
             "steps": 2000,
             "cycle_weight": 0.2,
             "agent_weight": 0.2,
+            "checkpoint_every": 200,
         }
         return cls(**(sized | changes))
 

@@ -78,7 +78,7 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
     """All transitions at every start offset of every scene window, without repeats; decodes each picture once."""
     first_seen: dict[tuple[str, str, str], Found] = {}
     current: dict[tuple[str, str, str], int] = {}
-    dropped: Counter[str] = Counter()
+    refused: dict[tuple[str, str, str], str] = {}  # by transition: overlapping scenes show the same one
     cameras = front_projections(records)
     for number, record in enumerate(records):
         poses = np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
@@ -92,13 +92,20 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
                 continue
             waypoints = geometry.to_local(poses[start], poses[start + 1 : start + 1 + gap_frames])
             if not all(paths):
-                dropped["a frame has no front picture"] += 1
+                refused[_nominal(record, start)] = "a frame has no front picture"
             elif why := implausible(waypoints, states[start]):
-                dropped[why] += 1
+                refused[key] = why
             else:
+                refused.pop(key, None)
                 first_seen[key] = Found(waypoints, states[start], record.log_name, cameras[number])
     agents = agent_motion(records, np.array([current.get(key, -1) for key in first_seen], np.int64))
-    return _decoded(first_seen, agents, dropped, gap_frames, cache)
+    return _decoded(first_seen, agents, Counter(refused.values()), gap_frames, cache)
+
+
+def _nominal(record: SceneRecord, start: int) -> tuple[str, str, str]:
+    """A transition without pictures to tell it by: its log and its time, to a tenth of a second."""
+    time_s = record.timestamp_us * 1e-6 + (start - record.num_history + 1) * FRAME_INTERVAL_S
+    return record.log_name, "", f"{time_s:.1f}"
 
 
 def _decoded(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +74,7 @@ def train_environment(
         sink=Prefixed(sink or NullSink(), "stage1"),
         checkpoint_dir=checkpoint_dir,
         device=device,
+        identity=_identity(model.config, pairs),
     )
 
 
@@ -97,9 +101,18 @@ def train_ego(
         sink=Prefixed(sink or NullSink(), "stage2", first_step=model.config.steps),
         checkpoint_dir=checkpoint_dir,
         device=device,
+        identity=_identity(model.config, pairs),
     )
     if state_hash(model.environment) != before:
         raise LatentVLAError("stage 2 changed the environment stage; its codebook and encoder must stay frozen")
+
+
+def _identity(config: LatentActionConfig, pairs: Pairs) -> dict[str, Any]:
+    """What a checkpoint must have in common with a run that goes on from it: the whole configuration, and the transitions."""
+    free = ("checkpoint_every", "log_every")
+    data = hashlib.sha256(pairs.waypoints.tobytes() + pairs.states.tobytes() + "\n".join(pairs.logs).encode())
+    latent = {name: value for name, value in asdict(config).items() if name not in free}
+    return {"latent": latent, "transitions_sha256": data.hexdigest()}
 
 
 def environment_loss(model: LatentActionModel, batch: dict[str, Tensor], step: int) -> tuple[Tensor, Numbers]:

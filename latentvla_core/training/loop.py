@@ -168,6 +168,7 @@ def fit(
     device: torch.device | str = "cpu",
     after_step: Callable[[int], None] | None = None,
     until: int | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Train in place; resumes from `checkpoint_dir` when it holds a checkpoint of the same settings.
 
@@ -177,13 +178,15 @@ def fit(
         param_groups: AdamW groups; a group's own "lr" is its peak rate. Default: `default_param_groups`.
         after_step: called with the number of the step just finished (0-based), before a checkpoint is written.
         until: stop after this many steps of the run (a time slice); the schedule stays that of config.steps.
+        identity: what else makes it the same run (the model's configuration, the data), as JSON; a checkpoint of another
+            identity is refused.
     """
     model.to(device).train()
     groups = default_param_groups(model, config.weight_decay) if param_groups is None else list(param_groups)
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
     run = _Run(model, optimizer, [float(g["lr"]) for g in optimizer.param_groups], collate, loss, config, str(device))
     settings = {k: v for k, v in asdict(config).items() if k not in ("checkpoint_every", "log_every")}
-    settings["num_samples"] = num_samples
+    settings |= {"num_samples": num_samples, **(identity or {})}
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     first = checkpoint.load(folder, model, optimizer, settings) if folder else 0
     last = config.steps if until is None else min(until, config.steps)

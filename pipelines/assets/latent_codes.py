@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MODEL = "latent_action_model"
 MOST_TRANSITIONS = 500_000  # plenty for sixteen codes; shards are read until there are so many
 LABELS = (
-    "split", "scene_token", "log_name", "step", "gap_s", "ego_codes", "ego_confidence", "speed_mps", "delta_speed_mps",
+    "split", "scene_token", "log_name", "timestamp_us", "step", "gap_s", "ego_codes", "ego_confidence", "speed_mps", "delta_speed_mps",
     "delta_heading_rad",
 )  # fmt: skip
 SCENES = (
@@ -77,7 +77,8 @@ def latent_codes(engine: Engine) -> Output:
 
 
 def labelled(engine: Engine, version: str) -> Labelled:
-    """Valid labels of the model, shard by shard over all splits, until there are enough."""
+    """Valid labels of the model, shard by shard over all splits, until there are enough; a transition that several scenes
+    show is taken once, where it is the first of its scene if it is that of any."""
     import pyarrow as pa
 
     wanted = sorted(engine.settings.partitions, key=lambda p: (place_of(p)["shard"], p))
@@ -92,7 +93,16 @@ def labelled(engine: Engine, version: str) -> Labelled:
             break
     if not parts:
         raise SetupError(f"latent_actions holds no valid label of model {version}; materialise latent_actions first")
-    return Labelled(_columns(pa.concat_tables(parts)), tuple(read), len(wanted))
+    return Labelled(_columns(each_once(pa.concat_tables(parts))), tuple(read), len(wanted))
+
+
+def each_once(labels: pa.Table) -> pa.Table:
+    """The rows of distinct transitions (log and time), those of the lowest step: contexts are known of step 0 only."""
+    log, time_us, step = (labels.column(n).to_numpy() for n in ("log_name", "timestamp_us", "step"))
+    _, number = np.unique(log.astype(str), return_inverse=True)
+    order = np.lexsort((step, time_us, number))
+    same = (np.diff(number[order]) == 0) & (np.diff(time_us[order]) == 0)
+    return labels.take(np.sort(order[np.concatenate([[True], ~same])]))
 
 
 def _columns(table: pa.Table) -> dict[str, Array]:
@@ -209,5 +219,5 @@ def thumbnail(root: str, path: str) -> bytes:
 STAGES = (
     Stage(name="latent_codes", run=latent_codes, kind="table", table="latent_codes",
           deps=("scenes", "scene_worlds", MODEL, "latent_actions"), group="latent_actions",
-          doc=latent_codes.__doc__ or "", code_version="2", kinds=("deltalake",)),
+          doc=latent_codes.__doc__ or "", code_version="3", kinds=("deltalake",)),
 )  # fmt: skip

@@ -104,7 +104,8 @@ def features_of(engine: Engine, records: list[SceneRecord], table: str) -> Any:
 STAGES = (
     Stage(name="vlm_samples", run=vlm_samples, kind="shards", table="vlm_samples", deps=("scenes", "latent_actions"),
           group="vlm", doc=vlm_samples.__doc__ or "", recipe=("vlm",), kinds=("deltalake",)),
-    Stage(name="vlm", run=vlm, kind="model", table="models", deps=("scenes", "vlm_samples"), group="vlm", doc=vlm.__doc__ or "",
+    Stage(name="vlm", run=vlm, kind="model", table="models", deps=("scenes", "latent_actions", "vlm_samples"),
+          group="vlm", doc=vlm.__doc__ or "",
           recipe=("vlm",), reads=(TRAIN, VAL), kinds=("pytorch", "huggingface", "mlflow"), heavy=True),
     Stage(name="vlm_features", run=vlm_features, kind="shards", table="vlm_features", deps=("scenes", "vlm"),
           group="vlm", doc=vlm_features.__doc__ or "", kinds=("pytorch", "deltalake"), heavy=True),

@@ -131,6 +131,13 @@ def test_old_versions_open_after_compaction_checkpoint_and_vacuum(lake: Lake):
     assert scenes(lake, trained) == ["old"]
 
 
+def test_a_word_that_is_a_table_elsewhere_is_no_table_here(lake: Lake):
+    found = lake.sql("select 'scenes' as scores, count(*) as vlm_samples from latent_actions")
+    assert found.to_pylist() == [{"scores": "scenes", "vlm_samples": 1}]
+    with pytest.raises(SetupError, match="scenes does not exist yet"):
+        lake.sql("select count(*) from latent_actions, scenes")
+
+
 def test_names_that_are_no_tables_are_refused(lake: Lake):
     with pytest.raises(SetupError, match=r"no such table; there are: logs"):
         compact(lake, ["labels"])

@@ -82,6 +82,15 @@ def test_missing_pictures_drop_their_transitions_and_say_so(records, tmp_path):
     assert pairs.dropped == {"a frame has no front picture": 2, "a picture cannot be read": 1}
 
 
+def test_a_transition_that_cannot_be_used_counts_once_however_many_scenes_show_it(records):
+    paths, later = list(records[0].front_paths), list(records[1].front_paths)
+    shift = (records[1].timestamp_us - records[0].timestamp_us) // 500_000
+    paths[6], later[6 - shift] = "", ""
+    pair = [replace(records[0], front_paths=tuple(paths)), replace(records[1], front_paths=tuple(later))]
+    dropped = [collect_pairs(some, 2, ImageCache(SIZE_WH)).dropped for some in (pair[:1], pair)]
+    assert dropped[0] == dropped[1] == {"a frame has no front picture": 2}
+
+
 def test_a_pose_that_is_no_number_drops_its_transitions(records):
     future = records[0].future_poses.copy()
     future[3] = np.nan

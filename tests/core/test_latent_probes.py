@@ -21,7 +21,7 @@ from latentvla_core.latent.probes import (
     stability,
 )
 from latentvla_core.latent.probes.numbers import motion_information
-from latentvla_core.latent.probes.report import Sample, agent_probes
+from latentvla_core.latent.probes.report import Sample, agent_probes, read_by_others, sign_agreement
 from latentvla_core.latent.probes.run import partners
 from latentvla_core.types import SceneRecord
 
@@ -170,6 +170,32 @@ def test_agent_probes_tell_which_codes_know_of_agents():
     assert found["agent_r2_environment"] > 0.9
     assert found["agent_r2_ego"] < 0.05
     assert "agent_r2_ego_crossing" not in found
+
+
+def agreement(codes, motion, logs, *, fitted: Sample | None = None, flip: int = 1):
+    """Longitudinal sign agreement of what is read from each partner's own codes."""
+    partner = partners(logs, np.random.default_rng(1))
+    inputs = {"ego": one_hot(codes, 16)}
+    judged = Sample(inputs, motion, np.zeros((len(motion), 0)), logs)
+    moved = flip * read_by_others(inputs["ego"][partner], partner, judged, fitted)
+    return sign_agreement("transfer", moved, motion[partner], motion.mean(0))["transfer_longitudinal"]
+
+
+def test_transfer_is_chance_for_codes_of_noise_however_few_transitions():
+    rng, logs = np.random.default_rng(0), np.repeat(np.arange(30), 10)
+    found = [agreement(rng.integers(0, 16, (300, 4)), rng.normal(size=(300, 3)) - [0, 0, 1], logs) for _ in range(20)]
+    assert abs(np.mean(found) - 0.5) < 0.03  # a probe that had seen the partner would find 0.6
+
+
+def test_transfer_follows_the_motion_and_not_its_opposite():
+    rng, logs = np.random.default_rng(0), np.repeat(np.arange(30), 10)
+    motion = rng.normal(size=(300, 3))
+    motion -= motion.mean(0)
+    codes = np.digitize(motion[:, :1], [-1, 0, 1])
+    assert agreement(codes, motion, logs) > 0.95
+    assert agreement(codes, motion, logs, flip=-1) < 0.05
+    others = Sample({"ego": one_hot(3 - codes, 16)}, motion, np.zeros((300, 0)), logs + 100)
+    assert agreement(codes, motion, logs, fitted=others) < 0.05  # read by what was fitted, not by the judged logs
 
 
 def test_partners_come_from_other_logs_where_there_are_others():

@@ -299,6 +299,15 @@ def test_a_single_stage_model_is_judged_without_environment_codes(records):
     assert not any("environment" in name for name in report)
 
 
+def test_a_checkpoint_of_another_configuration_or_of_other_data_is_refused(records, tmp_path):
+    train_latent_action_model(records, LatentActionConfig.debug(), checkpoint_dir=tmp_path)
+    with pytest.raises(LatentVLAError, match="leak_weight"):
+        train_latent_action_model(records, LatentActionConfig.debug(leak_weight=2.0), checkpoint_dir=tmp_path)
+    moved = [replace(r, future_poses=r.future_poses * [1.0, 1.0, 0.5]) for r in records]
+    with pytest.raises(LatentVLAError, match="transitions_sha256"):
+        train_latent_action_model(moved, LatentActionConfig.debug(), checkpoint_dir=tmp_path)
+
+
 def test_unknown_agents_count_neither_in_the_error_nor_in_its_gradient():
     read = torch.tensor([[1.0, 5.0], [3.0, 7.0]], requires_grad=True)
     error = training.known_error(read, torch.tensor([[0.0, float("nan")], [1.0, float("nan")]]))

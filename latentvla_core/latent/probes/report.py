@@ -75,7 +75,9 @@ def evaluate(
         size = getattr(config, name).codebook_size
         report |= code_numbers(name, codes, size)
         report |= motion_information(name, codes, size, pairs.motion, _guess(judged, fitted, name, judged.motion))
-    return report | motion_probes(judged, fitted) | agent_probes(judged, fitted) | _transfer(coded, judged, model)
+    return (
+        report | motion_probes(judged, fitted) | agent_probes(judged, fitted) | _transfer(coded, judged, fitted, model)
+    )
 
 
 def motion_probes(judged: Sample, fitted: Sample | None) -> Report:
@@ -151,18 +153,29 @@ def _reconstruction(coded: Coded) -> Report:
     return report | {f"shuffle_{name}": value / errors["right"] - 1 for name, value in exchanged.items()}
 
 
-def _transfer(coded: Coded, judged: Sample, model: LatentActionModel) -> Report:
+def _transfer(coded: Coded, judged: Sample, fitted: Sample | None, model: LatentActionModel) -> Report:
     """Does A's frame, driven by B's ego codes, move as B did? Judged by reading the prediction back (a cycle).
 
     Signs are of the motion relative to its mean (longitudinal), and of the change of heading where there is one (yaw).
     `transfer_ceiling_…`: the same agreement when B's own, real pictures are read instead of a prediction.
     """
-    weights = ridge(judged.inputs["ego"], judged.motion.astype(np.float64))
     size, wanted = model.config.ego.codebook_size, judged.motion[coded.partner]
-    moved = predict(weights, one_hot(coded.transfer, size))
-    real = predict(weights, one_hot(coded.ego[coded.partner], size))
+    moved = read_by_others(one_hot(coded.transfer, size), coded.partner, judged, fitted)
+    real = read_by_others(one_hot(coded.ego[coded.partner], size), coded.partner, judged, fitted)
     mean = judged.motion.mean(0)
     return sign_agreement("transfer", moved, wanted, mean) | sign_agreement("transfer_ceiling", real, wanted, mean)
+
+
+def read_by_others(inputs: Array, partner: Array, judged: Sample, fitted: Sample | None) -> Array:
+    """(n, 3) motion read from one-hot codes by a probe that saw no transition of the partner's log (or stretch of one)."""
+    if fitted is not None:
+        return predict(ridge(fitted.inputs["ego"], fitted.motion.astype(np.float64)), inputs)
+    folds = folds_of(judged.logs)
+    guess = np.zeros((len(inputs), judged.motion.shape[1]))
+    for fold in np.unique(folds):
+        rest, held = folds != fold, folds[partner] == fold
+        guess[held] = predict(ridge(judged.inputs["ego"][rest], judged.motion[rest].astype(np.float64)), inputs[held])
+    return guess
 
 
 def sign_agreement(name: str, moved: Array, wanted: Array, mean: Array) -> Report:
@@ -181,16 +194,21 @@ def transfer(
     judge: LatentActionModel,
     records: Sequence[SceneRecord],
     *,
+    probe_records: Sequence[SceneRecord],
     cache: ImageCache,
     batch_size: int = 256,
 ) -> Report:
     """The transfer of one model as another model's encoder sees it: both must have the same observation space.
 
     A decoder may learn to signal codes to its own encoder by something that is no motion; a stranger cannot read that.
+
+    Args:
+        probe_records: scenes of *other* logs to fit the probe on.
     """
-    pairs = collect_pairs(records, model.config.gap_frames, cache)
+    pairs, others = (collect_pairs(r, model.config.gap_frames, cache) for r in (records, probe_records))
+    _disjoint(pairs, others)
     own = code(model, pairs, batch_size, np.random.default_rng(0), judge=judge)
-    size, seen = judge.config.ego.codebook_size, all_codes(judge, pairs, batch_size)[0]
-    weights = ridge(one_hot(seen, size), pairs.motion.astype(np.float64))
+    size, seen = judge.config.ego.codebook_size, all_codes(judge, others, batch_size)[0]
+    weights = ridge(one_hot(seen, size), others.motion.astype(np.float64))
     moved = predict(weights, one_hot(own.transfer, size))
     return sign_agreement("transfer_judged", moved, pairs.motion[own.partner], pairs.motion.mean(0))
