@@ -58,7 +58,8 @@ LAPO: dict[str, Any] = {
 
 PRESETS: dict[str, Preset] = {
     "default": Preset("ours: two stages, compensated first frame, local environment codes, action term, independence", _set()),
-    "faithful": Preset("do our terms matter? those the article lacks are off; mirroring, standardised codes, view of the change stay", _set(**FAITHFUL)),
+    "faithful": Preset("do our terms matter? those the article lacks are off; mirroring, standardised codes, view of the change stay",
+                       _set(**FAITHFUL)),
     "no_action_term": Preset("does regressing the motion from the ego codes matter?", _set(action_weight=0.0)),
     "no_correlation_term": Preset("is the variance between codes enough to keep motion out of them?", _set(independence_weight=0.0)),
     "no_leak_term": Preset("is it enough that code vectors are uncorrelated with motion?", _set(leak_weight=0.0)),
