@@ -22,13 +22,12 @@ import torch
 from PIL import Image
 
 from latentvla_core.data.cameras import decode_image, load_image
+from latentvla_core.data.frames_poses import OPTICAL_TO_EGO
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.label import label_scenes
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import FRONT_CAMERA, SceneRecord
-
-OPTICAL_TO_EGO = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
 def write_pictures(folder: Path, frames: int, size_wh: tuple[int, int]) -> list[str]:

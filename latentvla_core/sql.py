@@ -30,14 +30,11 @@ def run(lake: Lake, query: str, at: Mapping[str, int]) -> pa.Table:
     if not known:
         named = _NAMED.findall(query)
         raise SetupError(no_such_table(named[0]) if named else f"the query names no table of the lake; {_there_are()}")
-    opened = {name: lake.delta(name, at.get(name)) for name in known}
-    if all(table is None for table in opened.values()):
+    tables = {name: table for name in known if (table := lake.delta(name, at.get(name))) is not None}
+    if not tables:
         raise SetupError(_not_yet(lake, known[0]))
-    for name, table in opened.items():
-        if (
-            table is not None
-        ):  # else the word may be a value or a column; if it is a table after all, the engine says so
-            engine.register(name, table)
+    for name, table in tables.items():  # a word that is no table yet may be a value; the engine says so if it is not
+        engine.register(name, table)
     try:
         return pa.table(engine.execute(query).read_all())
     except Exception as error:  # the engine raises bare Exceptions

@@ -22,7 +22,7 @@ from latentvla_core.types import FRAME_INTERVAL_S, FRONT_CAMERA, Array, Camera, 
 
 COLUMNS = ("frame", "timestamp_s", "x", "y", "heading")
 POSES_FILE, FRAMES_FOLDER = "poses.csv", "frames"
-_OPTICAL_TO_EGO = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+OPTICAL_TO_EGO = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 _STEP_US = round(FRAME_INTERVAL_S * 1e6)
 _EDGE_S = 1e-3  # nominal time stamps are rounded to this
 
@@ -198,4 +198,4 @@ def _camera(config: SequenceConfig) -> tuple[Array, Array, Array, Array]:
         (fx, fy), (cx, cy) = config.focal_px, config.center_px
         intrinsics = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
     position = np.array([config.camera_ahead_of_rear_axle_m, 0.0, config.camera_height_m])
-    return _OPTICAL_TO_EGO, position, intrinsics, np.zeros(5)
+    return OPTICAL_TO_EGO, position, intrinsics, np.zeros(5)

@@ -199,20 +199,15 @@ def derived_name(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Ar
 
 def _moving_words(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array) -> str:
     level, change, turn = (float(np.median(v)) for v in (speed_mps, delta_speed_mps, delta_heading_rad))
-    words = [f"{_speed_words(change)} {_pace_words(level, change)}", _turn_words(turn)]
+    words = [_speed_words(level, change), _turn_words(turn)]
     return ", ".join(w for w in words if w)
 
 
-def _speed_words(change: float) -> str:
+def _speed_words(level: float, change: float) -> str:
+    """With the level in numbers: codes of a drive differ in how fast it goes before they differ in anything else."""
     table = _FASTER if change > 0 else _SLOWER
-    return next((word for least, word in table if abs(change) >= least), "keep speed")
-
-
-def _pace_words(level: float, change: float) -> str:
-    """In numbers: codes of a drive differ in how fast it goes before they differ in anything else."""
-    if level < STANDING_MPS:
-        return "from standing"
-    return f"{'at' if _speed_words(change) == 'keep speed' else 'from'} {level:.0f} m/s"
+    word, at = next(((word, "from") for least, word in table if abs(change) >= least), ("keep speed", "at"))
+    return f"{word} {at} {level:.0f} m/s" if level >= STANDING_MPS else f"{word} from standing"
 
 
 def _turn_words(change: float) -> str:

@@ -45,6 +45,10 @@ _LEAK_REMEDY = (
 )
 _APPEARANCE = "the codes are a small picture of the second frame, not what the ego did"
 _APPEARANCE_REMEDY = "action_weight up (0.3 to 1), DINOv2 features instead of pixels, fewer codes, more logs or steps"
+_UNREADABLE = "the codes mean different things in different places, or the encoder cannot read what the decoder draws"
+_UNREADABLE_REMEDY = (
+    "cycle_weight 0.2 with action_weight 1, train longer, on a mixture of logs, mirror=True; look at the atlas per map"
+)
 _LEARNING = "learning_rate down tenfold, warmup_steps up, then more steps; then a larger gap_frames"
 
 FIGURES: dict[str, Figure] = {
@@ -116,14 +120,9 @@ FIGURES: dict[str, Figure] = {
     ),
     "transfer_longitudinal": Figure(
         "A's frame driven by B's ego codes: share whose speed then differs from the mean as B's did; 0.5 = chance",
-        "the codes mean different things in different places, or the encoder cannot read what the decoder draws",
-        "cycle_weight 0.2 with action_weight 1, train on a mixture of logs, mirror=True; look at the atlas per map",
+        _UNREADABLE, _UNREADABLE_REMEDY,
     ),
-    "transfer_yaw": Figure(
-        "the same for the sign of turning",
-        "the codes mean different things in different places, or the encoder cannot read what the decoder draws",
-        "cycle_weight 0.2 with action_weight 1, train longer, on a mixture of logs, mirror=True; look at the atlas per map",
-    ),
+    "transfer_yaw": Figure("the same for the sign of turning", _UNREADABLE, _UNREADABLE_REMEDY),
 }  # fmt: skip
 """Figures that a gate may bound; each is an asset check of `latent_quality`."""
 _UNNAMED = Figure("see docs/latent-actions.md", "", "")

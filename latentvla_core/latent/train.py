@@ -22,7 +22,7 @@ from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state
 from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
 from latentvla_core.latent.quantizer import Quantized, Quantizer
 from latentvla_core.training.images import ImageCache
-from latentvla_core.training.loop import fit, to_device
+from latentvla_core.training.loop import FREE, fit, to_device
 from latentvla_core.training.sinks import MetricSink, NullSink, Prefixed
 from latentvla_core.types import Array, SceneRecord
 
@@ -109,9 +109,8 @@ def train_ego(
 
 def _identity(config: LatentActionConfig, pairs: Pairs) -> dict[str, Any]:
     """What a checkpoint must have in common with a run that goes on from it: the whole configuration, and the transitions."""
-    free = ("checkpoint_every", "log_every")
     data = hashlib.sha256(pairs.waypoints.tobytes() + pairs.states.tobytes() + "\n".join(pairs.logs).encode())
-    latent = {name: value for name, value in asdict(config).items() if name not in free}
+    latent = {name: value for name, value in asdict(config).items() if name not in FREE}
     return {"latent": latent, "transitions_sha256": data.hexdigest()}
 
 
@@ -209,9 +208,9 @@ def cycle_errors(
     standardised motion (B, 3), as the encoder reads them back.
 
     The codes alone are not enough: a neighbour's vector is nearly right, and its motion need not be (docs/results.md).
-    The decoder does not learn from it; the encoder gets used to the blur of predictions. A decoder
-    that learned from it would signal the codes by what is no motion: its gain over copying fell from 0.3 below 0
-    (docs/latent-actions.md). Half of the batch is used, because this is as dear as the step itself.
+    The encoder and the action head learn from it, and get used to the blur of predictions. A decoder that learned from it
+    would signal the codes by what is no motion: its gain over copying fell from 0.3 below 0 (docs/results.md). Half of the
+    batch is used, because this is as dear as the step itself.
     """
     half = max(1, len(first) // 2)
     foreign = ego.roll(1, dims=0)[:half]

@@ -25,6 +25,7 @@ from latentvla_core.types import Array
 
 Collate = Callable[[Array, np.random.Generator], Any]
 Loss = Callable[[Any, int], tuple[Tensor, Mapping[str, float]]]
+FREE = ("checkpoint_every", "log_every")  # settings that a resumed run may change
 NO_DECAY = ("codebook", "queries", "position", "embedding", "gate")
 """Parts of names whose parameters are not pulled towards zero (latentvla.md §2.2, trap 6)."""
 
@@ -185,7 +186,7 @@ def fit(
     groups = default_param_groups(model, config.weight_decay) if param_groups is None else list(param_groups)
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
     run = _Run(model, optimizer, [float(g["lr"]) for g in optimizer.param_groups], collate, loss, config, str(device))
-    settings = {k: v for k, v in asdict(config).items() if k not in ("checkpoint_every", "log_every")}
+    settings = {k: v for k, v in asdict(config).items() if k not in FREE}
     settings |= {"num_samples": num_samples, **(identity or {})}
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     first = checkpoint.load(folder, model, optimizer, settings) if folder else 0

@@ -36,12 +36,15 @@ def predict(weights: Array, inputs: Array) -> Array:
     return inputs @ weights[:-1] + weights[-1]
 
 
-def cross_predict(inputs: Array, targets: Array, folds: Array) -> Array:
-    """(n, targets) predictions, each by a probe fitted on the other folds."""
-    out = np.zeros(targets.shape)
+def cross_predict(
+    inputs: Array, targets: Array, folds: Array, asked: Array | None = None, asked_folds: Array | None = None
+) -> Array:
+    """(n, targets) predictions for `asked` (default: the inputs), each by a probe fitted on the folds other than its own."""
+    asked, asked_folds = inputs if asked is None else asked, folds if asked_folds is None else asked_folds
+    out = np.zeros((len(asked), targets.shape[1]))
     for fold in np.unique(folds):
-        held = folds == fold
-        out[held] = predict(ridge(inputs[~held], targets[~held].astype(np.float64)), inputs[held])
+        rest, held = folds != fold, asked_folds == fold
+        out[held] = predict(ridge(inputs[rest], targets[rest].astype(np.float64)), asked[held])
     return out
 
 

@@ -171,11 +171,7 @@ def read_by_others(inputs: Array, partner: Array, judged: Sample, fitted: Sample
     if fitted is not None:
         return predict(ridge(fitted.inputs["ego"], fitted.motion.astype(np.float64)), inputs)
     folds = folds_of(judged.logs)
-    guess = np.zeros((len(inputs), judged.motion.shape[1]))
-    for fold in np.unique(folds):
-        rest, held = folds != fold, folds[partner] == fold
-        guess[held] = predict(ridge(judged.inputs["ego"][rest], judged.motion[rest].astype(np.float64)), inputs[held])
-    return guess
+    return cross_predict(judged.inputs["ego"], judged.motion, folds, inputs, folds[partner])
 
 
 def sign_agreement(name: str, moved: Array, wanted: Array, mean: Array) -> Report:
