@@ -33,7 +33,7 @@ app.add_typer(lake_app, name="lake")
 @world_app.command("write", epilog="Example: latentvla world write --out /data/world --logs 8 --seed 1")
 def world_write(
     out: Annotated[Path, typer.Option(help="New folder for navsim_logs/, sensor_blobs/ and maps/.")],
-    logs: Annotated[int, typer.Option(min=2, help="Number of logs; one in four goes to the test split.")] = 8,
+    logs: Annotated[int, typer.Option(min=2, help="Number of logs; about one in five goes to the test split.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
 ) -> None:
     """Write a data set in NAVSIM's own layout: log pickles, JPEGs, lidar, nuPlan maps."""
@@ -162,11 +162,15 @@ def sql(
     ] = None,
 ) -> None:
     """Embedded SQL over the Delta tables, now or as they were (docs/queries.md)."""
+    from latentvla_core.sql import tables_of
     from latentvla_core.store import Lake, lake_root
 
     _check_style(style, out)
     lake = Lake(lake_root())
-    write_table(lake.sql(query, _versions(lake, at or [])), style, out)
+    versions = _versions(lake, at or [])
+    if at and (today := [name for name in tables_of(query) if name not in versions]):
+        typer.echo(f"{', '.join(today)}: as of now, because {' '.join(at)} says no version of it", err=True)
+    write_table(lake.sql(query, versions), style, out)
 
 
 def _versions(lake: Any, at: list[str]) -> dict[str, int]:

@@ -26,7 +26,7 @@ def run(lake: Lake, query: str, at: Mapping[str, int]) -> pa.Table:
     from deltalake import QueryBuilder
 
     engine = QueryBuilder()
-    known = [name for name in TABLES if re.search(rf"\b{name}\b", query, re.IGNORECASE)]
+    known = tables_of(query)
     if not known:
         named = _NAMED.findall(query)
         raise SetupError(no_such_table(named[0]) if named else f"the query names no table of the lake; {_there_are()}")
@@ -39,6 +39,11 @@ def run(lake: Lake, query: str, at: Mapping[str, int]) -> pa.Table:
         return pa.table(engine.execute(query).read_all())
     except Exception as error:  # the engine raises bare Exceptions
         raise _told(lake, error) from error
+
+
+def tables_of(query: str) -> list[str]:
+    """Tables of the lake whose names the query has as words."""
+    return [name for name in TABLES if re.search(rf"\b{name}\b", query, re.IGNORECASE)]
 
 
 def no_such_table(name: str) -> str:

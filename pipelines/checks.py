@@ -121,7 +121,9 @@ def _quality_verdicts(engine: Engine) -> list[FigureVerdict]:
     for name in _quality_names():
         mine = [row for row in rows if row.name == name]
         bad = [row for row in mine if not row.passed]
-        told = "; ".join(row.line() for row in bad) or "; ".join(f"{row.value:.4g} {row.bound}" for row in mine)
+        told = "; ".join(row.line() for row in bad) or "; ".join(
+            f"{row.value:.4g} {row.bound}".rstrip() for row in mine
+        )
         bounds = {("required" if row.required else "target"): str(row.bound) or "none" for row in mine}
         numbers = {"value": f"{mine[0].value:.6g}"} if mine else {}
         blocks = any(row.blocks for row in bad)

@@ -13,7 +13,7 @@ import dagster as dg
 
 from latentvla_core.tables import TABLES, Column
 from pipelines.checks import EXTRA, FIGURE_CHECKS, FigureVerdict, Verdict, verify
-from pipelines.engine import Engine, Outcome
+from pipelines.engine import FORCED_MODEL, Engine, Outcome
 from pipelines.lineage import UNPARTITIONED, Stage
 from pipelines.resources import LatentVLAResource
 from pipelines.settings import Settings
@@ -57,7 +57,9 @@ def asset_of(
         op_tags={"dagster/priority": "-1"} if stage.late else None,
         pool="gpu" if stage.heavy and pooled else None,
         config_schema={
-            "force": dg.Field(bool, default_value=False, description="Do the work even if nothing changed.")
+            "force": dg.Field(
+                bool, default_value=False, description=f"Do the work even if nothing changed. {FORCED_MODEL}"
+            )
         },
         output_required=True,
     )

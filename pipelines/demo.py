@@ -17,7 +17,7 @@ from latentvla_core.errors import LatentVLAError, SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, short
 from latentvla_core.recipes import recipe_named
 from pipelines import warm
-from pipelines.engine import Engine
+from pipelines.engine import FORCED_MODEL, Engine
 from pipelines.lineage import stale_work
 from pipelines.settings import Settings
 
@@ -25,7 +25,7 @@ from pipelines.settings import Settings
 def demo(
     recipe: Annotated[str, typer.Option(help="debug, mini, single_gpu or paper.")] = "",
     job: Annotated[str, typer.Option(help="whole_line, labels or baseline_scores (pipelines/jobs.py).")] = "whole_line",
-    force: Annotated[bool, typer.Option(help="Do everything again, even what is up to date.")] = False,
+    force: Annotated[bool, typer.Option(help=f"Do everything again, even what is up to date. {FORCED_MODEL}")] = False,
 ) -> None:
     """Embedded world → whole line through Dagster → table, report, registry. Needs no data and no GPU.
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 QUIET_S = 5.0  # shorter work needs no bar
 CHUNK = 512  # scenes between two signs of life of a model that predicts
+FORCED_MODEL = (
+    "A finished model is registered again, not trained: what it is made of has not changed; another seed would."
+)
 Item = TypeVar("Item")
 CURVES = "curves.jsonl"  # inside a model's folder: what was logged while it was trained
 CHECKPOINTS = "checkpoints"  # inside a model's working folder; gone when the model is complete

@@ -30,7 +30,7 @@ class Labels:
     ego_distances: Array
     """(N, T, C) float32: squared distance of z to its code, in the quantiser's own standardised space."""
     ego_confidence: Array
-    """(N, T, C) float32: 1 − nearest / second distance; 0 = a coin's toss between two codes, 1 = exactly a code."""
+    """(N, T, C) float32: 1 − nearest / second squared distance; 0 = a coin's toss between two codes, 1 = exactly a code."""
     environment_codes: Array
     """(N, T, E) like ego_codes."""
     has_environment: Array

@@ -78,7 +78,8 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
     """All transitions at every start offset of every scene window, without repeats; decodes each picture once."""
     first_seen: dict[tuple[str, str, str], Found] = {}
     current: dict[tuple[str, str, str], int] = {}
-    refused: dict[tuple[str, str, str], str] = {}  # by transition: overlapping scenes show the same one
+    refused: dict[tuple[str, str], str] = {}  # by log and time: overlapping scenes show the same transition
+    used: set[tuple[str, str]] = set()
     cameras = front_projections(records)
     for number, record in enumerate(records):
         poses = np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
@@ -90,22 +91,24 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
                 current.setdefault(key, number)
             if key in first_seen:
                 continue
+            when = record.log_name, _nominal_time(record, start)
             waypoints = geometry.to_local(poses[start], poses[start + 1 : start + 1 + gap_frames])
             if not all(paths):
-                refused[_nominal(record, start)] = "a frame has no front picture"
+                refused[when] = "a frame has no front picture"
             elif why := implausible(waypoints, states[start]):
-                refused[key] = why
+                refused[when] = why
             else:
-                refused.pop(key, None)
+                used.add(when)
                 first_seen[key] = Found(waypoints, states[start], record.log_name, cameras[number])
     agents = agent_motion(records, np.array([current.get(key, -1) for key in first_seen], np.int64))
-    return _decoded(first_seen, agents, Counter(refused.values()), gap_frames, cache)
+    dropped = Counter(why for when, why in refused.items() if when not in used)
+    return _decoded(first_seen, agents, dropped, gap_frames, cache)
 
 
-def _nominal(record: SceneRecord, start: int) -> tuple[str, str, str]:
-    """A transition without pictures to tell it by: its log and its time, to a tenth of a second."""
+def _nominal_time(record: SceneRecord, start: int) -> str:
+    """What tells a transition where a picture is missing: the time of its first frame, to a tenth of a second."""
     time_s = record.timestamp_us * 1e-6 + (start - record.num_history + 1) * FRAME_INTERVAL_S
-    return record.log_name, "", f"{time_s:.1f}"
+    return f"{time_s:.1f}"
 
 
 def _decoded(

@@ -91,7 +91,9 @@ class PhysicalTokenizer:
         return Labels(
             ego_codes=np.where(valid, tokens, 0).astype(np.int16)[..., None],
             ego_distances=np.square(distances[..., :1]).astype(np.float32),
-            ego_confidence=(1 - distances[..., :1] / np.maximum(distances[..., 1:], 1e-9)).astype(np.float32),
+            ego_confidence=(1 - np.square(distances[..., :1] / np.maximum(distances[..., 1:], 1e-9))).astype(
+                np.float32
+            ),
             environment_codes=np.zeros((*valid.shape, 0), np.int8),
             has_environment=np.ones(valid.shape, bool),
             motion=np.stack(told, axis=-1).astype(np.float32),

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 EPSILON = 1e-6
 USED_SHARE = 0.002  # a code below 0.2 % of all uses counts as unused
@@ -211,7 +212,7 @@ class EmaQuantizer(Quantizer):
     @torch.no_grad()
     def _follow(self, z: Tensor, codes: Tensor) -> None:
         won = torch.bincount(codes, minlength=self.config.codebook_size).to(z.dtype)
-        sums = torch.zeros_like(self.sums).index_add_(0, codes, z)
+        sums = functional.one_hot(codes, self.config.codebook_size).to(z.dtype).T @ z  # index_add_ is random on CUDA
         self.counts.lerp_(won, 1 - self.config.decay)
         self.sums.lerp_(sums, 1 - self.config.decay)
         known = self.counts > 1e-6  # a code that won nothing for long keeps its place until it is revived

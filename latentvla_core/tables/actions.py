@@ -25,7 +25,7 @@ LATENT_ACTIONS = TableSpec(
             "int8",
         ),
         single("ego_distances", "squared distance of z to its code, in the quantiser's standardised space", "", (-1,)),
-        single("ego_confidence", "1 − nearest / second distance: 0 a coin's toss, 1 exactly a code", "", (-1,)),
+        single("ego_confidence", "1 − nearest / second squared distance: 0 a coin's toss, 1 exactly a code", "", (-1,)),
         single("speed_mps", "at the transition's start; NaN where poses are unknown or jump", "m/s"),
         single("delta_speed_mps", "change of speed over the transition", "m/s"),
         single("forward_m", "way along the heading at its start", "m"),

@@ -120,15 +120,18 @@ def stored_judgements(engine: Engine, version: str) -> list[Judgement]:
 
 
 def approve(engine: Engine) -> None:
-    """Raise unless the current model has a report whose every required figure holds its bound."""
-    from latentvla_core.latent.health import UnhealthyModelError, blocking, complaint
+    """Raise unless the current model has a report whose every required figure holds the bounds of this recipe.
+
+    The figures are the report's, the bounds are not: bounds may have moved since it was written.
+    """
+    from latentvla_core.latent.health import UnhealthyModelError, blocking, complaint, judge
 
     version = engine.ledger.made_by(MODEL, UNPARTITIONED)
     rows = stored_judgements(engine, version)
     if not rows:
         raise SetupError(f"latent action model {version} has no quality report; materialise asset latent_quality first")
-    stopped = blocking(rows)
-    if stopped:
+    figures = {row.name: row.value for row in rows}
+    if stopped := blocking(judge(figures, engine.recipe.latent_gate)):
         lines = [row.line() for row in stopped]
         raise UnhealthyModelError(complaint(version, lines, str(engine.page("latent_quality", version))))
 

@@ -79,6 +79,13 @@ def test_the_command_line_reads_old_versions(lake: Lake):
         run("sql", QUERY, "--at", "latent_actions=x")
 
 
+def test_the_command_line_says_which_tables_it_reads_as_of_now(lake: Lake):
+    joined = f"{QUERY} union select version from models"
+    assert "models: as of now, because student says no version of it" in run("sql", joined, "--at", "student")
+    assert "as of now" not in run("sql", QUERY, "--at", "student")
+    assert "as of now" not in run("sql", joined)
+
+
 def test_compaction_joins_files_and_changes_no_row(lake: Lake):
     for i in range(5):
         lake.append("latent_actions", [label(f"more-{i}")])

@@ -91,6 +91,14 @@ def test_a_transition_that_cannot_be_used_counts_once_however_many_scenes_show_i
     assert dropped[0] == dropped[1] == {"a frame has no front picture": 2}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_picture_that_one_scene_lacks_and_another_has_drops_nothing(records, order):
+    paths = list(records[0].front_paths)
+    paths[6] = ""
+    scenes = [replace(records[0], front_paths=tuple(paths)), records[0]]
+    assert collect_pairs(scenes[::order], 2, ImageCache(SIZE_WH)).dropped == {}
+
+
 def test_a_pose_that_is_no_number_drops_its_transitions(records):
     future = records[0].future_poses.copy()
     future[3] = np.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Line:
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LATENTVLA_HOME", str(home))
-        monkeypatch.setenv("LATENTVLA_RECIPE", "debug")
+        monkeypatch.setenv("LATENTVLA_RECIPE", "mini")
         self.report: dict[str, float] = dict(HEALTHY)
         self.labelled = 0
         common: dict[str, Any] = {"kind": "table", "deps": (), "group": "g", "doc": "toy"}
@@ -129,6 +130,17 @@ def test_a_moved_threshold_redoes_the_report_and_no_label(line: Line):
     line.report |= {"ego_usage": 15.0}
     line.engine().execute("latent_quality", force=True)
     assert line.engine().fingerprint(line.stages["latent_actions"], UNPARTITIONED) == before
+
+
+def test_labels_are_refused_by_the_bounds_of_today_not_by_those_of_the_report(line: Line):
+    line.engine().execute("latent_quality")
+    stricter = line.engine()
+    stricter.recipe = replace(stricter.recipe, latent_gate=HealthGate.long())
+    with pytest.raises(UnhealthyModelError, match=r"ego_r2_yaw is nan, must be at least 0\.4"):
+        stricter.execute("latent_actions")
+    assert line.labelled == 0
+    line.engine().execute("latent_actions")
+    assert line.labelled == 1
 
 
 def test_in_the_real_line_labels_wait_for_the_report():
