@@ -86,6 +86,12 @@ def fill(lake: Lake, rows: int, writes: int) -> dict[str, tuple[str, int]]:
         )
         logs[name] = (split, shard_of(name, SHARDS))
         by_shard.setdefault(logs[name], []).append(name)
+    unsaid = {
+        **dict.fromkeys(("format", "path", "sensor_root", "maps_root", "content_key", "made_by"), ""),
+        "size_bytes": 0,
+    }
+    places = [{"log_name": name, "split": split, "shard": shard, **unsaid} for name, (split, shard) in logs.items()]
+    lake.replace("logs", places, {})
     rng, table = np.random.default_rng(0), lake.delta("latent_actions")
     assert table is not None
     for (split, shard), names in sorted(by_shard.items()):

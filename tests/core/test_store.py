@@ -57,6 +57,34 @@ def test_a_table_that_was_never_written_reads_as_empty(tmp_path: Path):
     assert lake.read("scenes", {"split": "train"}, ["scene_token"]).num_rows == 0
 
 
+@pytest.fixture
+def two_logs(tmp_path: Path) -> Lake:
+    """Labels of logs `first` in shard 0 and `second` in shard 1; `logs` knows both."""
+    lake = Lake(str(tmp_path))
+    texts = dict.fromkeys(("format", "path", "sensor_root", "maps_root", "content_key", "made_by"), "")
+    for shard, name in enumerate(("first", "second")):
+        lake.replace("latent_actions", [label("a", log_name=name, shard=shard)], {**PLACE, "shard": shard})
+        lake.append("logs", [{**texts, "split": "train", "shard": shard, "log_name": name, "size_bytes": 1}])
+    return lake
+
+
+def labels_of(lake: Lake, name: str) -> list[str]:
+    return lake.read("latent_actions", {"log_name": name}, ["log_name"])["log_name"].to_pylist()
+
+
+def test_a_log_is_read_by_its_name_from_its_shard_alone(two_logs: Lake):
+    (other,) = Path(two_logs.uri("latent_actions")).glob("*/shard=0/*/*.parquet")
+    other.unlink()
+    assert labels_of(two_logs, "second") == ["second"]
+
+
+def test_a_log_whose_rows_are_older_than_its_place_is_found_all_the_same(two_logs: Lake):
+    row = two_logs.rows("logs", {"log_name": "first"})[0]
+    two_logs.replace("logs", [{**row, "shard": 7}], {})
+    assert labels_of(two_logs, "first") == ["first"]
+    assert labels_of(two_logs, "second") == ["second"], "no row of `logs` tells its shard"
+
+
 def test_any_of_no_values_is_no_row(tmp_path: Path):
     lake = Lake(str(tmp_path))
     lake.replace("latent_actions", [label("a")], PLACE)
