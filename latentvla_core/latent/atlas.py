@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -190,11 +191,23 @@ def derived_name(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Ar
     speed, change, turn = (v[known] for v in (speed_mps, delta_speed_mps, delta_heading_rad))
     if len(speed) < FEW:
         return "motion unknown"
-    standing = (speed < STANDING_MPS) & (np.abs(change) < STANDING_MPS)
-    if standing.mean() >= MOSTLY:
-        return "stand still"
-    words = _moving_words(*(v[~standing] for v in (speed, change, turn)))
-    return f"stand still, or {words}" if standing.mean() >= OFTEN else words
+    still = stands(speed, change)
+    words = {True: "stand still", False: ""}
+    if not still.all():
+        words[False] = _moving_words(*(v[~still] for v in (speed, change, turn)))
+    return ", or ".join(words[part] for part in spoken_of(float(still.mean())))
+
+
+def stands(speed_mps: Array, delta_speed_mps: Array) -> Array:
+    """(m,) bool; False where unknown."""
+    return (speed_mps < STANDING_MPS) & (np.abs(delta_speed_mps) < STANDING_MPS)
+
+
+def spoken_of(standing_share: float) -> tuple[bool, ...]:
+    """Which uses of a code its name and its examples speak of, in this order: those that stand (True), that move (False)."""
+    if standing_share >= MOSTLY:
+        return (True,)
+    return (True, False) if standing_share >= OFTEN else (False,)
 
 
 def _moving_words(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array) -> str:
@@ -252,22 +265,30 @@ def examples(
     count: int = 3,
     usable: Sequence[bool] | None = None,
 ) -> list[int]:
-    """Rows to show for a code, each of another group (log): clear cases, whose speed, change of speed and change of heading
-    lie between the code's quartiles, the most confident first."""
+    """Rows to show for a code, each of another group (log): clear cases of what its name speaks of, whose speed, change of
+    speed and change of heading lie between the quartiles, the most confident first."""
     here = data.codes == code
     rows = np.flatnonzero(here.any(axis=1) & (np.ones(len(data), bool) if usable is None else np.asarray(usable)))
     if len(rows) == 0:
         return []
-    moments = data.speed_mps, data.delta_speed_mps, data.delta_heading_rad
-    unusual = np.sum([_outside_quartiles(values[rows]) for values in moments], axis=0)
-    certainty = np.where(here[rows], confidence[rows], -np.inf).max(axis=1)
-    order = rows[np.lexsort((rows, -certainty, unusual))]
+    still, known = stands(data.speed_mps[rows], data.delta_speed_mps[rows]), np.isfinite(data.speed_mps[rows])
+    share = np.average(still, weights=here[rows].sum(axis=1) * known) if known.any() else 0.0
+    parts = [_clearest(data, rows[still == part], here, confidence) for part in spoken_of(float(share))]
+    order = [row for some in zip_longest(*parts) for row in some if row is not None]
     chosen: list[int] = []
     for row in order:  # first one per log, then whatever is clearest
         if len(chosen) < count and groups[row] not in {groups[c] for c in chosen}:
-            chosen.append(int(row))
-    chosen += [int(row) for row in order if row not in chosen][: count - len(chosen)]
+            chosen.append(row)
+    chosen += [row for row in order if row not in chosen][: count - len(chosen)]
     return chosen
+
+
+def _clearest(data: Transitions, rows: Array, here: Array, confidence: Array) -> list[int]:
+    """The rows, the most usual first, then the most confident."""
+    moments = data.speed_mps, data.delta_speed_mps, data.delta_heading_rad
+    unusual = np.sum([_outside_quartiles(values[rows]) for values in moments], axis=0)
+    certainty = np.where(here[rows], confidence[rows], -np.inf).max(axis=1)
+    return [int(row) for row in rows[np.lexsort((rows, -certainty, unusual))]]
 
 
 def _outside_quartiles(values: Array) -> Array:

@@ -219,5 +219,5 @@ def thumbnail(root: str, path: str) -> bytes:
 STAGES = (
     Stage(name="latent_codes", run=latent_codes, kind="table", table="latent_codes",
           deps=("scenes", "scene_worlds", MODEL, "latent_actions"), group="latent_actions",
-          doc=latent_codes.__doc__ or "", code_version="3", kinds=("deltalake",)),
+          doc=latent_codes.__doc__ or "", code_version="4", kinds=("deltalake",)),
 )  # fmt: skip

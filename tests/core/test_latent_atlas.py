@@ -7,6 +7,7 @@ import re
 from itertools import combinations
 
 import numpy as np
+import pytest
 
 from latentvla_core.latent.atlas import (
     HEADING_EDGES_RAD,
@@ -104,6 +105,16 @@ def test_examples_show_what_the_name_says_not_only_what_the_model_is_sure_of():
     none = np.zeros(n)
     rows = examples(Transitions(np.zeros((n, 1), int), none, none, speed, {}), 0, np.arange(n).astype(str), confidence)
     assert speed[rows].min() > 8
+
+
+@pytest.mark.parametrize(("standing", "shown"), [(28, {9.0}), (40, {0.0, 9.0}), (80, {0.0})])
+def test_examples_stand_or_drive_as_the_name_says(standing: int, shown: set[float]):
+    speed, none = np.where(np.arange(100) < standing, 0.0, 9.0), np.zeros(100)
+    name = derived_name(speed, none, none)
+    assert ("stand still" in name, "9 m/s" in name) == (0.0 in shown, 9.0 in shown)
+    confidence = np.where(speed == 0.0, 0.9, 0.1)[:, None]
+    data = Transitions(np.zeros((100, 1), int), none, none, speed, {})
+    assert set(speed[examples(data, 0, np.arange(100).astype(str), confidence)]) == shown
 
 
 def test_rows_fit_the_table_also_when_poses_are_unknown():
