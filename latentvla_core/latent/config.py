@@ -179,13 +179,11 @@ class LatentActionConfig:
     def long(cls, **changes: Any) -> LatentActionConfig:
         """What quality is judged by on the embedded world: convolutions, reading back, eight minutes of one core.
 
-        Boxes may weigh twice as much as in `mini`: stage 1 has the steps to get rid of the ego speed that comes with them. So may
-        the ego motion in stage 2, also where the cycle reads it back: transfer of speed gained by that (docs/results.md).
+        Boxes may weigh twice as much as in `mini`: stage 1 has the steps to get rid of the ego speed that comes with them.
         """
         sized: dict[str, Any] = {
             "dynamics": DynamicsConfig(stem="convolution"),
             "steps": 2000,
-            "action_weight": 2.0,
             "cycle_weight": 0.2,
             "agent_weight": 0.2,
             "checkpoint_every": 200,

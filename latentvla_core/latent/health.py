@@ -47,7 +47,7 @@ _APPEARANCE = "the codes are a small picture of the second frame, not what the e
 _APPEARANCE_REMEDY = "action_weight up (0.3 to 1), DINOv2 features instead of pixels, fewer codes, more logs or steps"
 _UNREADABLE = "the codes mean different things in different places, or the encoder cannot read what the decoder draws"
 _UNREADABLE_REMEDY = (
-    "cycle_weight 0.2 with action_weight 2, train longer, on a mixture of logs, mirror=True; look at the atlas per map"
+    "cycle_weight 0.2 with action_weight 1, train longer, on a mixture of logs, mirror=True; look at the atlas per map"
 )
 _LEARNING = "learning_rate down tenfold, warmup_steps up, then more steps; then a larger gap_frames"
 
