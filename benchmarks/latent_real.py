@@ -29,7 +29,7 @@ from latentvla_core.latent.compensation import compensated
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel, load
 from latentvla_core.latent.pairs import Pairs, collect_pairs
-from latentvla_core.latent.probes import AXES, Report, all_codes, one_hot, predict, ridge
+from latentvla_core.latent.probes import AXES, Report, all_codes, evaluate, one_hot, predict, ridge
 from latentvla_core.latent.probes.run import batches, features_of, told_at
 from latentvla_core.latent.train import train_latent_action_model
 from latentvla_core.training.images import ImageCache
@@ -90,6 +90,14 @@ def judge(
         | {what: float(e[where].mean()) for what, e in copies.items()}
         for name, where in groups.items()
     }
+
+
+def quality(
+    model: LatentActionModel, records: Sequence[SceneRecord], fit_on: Sequence[SceneRecord] | None, cache: ImageCache
+) -> Report:
+    """The whole quality report over all sequences; a sequence, not a phase of it, is what probes must not have seen."""
+    drives = [replace(record, log_name=sequence_of(record.log_name)) for record in records]
+    return evaluate(drives, model, cache=cache, probe_records=fit_on)
 
 
 @torch.no_grad()
@@ -156,16 +164,16 @@ def main() -> None:
     print(
         f"{len(real)} real transitions, {len(seen)} of them not held out; {len(world)} scenes of the world", flush=True
     )
-    reports: dict[str, dict[str, Report]] = {}
-    for folder in args.models:
-        reports[folder.name] = judge(load(folder), real, world, cache)
+    models = {folder.name: (load(folder), world) for folder in args.models}
     if not args.models:
-        reports["world and real"] = judge(trained("both", [*world, *seen], config, cache), real, world, cache)
         alone = replace(config, steps=min(150, args.steps))
-        reports["real alone"] = judge(trained("alone", seen, alone, cache), real, None, cache)
+        models["world and real"] = trained("both", [*world, *seen], config, cache), world
+        models["real alone"] = trained("alone", seen, alone, cache), None
+    reports = {name: judge(model, real, fit_on, cache) for name, (model, fit_on) in models.items()}
     for name, figures in reports.items():
         show(name, figures)
-    (args.out / "reports-real.json").write_text(json.dumps(reports, indent=1))
+    show("quality report", whole := {name: quality(m, real, fit_on, cache) for name, (m, fit_on) in models.items()})
+    (args.out / "reports-real.json").write_text(json.dumps({"by sequence": reports, "quality": whole}, indent=1))
 
 
 if __name__ == "__main__":

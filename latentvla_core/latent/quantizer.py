@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from latentvla_core.training.precision import full_precision
+
 EPSILON = 1e-6
 USED_SHARE = 0.002  # a code below 0.2 % of all uses counts as unused
 
@@ -212,7 +214,8 @@ class EmaQuantizer(Quantizer):
     @torch.no_grad()
     def _follow(self, z: Tensor, codes: Tensor) -> None:
         won = torch.bincount(codes, minlength=self.config.codebook_size).to(z.dtype)
-        sums = functional.one_hot(codes, self.config.codebook_size).to(z.dtype).T @ z  # index_add_ is random on CUDA
+        with full_precision(z):  # a product, because index_add_ is random on CUDA
+            sums = functional.one_hot(codes, self.config.codebook_size).to(z.dtype).T @ z
         self.counts.lerp_(won, 1 - self.config.decay)
         self.sums.lerp_(sums, 1 - self.config.decay)
         known = self.counts > 1e-6  # a code that won nothing for long keeps its place until it is revived
