@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from latentvla_core.vlm.config import VlmConfig
     from latentvla_core.world.write import WorldConfig
 
+MOST_CODES = 128  # of a codebook whose codes are stored as int8
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannerRecipe:
@@ -71,6 +73,7 @@ class Recipe:
         if unknown or not self.metrics:
             raise ValueError(f"metrics is {self.metrics}; needs at least one of {', '.join(METRIC_VERSIONS)}")
         _require_words_for(self.name, self.latent)
+        _require_frames_for(self.name, self.latent, self.scene_filter)
 
 
 def _require_words_for(recipe: str, latent: LatentActionConfig) -> None:
@@ -84,6 +87,21 @@ def _require_words_for(recipe: str, latent: LatentActionConfig) -> None:
         raise SetupError(
             f"recipe {recipe}: ego codes are {latent.ego.kind}, {latent.ego.codebook_size} of them; the VLM has words for "
             f"{CODEBOOK_SIZE}: other codebooks are comparators (benchmarks/latent_ablations.py) and no part of a recipe"
+        )
+    if latent.environment.codebook_size > MOST_CODES:
+        raise SetupError(
+            f"recipe {recipe}: environment.codebook_size is {latent.environment.codebook_size}; table latent_actions holds codes up "
+            f"to {MOST_CODES - 1}"
+        )
+
+
+def _require_frames_for(recipe: str, latent: LatentActionConfig, window: SceneFilter) -> None:
+    """Every scene must show all transitions of its label. Raises SetupError if not."""
+    needed = latent.num_transitions * latent.gap_frames
+    if needed > window.num_future_frames:
+        raise SetupError(
+            f"recipe {recipe}: {latent.num_transitions} transitions of gap_frames {latent.gap_frames} need {needed} future frames, a scene"
+            f" has {window.num_future_frames}; use a shorter gap, or a scene_filter with longer windows"
         )
 
 

@@ -121,7 +121,10 @@ def _flat(spec: TableSpec, column: Column, row: Mapping[str, Any]) -> Any:
         return value.item() if isinstance(value, np.generic) else value
     if column.dtype == "string":
         return list(value)
-    array = np.asarray(value, NUMPY_OF[column.dtype])
+    given, dtype = np.asarray(value), np.dtype(NUMPY_OF[column.dtype])
+    array = given.astype(dtype, copy=False)
+    if dtype.kind == "i" and not np.can_cast(given.dtype, dtype) and not np.array_equal(array, given):
+        raise DataError(f"{given.min()} … {given.max()} do not fit {dtype}", file=where, field=column.name)
     if not _fits(array.shape, column.shape):
         raise DataError(f"shape {array.shape} does not fit {column.shape}", file=where, field=column.name)
     return array.ravel()

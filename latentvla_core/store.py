@@ -84,32 +84,28 @@ class Lake:
         columns: Sequence[str] | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Rows whose columns equal `where` (a list: any of its values), sorted by key; empty if there is no table.
-
-        A log's name is enough to read no other shard's files: `logs` tells its shard.
-        """
+        """Rows whose columns equal `where` (a list: any of its values), sorted by key; empty if there is no table."""
         spec = TABLES[name]
         wanted = list(dict.fromkeys([*(columns or spec.names), *spec.key]))
         table = self.delta(name, version)
         if table is None or not all(map(values_of, (where or {}).values())):
             return _select(spec.arrow_schema().empty_table(), columns)
         self._check_layout(spec, table, spec.names if version is None else wanted)
-        given = dict(where or {})
-        placed = self._placed(spec, given)
         with explained(self.uri(name)):
-            arrow = _rows_where(table, placed, wanted)
-            if placed != given and arrow.num_rows == 0:  # written when the log lay elsewhere
-                arrow = _rows_where(table, given, wanted)
+            arrow = _rows_where(table, where or {}, wanted)
         arrow = arrow.select(wanted).cast(_subset(spec, wanted)).sort_by([(k, "ascending") for k in spec.key])
         return _select(arrow, columns)
 
-    def _placed(self, spec: TableSpec, where: dict[str, Any]) -> dict[str, Any]:
-        """The condition on one log with the shard it lies in, as far as `logs` knows: one file holds it, not each of them."""
-        log = where.get("log_name")
-        if spec.name == "logs" or not isinstance(log, str) or "shard" in where or "shard" not in spec.partition_by:
-            return where
-        shards = sorted(set(self.read("logs", {"log_name": log}, ["shard"])["shard"].to_pylist()))
-        return {**where, "shard": shards} if shards else where
+    def place_of_log(self, log_name: str) -> dict[str, Any]:
+        """Condition for `read` that finds a log's rows in the files of its shard alone, which `logs` tells.
+
+        Rows that were written with another number of shards are elsewhere: the name alone finds them too, slowly.
+        Raises DataError for a log that is not in `logs`.
+        """
+        found = self.read("logs", {"log_name": log_name}, ["split", "shard"]).to_pydict()
+        if not found["shard"]:
+            raise DataError(f"log {log_name!r} is not in table logs of {self.root}; names are those of `logs.log_name`")
+        return {"log_name": log_name, **{column: sorted(set(values)) for column, values in found.items()}}
 
     def counts(self, name: str, columns: Sequence[str]) -> Counter[tuple[Any, ...]]:
         """(*values of partition columns, made_by) → rows, from the transaction log; no file is read.

@@ -69,7 +69,7 @@ def _codes(engine: Engine, keys: list[str]) -> bytes:
     from pipelines.assets.latent_actions import sentences_of
 
     codes = list(sentences_of(engine, sorted({place_of(key)["split"] for key in keys})).values())
-    return codebook_histogram(np.stack(codes)) if codes else b""
+    return codebook_histogram(np.stack(codes), engine.recipe.latent.num_transitions) if codes else b""
 
 
 def _worlds(engine: Engine, keys: list[str]) -> bytes:

@@ -125,7 +125,8 @@ def _codes(engine: Engine) -> str:
         codes = list(sentences_of(engine, [split]).values())
         if not codes:
             continue
-        figures.append(_figure(codebook_histogram(np.stack(codes)), f"split {split}: {len(codes)} scenes"))
+        picture = codebook_histogram(np.stack(codes), engine.recipe.latent.num_transitions)
+        figures.append(_figure(picture, f"split {split}: {len(codes)} scenes"))
     return "<h2>latent actions</h2>" + _pages(engine) + "".join(figures) if figures else ""
 
 

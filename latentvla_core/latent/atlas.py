@@ -267,13 +267,11 @@ def examples(
 ) -> list[int]:
     """Rows to show for a code, each of another group (log): clear cases of what its name speaks of, whose speed, change of
     speed and change of heading lie between the quartiles, the most confident first."""
-    here = data.codes == code
-    rows = np.flatnonzero(here.any(axis=1) & (np.ones(len(data), bool) if usable is None else np.asarray(usable)))
-    if len(rows) == 0:
-        return []
-    still, known = stands(data.speed_mps[rows], data.delta_speed_mps[rows]), np.isfinite(data.speed_mps[rows])
-    share = np.average(still, weights=here[rows].sum(axis=1) * known) if known.any() else 0.0
-    parts = [_clearest(data, rows[still == part], here, confidence) for part in spoken_of(float(share))]
+    here, still = data.codes == code, stands(data.speed_mps, data.delta_speed_mps)
+    weights = here.sum(axis=1) * np.isfinite(data.speed_mps)  # as the name counts uses
+    share = float(np.average(still, weights=weights)) if weights.any() else 0.0
+    shown = here.any(axis=1) & (np.ones(len(data), bool) if usable is None else np.asarray(usable))
+    parts = [_clearest(data, np.flatnonzero(shown & (still == part)), here, confidence) for part in spoken_of(share)]
     order = [row for some in zip_longest(*parts) for row in some if row is not None]
     chosen: list[int] = []
     for row in order:  # first one per log, then whatever is clearest

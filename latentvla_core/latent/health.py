@@ -106,12 +106,13 @@ FIGURES: dict[str, Figure] = {
     "shuffle_environment": Figure(
         "relative increase of the error when environment codes are exchanged between samples",
         "the decoder ignores the environment codes",
-        "soft_start 0.3 to 0.5, environment_sectors=True, change_weight up, leak_weight and independence_weight down, code_dropout 0",
+        "soft_start 0.3 to 0.5, environment_sectors=True, change_weight up, leak_weight and independence_weight down, "
+        "without compensation code_dropout 0",
     ),
     "environment_use": Figure(
         "relative increase of stage 1's error on where the unexpected happens when environment codes are exchanged",
         "the first stage's decoder ignores its own codes, so they say nothing",
-        "soft_start 0.3 to 0.5, environment_sectors=True, change_weight up, code_dropout 0, train stage 1 longer",
+        "soft_start 0.3 to 0.5, environment_sectors=True, change_weight up, without compensation code_dropout 0, train stage 1 longer",
     ),
     "agent_advantage": Figure(
         "what others do: R² read from environment codes, less that from ego codes (or less 0 if those know nothing)",

@@ -53,8 +53,9 @@ def _head(atlas: Atlas) -> str:
     return (
         f"<h1>Code atlas</h1><p class=soft>model <code>{escape(atlas.model_version)}</code><br>{escape(atlas.judged_on)}</p>"
         f"<p>What goes with each of the {len(atlas.entries)} ego codes over a transition of {atlas.gap_s:g} s. Nobody named these codes:"
-        " they are what the inverse model found useful to tell. <b>Names are derived</b> by rule from the medians beside them;"
-        " where the spread is wide, a name says little. A transition carries one code per position, so a code is judged in company.</p>"
+        " they are what the inverse model found useful to tell. <b>Names are derived</b> by rule from medians, uses that stand"
+        " still counted apart; where the spread is wide, a name says little. "
+        "A transition carries one code per position, so a code is judged in company.</p>"
     )
 
 

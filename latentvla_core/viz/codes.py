@@ -7,17 +7,21 @@ import numpy as np
 from latentvla_core.types import Array
 from latentvla_core.viz.canvas import INK, sheet
 
+DARKEST = (0.12, 0.31, 0.61)  # of the first transition
 
-def codebook_histogram(codes: Array, num_codes: int = 16) -> bytes:
-    """(N, 12) codes → PNG: share of each code, stacked over the three transitions."""
-    codes = np.asarray(codes).reshape(-1, 3, 4)
-    share = np.stack([np.bincount(codes[:, t].ravel(), minlength=num_codes) for t in range(3)]) / max(codes.size, 1)
+
+def codebook_histogram(codes: Array, num_transitions: int, num_codes: int = 16) -> bytes:
+    """(N, 12) codes, time-major → PNG: share of each code, stacked over the transitions."""
+    codes = np.asarray(codes).reshape(len(codes), num_transitions, -1)
+    counts = [np.bincount(codes[:, t].ravel(), minlength=num_codes) for t in range(num_transitions)]
+    share, shades = np.stack(counts) / max(codes.size, 1), np.linspace(0.0, 0.65, num_transitions)
     used, perplexity = usage(codes, num_codes)
     with sheet(6.0, 2.6) as page:
         axes = page.figure.add_subplot()
         base = np.zeros(num_codes)
-        for t, (row, colour) in enumerate(zip(share, ("#1f4e9c", "#4e79a7", "#a0cbe8"), strict=True)):
-            axes.bar(range(num_codes), row, bottom=base, color=colour, label=f"{t}…{t + 1} s")
+        for t, (row, shade) in enumerate(zip(share, shades, strict=True)):
+            colour = [part + (1 - part) * shade for part in DARKEST]
+            axes.bar(range(num_codes), row, bottom=base, color=colour, label=f"transition {t + 1}")
             base += row
         axes.axhline(1 / num_codes, color=INK, linewidth=0.8, linestyle=":")
         axes.set(xticks=range(num_codes), xlabel="ego code", ylabel="share")

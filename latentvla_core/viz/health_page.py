@@ -113,14 +113,14 @@ def _codes(report: HealthReport) -> str:
 def _probes(report: HealthReport) -> str:
     kinds = [kind for kind in ("ego", "environment", "joint") if f"{kind}_r2_longitudinal" in report.values]
     groups = {axis: {kind: report.values.get(f"{kind}_r2_{axis}", np.nan) for kind in kinds} for axis in AXES}
-    asked = {row.bound.at_least for row in report.judgements if row.name.startswith("ego_r2_") and not row.required}
+    asked = {row.bound.at_least for row in report.judgements if row.name.startswith("ego_r2_")}
     agents = {k.removeprefix("agent_r2_"): v for k, v in report.values.items() if k in [f"agent_r2_{n}" for n in kinds]}
     if agents:
         groups["what others do"] = agents
     bars = svg.grouped_bars(groups, levels=sorted(v for v in asked if v == v))
     note = (
         "<p>How much of the motion a linear probe reads from the codes, on logs it was not fitted on: 1 = all, 0 or less ="
-        " nothing. Ego codes should know the ego's motion, environment codes should not. Dashed: targets for ego codes.</p>"
+        " nothing. Ego codes should know the ego's motion, environment codes should not. Dashed: bounds for ego codes.</p>"
     )
     return f"<h2>What the codes know (R²)</h2>{note}<div class=card>{bars}</div>"
 

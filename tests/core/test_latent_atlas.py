@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from itertools import combinations
@@ -21,8 +22,9 @@ from latentvla_core.latent.atlas import (
     told_by_position,
     typical,
 )
+from latentvla_core.latent.health import HealthGate, judge
 from latentvla_core.tables import TABLES, to_arrow
-from latentvla_core.viz.atlas_page import Atlas, apart, atlas_page
+from latentvla_core.viz.atlas_page import Atlas, Example, apart, atlas_page
 from latentvla_core.viz.health_page import HealthReport, health_page
 
 RNG = np.random.default_rng(0)
@@ -160,7 +162,6 @@ def test_numbers_of_bubbles_that_lie_together_can_be_read():
 
 
 def test_the_quality_page_shows_verdict_reason_and_remedy():
-    from latentvla_core.latent.health import HealthGate, judge
 
     rows = judge({"transitions": 10.0, "ego_usage": 3.0, "ego_r2_yaw": float("nan")}, HealthGate.mini())
     codes = {"ego": RNG.integers(0, 16, (10, 4)), "environment": np.zeros((10, 0), int)}
@@ -173,3 +174,21 @@ def test_the_quality_page_shows_verdict_reason_and_remedy():
     assert "fsq" in html
     assert "&lt;nothing&gt;" in html
     assert not any(word in html for word in ("http://", "https://", "<script"))
+
+
+def test_the_bounds_of_what_codes_know_are_drawn_whether_required_or_wanted():
+    codes = {"ego": RNG.integers(0, 16, (10, 4)), "environment": np.zeros((10, 0), int)}
+    for gate in (HealthGate.mini(), HealthGate.long()):
+        rows = judge({"ego_r2_longitudinal": 0.8, "ego_r2_lateral": 0.5, "ego_r2_yaw": 0.5}, gate)
+        html = health_page(HealthReport("v1", "r", "", rows, codes, {"ego": 16, "environment": 16}, {}))
+        bars = html[html.index("What the codes know") :].partition("</svg>")[0]
+        assert bars.count("stroke-dasharray") == 2  # speed and turning
+
+
+def test_the_page_shows_the_pictures_of_examples_and_what_their_poses_say():
+    data = little()
+    everything = spread(data.delta_speed_mps, SPEED_EDGES_MPS), spread(data.delta_heading_rad, HEADING_EDGES_RAD)
+    shown = {BRAKE: [Example(b"before", b"after", "log-7", 8.0, -3.0, 0.0)]}
+    html = atlas_page(Atlas("v1", "", atlas(data, np.eye(4)), everything, told_by_position(data), shown, 1.0))
+    for part in (base64.b64encode(b"before").decode(), base64.b64encode(b"after").decode(), "8.0 → 5.0 m/s", "log-7"):
+        assert part in html

@@ -35,6 +35,15 @@ def test_the_gradient_passes_straight_through(kind):
     torch.testing.assert_close(z.grad, weights)
 
 
+def test_the_gradient_passes_the_rounding_of_fsq():
+    """What is before it, a bound that rises everywhere, keeps its own gradient: smaller, of the same sign."""
+    q = quantizer("fsq", commitment=0.0)
+    z = outputs(q).requires_grad_()
+    weights = torch.randn_like(z)
+    (q(z).values * weights).sum().backward()
+    assert (z.grad * weights > 0).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_are_the_codes_vectors(kind):
     q = quantizer(kind)

@@ -16,6 +16,7 @@ from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.presets import preset
 from latentvla_core.latent.probes import AGENT_AXES, one_hot, stage_one_use
 from latentvla_core.latent.probes.report import Sample, agent_probes
+from latentvla_core.latent.probes.run import code
 from latentvla_core.latent.quantizer import Quantized, QuantizerConfig
 from latentvla_core.training.images import ImageCache
 
@@ -116,6 +117,53 @@ def test_codes_are_dropped_only_where_geometry_does_not_show_the_trajectory():
     kept = training.drop_codes(values, 0.5, spared)[:, 0, 0]
     assert kept[:500].min() == 1
     assert 0.4 < float(kept[500:].mean()) < 0.6
+
+
+def test_codes_are_dropped_in_training_where_frames_are_not_compensated(pairs, monkeypatch):
+    decoded = {}
+    for name in ("default", "no_compensation"):
+        model = lively(replace(preset(name, LatentActionConfig.debug()), code_dropout=0.5, soft_start=0.0))
+        batch = training._batch(pairs, np.arange(32), np.zeros(32, bool))
+        predict = model.environment.predict
+        monkeypatch.setattr(
+            model.environment,
+            "predict",
+            lambda x, values, told, name=name, predict=predict: (
+                decoded.update({name: values}) or predict(x, values, told)
+            ),
+        )
+        torch.manual_seed(0)
+        training.environment_loss(model, batch, step=1)
+    silent = {name: float((values == 0).all(dim=(1, 2)).float().mean()) for name, values in decoded.items()}
+    assert silent["default"] == 0
+    assert 0.2 < silent["no_compensation"] < 0.8
+
+
+def test_the_motion_of_others_counts_by_its_weight_and_is_mirrored(pairs):
+    known = replace(pairs, agents=np.tile([2.0, 3.0, 1.0, 0.5], (len(pairs), 1)))
+    batch = training._batch(known, np.arange(8), np.arange(8) % 2 == 0)
+    across = batch["agents"][:, AGENT_AXES.index("crossing")]
+    assert torch.equal(torch.sign(across), torch.where(torch.arange(8) % 2 == 0, -1.0, 1.0))
+    found = []
+    for weight in (0.1, 0.4):
+        torch.manual_seed(0)
+        loss, numbers = training.environment_loss(lively(LatentActionConfig.debug(agent_weight=weight)), batch, step=1)
+        found.append((float(loss.detach()), numbers["agents"]))
+    assert found[0][1] == found[1][1] > 0.1
+    assert found[1][0] - found[0][0] == pytest.approx(0.3 * found[0][1], rel=1e-3)
+
+
+def test_transfer_reads_back_what_the_decoder_draws_with_the_codes_of_the_partner(pairs):
+    model = lively(LatentActionConfig.debug())
+    coded = code(model, pairs, 16, np.random.default_rng(0))
+    x = model.features(torch.from_numpy(pairs.pictures(np.arange(len(pairs)))))
+    ego, environment = model.ego.quantizer, model.environment.quantizer
+    foreign = ego.lookup(torch.from_numpy(coded.ego[coded.partner]))
+    with torch.no_grad():
+        drawn = model.ego.decode(x[:, 0], foreign, environment.lookup(torch.from_numpy(coded.environment)))
+        read = ego.nearest(model.ego.encode(torch.stack([x[:, 0], drawn], dim=1))[0]).numpy()
+    assert (read == coded.transfer).mean() > 0.99  # batches of other sizes round differently
+    assert (coded.transfer != coded.ego[coded.partner]).any()
 
 
 def test_frames_are_compensated_for_the_whole_transition(pairs):

@@ -359,7 +359,7 @@ def test_the_motion_read_back_is_that_of_the_sample_whose_codes_drove_the_frame(
     assert of_foreign < 0.5 * motion[:16].square().mean() < of_own
 
 
-def test_the_long_recipe_trains_on_boxes_and_resumes(records, tmp_path):
+def test_the_long_recipe_trains_where_there_are_no_boxes_and_a_finished_run_stays_as_it_is(records, tmp_path):
     small = DynamicsConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, stem="convolution")
     config = LatentActionConfig.long(
         dynamics=small, steps=2, batch_size=4, log_every=1, warmup_steps=0, cycle_weight=0.2, agent_weight=0.3

@@ -7,6 +7,7 @@ import pytest
 
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.presets import preset
+from latentvla_core.latent.quantizer import QuantizerConfig
 from latentvla_core.recipes import RECIPES, Weights, recipe_named
 from latentvla_core.sizes import parameter_counts
 
@@ -53,8 +54,18 @@ def test_latent_codes_must_be_the_tokens_the_vlm_answers():
         replace(recipe, latent=preset("lapo_vq", recipe.latent))
     with pytest.raises(SetupError, match="64 of them; the VLM has words for 16"):
         replace(recipe, latent=preset("codebook_64", recipe.latent))
+    with pytest.raises(
+        SetupError, match="environment.codebook_size is 256; table latent_actions holds codes up to 127"
+    ):
+        replace(recipe, latent=replace(recipe.latent, environment=QuantizerConfig(codebook_size=256)))
     for name in ("faithful", "reencode", "single_stage", "fsq", "univla"):
         replace(recipe, latent=preset(name, recipe.latent))
+
+
+def test_a_label_must_fit_into_a_scene():
+    recipe = recipe_named("debug")
+    with pytest.raises(SetupError, match="3 transitions of gap_frames 4 need 12 future frames, a scene has 10"):
+        replace(recipe, latent=preset("gap_2s", recipe.latent))
 
 
 def test_the_demo_is_small():

@@ -68,21 +68,23 @@ def two_logs(tmp_path: Path) -> Lake:
     return lake
 
 
-def labels_of(lake: Lake, name: str) -> list[str]:
-    return lake.read("latent_actions", {"log_name": name}, ["log_name"])["log_name"].to_pylist()
-
-
-def test_a_log_is_read_by_its_name_from_its_shard_alone(two_logs: Lake):
+def test_a_log_is_read_from_its_shard_alone(two_logs: Lake):
     (other,) = Path(two_logs.uri("latent_actions")).glob("*/shard=0/*/*.parquet")
     other.unlink()
-    assert labels_of(two_logs, "second") == ["second"]
+    place = two_logs.place_of_log("second")
+    assert place == {"log_name": "second", "split": ["train"], "shard": [1]}
+    assert two_logs.read("latent_actions", place, ["log_name"])["log_name"].to_pylist() == ["second"]
 
 
-def test_a_log_whose_rows_are_older_than_its_place_is_found_all_the_same(two_logs: Lake):
-    row = two_logs.rows("logs", {"log_name": "first"})[0]
-    two_logs.replace("logs", [{**row, "shard": 7}], {})
-    assert labels_of(two_logs, "first") == ["first"]
-    assert labels_of(two_logs, "second") == ["second"], "no row of `logs` tells its shard"
+def test_by_its_name_alone_a_log_is_found_in_every_shard_it_ever_lay_in(two_logs: Lake):
+    again = [label("a", log_name="first", shard=7, model_version="later")]
+    two_logs.replace("latent_actions", again, {**PLACE, "shard": 7, "model_version": "later"})
+    assert two_logs.read("latent_actions", {"log_name": "first"})["shard"].to_pylist() == [7, 0]
+
+
+def test_a_log_that_is_not_there_is_told(two_logs: Lake):
+    with pytest.raises(DataError, match="'third' is not in table logs"):
+        two_logs.place_of_log("third")
 
 
 def test_any_of_no_values_is_no_row(tmp_path: Path):
@@ -238,6 +240,13 @@ def test_a_wrong_shape_names_table_row_and_column():
     full = {c.name: _example(c) for c in spec.columns}
     with pytest.raises(DataError, match=r"table scenes.*history_poses.*\(4, 2\)"):
         to_arrow(spec, [{**full, "history_poses": np.zeros((4, 2))}])
+
+
+def test_a_number_that_does_not_fit_its_column_is_refused_not_wrapped():
+    with pytest.raises(DataError, match=r"table latent_actions.*environment_codes.*200 … 200 do not fit int8"):
+        to_arrow(TABLES["latent_actions"], [label("a", environment_codes=np.array([200, 200], np.int16))])
+    kept = to_arrow(TABLES["latent_actions"], [label("a", environment_codes=np.array([127, 0], np.int16))])
+    assert kept["environment_codes"].to_pylist() == [[127, 0]]
 
 
 def _example(column: Any) -> Any:
