@@ -21,11 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.latent_quality import worlds
+from benchmarks.latent_quality import scenes_to_judge, training_scenes
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.dynamics import InverseModel
 from latentvla_core.latent.features import FeatureConfig, PixelFeatures
-from latentvla_core.latent.model import MOTION_DIM, Scales
+from latentvla_core.latent.model import EgoStage, Scales
 from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.probes import r_squared
 from latentvla_core.latent.probes.report import sign_agreement
@@ -33,22 +32,20 @@ from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit
 from latentvla_core.types import Array
 
+SECONDS = 20.0  # length of a log, as in `latent_quality`
+
 
 class Reader(nn.Module):
     """Pictures (B, 2, H, W, 3) uint8 → (B, 3) standardised ego motion."""
 
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
-        features, code, count = config.features, config.ego.code_dim, config.codes_per_transition
-        self.features, self.scales = PixelFeatures(features), Scales(config.gap_frames)
-        sizes = {"feature_dim": features.dim, "grid_hw": features.grid_hw}
-        self.inverse = InverseModel(config.dynamics, groups=[(count, code)], **sizes)
-        width = config.dynamics.width
-        self.motion = nn.Sequential(nn.Linear(count * code, width), nn.GELU(), nn.Linear(width, MOTION_DIM))
+        self.features, self.scales = PixelFeatures(config.features), Scales(config.gap_frames)
+        self.stage = EgoStage(config)  # its codebook and decoder stay idle
 
     def forward(self, pictures: Tensor) -> Tensor:
-        (z,) = self.inverse(self.features(pictures))
-        return self.motion(z[:, -1].flatten(1))
+        z = self.stage.encode(self.features(pictures))[0]
+        return self.stage.motion(z.flatten(1))
 
 
 def train(pairs: Pairs, config: LatentActionConfig) -> Reader:
@@ -96,11 +93,12 @@ def main() -> None:
     features = FeatureConfig(image_size_wh=tuple(args.size), patch_px=patch, dim=3 * patch**2)
     config = LatentActionConfig.long(features=features, steps=args.steps, seed=args.seed)
     cache = ImageCache(features.image_size_wh)
-    reader, began = None, time.process_time()
+    began = time.process_time()
+    fitted = collect_pairs(training_scenes(args.out, args.logs, SECONDS), config.gap_frames, cache)
+    reader = train(fitted, config)
     print("| world | R² longitudinal | R² yaw | sign of speed | sign of turning |\n|---" + "|---:" * 4 + "|")
     for world in args.worlds:
-        fitted, judged = (collect_pairs(r, config.gap_frames, cache) for r in worlds(args.out, args.logs, 20.0, world))
-        reader = reader or train(fitted, config)
+        judged = collect_pairs(scenes_to_judge(args.out, args.logs, SECONDS, world), config.gap_frames, cache)
         print(f"| {world} | " + " | ".join(f"{value:.3f}" for value in judge(reader, judged)) + " |", flush=True)
     print(f"{args.steps} steps, {time.process_time() - began:.0f} CPU-s with reading the worlds")
 

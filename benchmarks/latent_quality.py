@@ -35,7 +35,7 @@ from latentvla_core.latent.probes import AXES, Report, all_codes, evaluate, stab
 from latentvla_core.latent.train import train_latent_action_model
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ProgressSink
-from latentvla_core.types import SceneRecord
+from latentvla_core.types import FRONT_CAMERA, SceneRecord
 from latentvla_core.world.write import WorldConfig, WorldTree, data_split, write_world
 
 TRANSFERS = ("transfer", "transfer_judged", "transfer_ceiling")
@@ -88,10 +88,21 @@ def worlds(
     out: Path, logs: int, seconds: float, test_seed: int = TEST_SEED
 ) -> tuple[list[SceneRecord], list[SceneRecord]]:
     """Training scenes of one world, test scenes of another."""
-    given = {"seconds_per_log": seconds, "cameras": ("CAM_F0",)}
-    train = write_world(out / f"world-s{TRAIN_SEED}-{logs}", WorldConfig.for_logs(logs, seed=TRAIN_SEED, **given))
-    tests = WorldConfig(seed=test_seed, logs_train=1, logs_val=0, logs_test=max(1, logs // 5), **given)
-    return records_of(train, "train"), records_of(write_world(out / f"world-s{test_seed}-test", tests), "test")
+    return training_scenes(out, logs, seconds), scenes_to_judge(out, logs, seconds, test_seed)
+
+
+def training_scenes(out: Path, logs: int, seconds: float) -> list[SceneRecord]:
+    config = WorldConfig.for_logs(logs, seed=TRAIN_SEED, seconds_per_log=seconds, cameras=(FRONT_CAMERA,))
+    return records_of(write_world(out / f"world-s{TRAIN_SEED}-{logs}", config), "train")
+
+
+def scenes_to_judge(out: Path, logs: int, seconds: float, seed: int) -> list[SceneRecord]:
+    """Of a fifth as many logs as are trained on."""
+    number = max(1, logs // 5)
+    config = WorldConfig(
+        seed=seed, logs_train=1, logs_val=0, logs_test=number, seconds_per_log=seconds, cameras=(FRONT_CAMERA,)
+    )
+    return records_of(write_world(out / f"world-s{seed}-test", config), "test")
 
 
 def judged_by_others(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, Metric
 from latentvla_core.recipe_file import changed, is_recipe_file, read_changes
-from latentvla_core.types import CODEBOOK_SIZE, NUM_ACTION_TOKENS
+from latentvla_core.types import CODEBOOK_SIZE, MOST_INT8_CODES, NUM_ACTION_TOKENS
 
 if TYPE_CHECKING:
     from latentvla_core.data.filters import SceneFilter
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from latentvla_core.planner.transfuser import TransfuserConfig
     from latentvla_core.vlm.config import VlmConfig
     from latentvla_core.world.write import WorldConfig
-
-MOST_CODES = 128  # of a codebook whose codes are stored as int8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,10 +86,10 @@ def _require_words_for(recipe: str, latent: LatentActionConfig) -> None:
             f"recipe {recipe}: ego codes are {latent.ego.kind}, {latent.ego.codebook_size} of them; the VLM has words for "
             f"{CODEBOOK_SIZE}: other codebooks are comparators (benchmarks/latent_ablations.py) and no part of a recipe"
         )
-    if latent.environment.codebook_size > MOST_CODES:
+    if latent.environment.codebook_size > MOST_INT8_CODES:
         raise SetupError(
             f"recipe {recipe}: environment.codebook_size is {latent.environment.codebook_size}; table latent_actions holds codes up "
-            f"to {MOST_CODES - 1}"
+            f"to {MOST_INT8_CODES - 1}"
         )
 
 

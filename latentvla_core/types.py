@@ -19,6 +19,7 @@ FRAME_INTERVAL_S = 0.5  # NAVSIM key frames are nominally 2 Hz; the devkit hard-
 PLAN_STEPS = 8  # a plan is 8 poses, 0.5 s apart, without t = 0
 NUM_ACTION_TOKENS = 12  # latent actions of a scene: 3 transitions × 4 codes, time-major (latentvla.md §2.6)
 CODEBOOK_SIZE = 16  # ego codes, the words the VLM learns [article]
+MOST_INT8_CODES = 128  # of a codebook whose codes int8 holds, as table latent_actions stores them
 FRONT_CAMERA = "CAM_F0"
 CAMERA_NAMES = (FRONT_CAMERA, "CAM_L0", "CAM_L1", "CAM_L2", "CAM_R0", "CAM_R1", "CAM_R2", "CAM_B0")
 MAP_LOCATIONS = ("sg-one-north", "us-ma-boston", "us-nv-las-vegas-strip", "us-pa-pittsburgh-hazelwood")

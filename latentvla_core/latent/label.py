@@ -16,7 +16,7 @@ from latentvla_core import geometry
 from latentvla_core.latent.model import LatentActionModel, Told
 from latentvla_core.latent.pairs import ego_states, front_projections, implausible
 from latentvla_core.training.images import MISSING, ImageCache
-from latentvla_core.types import Array, Pose, SceneRecord
+from latentvla_core.types import MOST_INT8_CODES, Array, Pose, SceneRecord
 
 SAME_DECIMALS = 6  # a transition seen from two scenes has equal poses up to rounding
 
@@ -121,7 +121,7 @@ def _empty(model: LatentActionModel, motion: Array, valid: Array, reasons: Seque
 
 def code_type(codebook_size: int) -> type[np.signedinteger]:
     """The smallest signed integer that holds every code."""
-    return np.int8 if codebook_size <= 128 else np.int16
+    return np.int8 if codebook_size <= MOST_INT8_CODES else np.int16
 
 
 @torch.no_grad()

@@ -162,7 +162,6 @@ def test_numbers_of_bubbles_that_lie_together_can_be_read():
 
 
 def test_the_quality_page_shows_verdict_reason_and_remedy():
-
     rows = judge({"transitions": 10.0, "ego_usage": 3.0, "ego_r2_yaw": float("nan")}, HealthGate.mini())
     codes = {"ego": RNG.integers(0, 16, (10, 4)), "environment": np.zeros((10, 0), int)}
     curves = {"stage2/gain": [(1, 0.1), (2, float("nan")), (3, 0.2)]}
