@@ -1,6 +1,6 @@
 """How fast are labels made, against decoding the same pictures and nothing else?
 
-    python -m benchmarks.labelling --frames 600
+    python -m benchmarks.labelling --frames 600 --recipe long
 
 Writes one drive of JPEGs (1920 × 1080 by default) with overlapping scenes, as a shard has them. The limit is the plain decode of
 every picture of the shard, once, on the same core in the same run; CPU seconds, one thread.
@@ -67,10 +67,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--size", type=int, nargs=2, default=(1920, 1080), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--recipe", default="long", choices=("mini", "long"), help="whose networks label")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = LatentActionModel(LatentActionConfig.mini()).eval()
+    model = LatentActionModel(getattr(LatentActionConfig, args.recipe)()).eval()
     with tempfile.TemporaryDirectory() as name:
         folder, decoded = Path(name), []
         paths = write_pictures(folder, args.frames, tuple(args.size))

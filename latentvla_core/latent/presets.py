@@ -83,7 +83,7 @@ PRESETS: dict[str, Preset] = {
     "gap_2s": Preset("twice the frame gap", _set(gap_frames=4)),
     **{
         f"codebook_{size}": Preset(f"{size} ego codes instead of 16", _set(ego={"codebook_size": size}))
-        for size in (4, 8, 32, 64, 256)
+        for size in (4, 8, 32, 64, 128, 256)
     },
     "fsq": Preset(
         "a fixed grid that cannot collapse, for both codebooks",
