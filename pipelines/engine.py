@@ -24,7 +24,7 @@ from latentvla_core.store import Lake
 from latentvla_core.tables import TABLES
 from latentvla_core.types import SceneRecord
 from pipelines import sources
-from pipelines.lineage import UNPARTITIONED, Ledger, Stage, fingerprint, git_commit, place_of
+from pipelines.lineage import UNPARTITIONED, Ledger, Stage, digest, fingerprint, git_commit, place_of
 from pipelines.settings import TRAIN, Settings
 
 if TYPE_CHECKING:
@@ -97,7 +97,10 @@ class Engine:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger.load(self.lake)
+        """Finished work. Raises SetupError where the lake has shards that the settings no longer have."""
+        ledger = Ledger.load(self.lake)
+        _check_shards(ledger, self.settings)
+        return ledger
 
     @cached_property
     def listing(self) -> list[dict[str, Any]]:
@@ -110,7 +113,8 @@ class Engine:
             if split not in self._maps_keys:
                 self._maps_keys[split] = sources.maps_key(self.settings.source(split).maps)
             return self._maps_keys[split]
-        return sources.key_of(self.listing, partition)
+        key = sources.key_of(self.listing, partition)
+        return key if partition else digest(key, self.settings.shards)  # `logs` tells the shard of each
 
     @cached_property
     def device(self) -> str:
@@ -184,13 +188,13 @@ class Engine:
 
     def execute(self, name: str, partition: str = UNPARTITIONED, *, run_id: str = "", force: bool = False) -> Outcome:
         """Bring one piece of work up to date."""
-        stage = self.stages[name]
+        stage, ledger = self.stages[name], self.ledger  # the ledger first: it refuses a lake before anything is written
         if stage.name == "logs":
             sources.prepare(self.settings, self.recipe, self.say)
             self.__dict__.pop("listing", None)
             self._maps_keys.clear()
         made_by = self.fingerprint(stage, partition)
-        if not force and self.ledger.made_by(name, partition) == made_by and self.is_there(stage, partition):
+        if not force and ledger.made_by(name, partition) == made_by and self.is_there(stage, partition):
             return Outcome(
                 made_by, skipped=True, metadata={"note": "up to date: inputs, recipe and code are unchanged"}
             )
@@ -203,7 +207,7 @@ class Engine:
         work = self._train if stage.kind == "model" else self._fill
         work(stage, partition, outcome)
         outcome.seconds = time.monotonic() - started
-        self.ledger.record(self._ledger_row(stage, partition, outcome, run_id))
+        ledger.record(self._ledger_row(stage, partition, outcome, run_id))
         return outcome
 
     def fingerprint(self, stage: Stage, partition: str) -> str:
@@ -303,6 +307,18 @@ class Engine:
             "inputs": json.dumps(outcome.inputs), "recipe": self.recipe.name, "code_version": stage.code_version,
             "commit": git_commit(), "run_id": run_id, "seconds": outcome.seconds, "finished_us": time.time_ns() // 1000,
         }  # fmt: skip
+
+
+def _check_shards(ledger: Ledger, settings: Settings) -> None:
+    """Shards may become more, not fewer: no run replaces the rows of one that is gone, and its logs have moved to others."""
+    places = [place_of(partition) for partition in {p for _, p in ledger.latest} - {UNPARTITIONED}]
+    most = max((place["shard"] + 1 for place in places if place["split"] in settings.splits), default=0)
+    if most > settings.shards:
+        raise SetupError(
+            f"lake {settings.lake} was written with {most} shards a split, now there are {settings.shards} (LATENTVLA_SHARDS): rows of"
+            f" the others would stay, and their logs be counted twice; set LATENTVLA_SHARDS to {most} or more, or start a new lake"
+            " (another LATENTVLA_HOME or LATENTVLA_LAKE)"
+        )
 
 
 def _checked_device(name: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from latentvla_core.store import Lake
 from latentvla_core.tables import TABLES
+from latentvla_core.training import FREE
 
 UNPARTITIONED = ""
 
@@ -86,14 +87,14 @@ def share_of(log_name: str) -> float:
 
 
 def digest(*parts: Any) -> str:
-    """Sixteen hex characters over JSON-able parts; dataclasses by their fields."""
+    """Sixteen hex characters over JSON-able parts; dataclasses by their fields, less those that change no result."""
     text = json.dumps(parts, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in FREE}
     if isinstance(value, set | frozenset):
         return sorted(value)
     return str(value)

@@ -9,7 +9,7 @@
 | LATENTVLA_SOURCES | YAML that names the splits and where their logs are | – |
 | OPENSCENE_DATA_ROOT, NUPLAN_MAPS_ROOT | a NAVSIM tree, as the devkit reads it | the embedded world |
 | LATENTVLA_TRAIN_SPLIT, LATENTVLA_TEST_SPLIT | devkit split name or YAML used with OPENSCENE_DATA_ROOT | navtrain, navtest |
-| LATENTVLA_SHARDS | shards per split | 2 embedded, 64 otherwise |
+| LATENTVLA_SHARDS | shards per split; of a lake they may become more, not fewer | 2 embedded, 64 otherwise |
 | LATENTVLA_QWEN, LATENTVLA_DINOV2 | local folders of published weights, for single_gpu and paper | – |
 | LATENTVLA_DEVICE | torch device | cuda if there is one, else cpu |
 """

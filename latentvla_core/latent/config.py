@@ -89,6 +89,8 @@ class LatentActionConfig:
     """Steps between checkpoints."""
     log_every: int = 10
     """Steps per line of metrics."""
+    quality_every: int = 50
+    """Steps between looks at a sample of held-out logs, in both stages; 0 = never. The asset gives that sample."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.code_dropout < 1 or not 0 <= self.environment_dropout < 1:
@@ -167,6 +169,7 @@ class LatentActionConfig:
             "batch_size": 4,
             "warmup_steps": 0,
             "log_every": 1,
+            "quality_every": 2,
         }
         return cls(**(small | changes))
 
@@ -187,6 +190,7 @@ class LatentActionConfig:
             "cycle_weight": 0.2,
             "agent_weight": 0.2,
             "checkpoint_every": 200,
+            "quality_every": 400,
         }
         return cls(**(sized | changes))
 
@@ -206,6 +210,7 @@ class LatentActionConfig:
             "precision": "bf16",
             "checkpoint_every": 1000,
             "log_every": 50,
+            "quality_every": 1000,
         }
         return cls(**(sized | changes))
 
@@ -219,5 +224,6 @@ class LatentActionConfig:
             "batch_size": 512,
             "learning_rate": 1e-4,
             "warmup_steps": 1000,
+            "quality_every": 2000,
         }
         return cls.single_gpu(**(sized | changes))

@@ -26,31 +26,31 @@ class Alarm:
     floor: float
     figure: str
     """Its figure in the quality report: cause and remedy are the same."""
+    settled: float = 0.15
+    """Part of the stage after which it counts; codes and decoder need some steps to wake up."""
+    patience: int = 3
+    """Bad lines in a row that are a verdict; one batch is none. A demo's training is stopped within seconds."""
 
 
 ALARMS = (
     Alarm("stage2/ego_perplexity", 2.0, "ego_perplexity"),
     Alarm("stage2/ego_usage", 3.0, "ego_usage"),
-    Alarm(
-        "stage1/gain", -0.02, "gain_over_copy"
-    ),  # decoders begin as the copy baseline, so a sound run never falls below
+    Alarm("stage1/gain", -0.02, "gain_over_copy"),  # decoders begin as the copy baseline: a sound run never falls below
     Alarm("stage2/gain", -0.02, "gain_over_copy"),
+    # without compensation it grows slowly: -0.002 to 0.009 at half of a demo's stage, 0.02 to 0.04 at its end
+    Alarm("stage1/quality/trajectory_use", 0.005, "trajectory_use", settled=0.5, patience=2),
 )
 
 
 class HealthWatch:
-    """Raises CollapsedError when a number has been bad for `patience` lines in a row.
+    """Raises CollapsedError when a number has been bad for `patience` of its lines in a row.
 
     Args:
-        settled: part of a stage after which numbers count; codes and decoder need some steps to wake up.
-        settled_lines: in a long run they count from this line of the log on, if that is earlier.
-        patience: one bad batch is no verdict. With three lines of ten steps, a demo's training is stopped within seconds.
+        settled_lines: in a long run numbers count from this line of the log on, if that is earlier than their `settled`.
     """
 
-    def __init__(
-        self, *, settled: float = 0.15, settled_lines: int = 20, patience: int = 3, alarms: tuple[Alarm, ...] = ALARMS
-    ) -> None:
-        self.settled, self.settled_lines, self.patience, self.alarms = settled, settled_lines, patience, alarms
+    def __init__(self, *, settled_lines: int = 20, alarms: tuple[Alarm, ...] = ALARMS) -> None:
+        self.settled_lines, self.alarms = settled_lines, alarms
         self.bad: Counter[str] = Counter()
         self.lines: Counter[str] = Counter()
 
@@ -60,17 +60,17 @@ class HealthWatch:
                 continue
             self.lines[alarm.key] += 1
             progress = metrics.get(f"{alarm.key.partition('/')[0]}/progress", 1.0)
-            if progress < self.settled and self.lines[alarm.key] < self.settled_lines:
+            if progress < alarm.settled and self.lines[alarm.key] < self.settled_lines:
                 continue
             # not (a > b): NaN is bad too
             self.bad[alarm.key] = self.bad[alarm.key] + 1 if not metrics[alarm.key] > alarm.floor else 0
-            if self.bad[alarm.key] >= self.patience:
-                raise CollapsedError(_told(alarm, metrics[alarm.key], step, self.patience))
+            if self.bad[alarm.key] >= alarm.patience:
+                raise CollapsedError(_told(alarm, metrics[alarm.key], step))
 
 
-def _told(alarm: Alarm, value: float, step: int, lines: int) -> str:
+def _told(alarm: Alarm, value: float, step: int) -> str:
     figure = FIGURES[alarm.figure]
     return (
-        f"training stopped at step {step}: {alarm.key} is {value:.3g}, and was at most {alarm.floor:g} for {lines} lines of"
+        f"training stopped at step {step}: {alarm.key} is {value:.3g}, and was at most {alarm.floor:g} for {alarm.patience} lines of"
         f" the log. Likely: {figure.cause}. Try: {figure.remedy}"
     )

@@ -86,7 +86,7 @@ def label_scenes(
     records: Sequence[SceneRecord],
     model: LatentActionModel,
     *,
-    batch_size: int = 256,
+    batch_size: int = 128,
     device: torch.device | str = "cpu",
     cache: ImageCache | None = None,
 ) -> Labels:

@@ -74,8 +74,14 @@ class Found(NamedTuple):
     projection: Array
 
 
-def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageCache) -> Pairs:
-    """All transitions at every start offset of every scene window, without repeats; decodes each picture once."""
+def collect_pairs(
+    records: Sequence[SceneRecord], gap_frames: int, cache: ImageCache, *, current_only: bool = False
+) -> Pairs:
+    """All transitions at every start offset of every scene window, without repeats; decodes each picture once.
+
+    Args:
+        current_only: only those that start at the current frame of a scene, the one whose other agents are known.
+    """
     first_seen: dict[tuple[str, str, str], Found] = {}
     current: dict[tuple[str, str, str], int] = {}
     refused: dict[tuple[str, str], str] = {}  # by log and time: overlapping scenes show the same transition
@@ -84,7 +90,8 @@ def collect_pairs(records: Sequence[SceneRecord], gap_frames: int, cache: ImageC
     for number, record in enumerate(records):
         poses = np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
         states = ego_states(poses)
-        for start in range(min(len(poses), len(record.front_paths)) - gap_frames):
+        starts = range(min(len(poses), len(record.front_paths)) - gap_frames)
+        for start in starts[record.num_history - 1 : record.num_history] if current_only else starts:
             paths = record.front_paths[start], record.front_paths[start + gap_frames]
             key = (record.sensor_root, *paths)
             if start == record.num_history - 1:

@@ -21,12 +21,15 @@ from latentvla_core.latent.independence import dependence
 from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state_hash
 from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
 from latentvla_core.latent.quantizer import Quantized, Quantizer
+from latentvla_core.training import FREE
 from latentvla_core.training.images import ImageCache
-from latentvla_core.training.loop import FREE, fit, to_device
+from latentvla_core.training.loop import fit, to_device
 from latentvla_core.training.sinks import MetricSink, NullSink, Prefixed
 from latentvla_core.types import Array, SceneRecord
 
 Numbers = dict[str, float]
+Measure = Callable[[LatentActionModel, int], Numbers]
+"""(model, stage) → figures of a model that is being trained; of stage 1 alone while that is all there is."""
 
 
 def train_latent_action_model(
@@ -37,19 +40,22 @@ def train_latent_action_model(
     checkpoint_dir: Path | str | None = None,
     device: torch.device | str = "cpu",
     cache: ImageCache | None = None,
+    measure: Measure | None = None,
 ) -> LatentActionModel:
     """Both stages on all transitions of the records; resumes where a killed run stopped when it has a checkpoint_dir.
 
     Args:
         cache: decoded pictures to share with other users; must have the size config.features.image_size_wh.
+        measure: what is logged as `quality/…` every config.quality_every steps, e.g. `probes.HeldOut.report`.
     """
     pairs = collect_pairs(records, config.gap_frames, cache or ImageCache(config.features.image_size_wh))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = LatentActionModel(config).to(device)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    train_environment(model, pairs, sink=sink, checkpoint_dir=folder and folder / "stage1", device=device)
-    train_ego(model, pairs, sink=sink, checkpoint_dir=folder and folder / "stage2", device=device)
+    common: dict[str, Any] = {"sink": sink, "device": device, "measure": measure}
+    train_environment(model, pairs, checkpoint_dir=folder and folder / "stage1", **common)
+    train_ego(model, pairs, checkpoint_dir=folder and folder / "stage2", **common)
     return model.eval()
 
 
@@ -60,6 +66,7 @@ def train_environment(
     sink: MetricSink | None = None,
     checkpoint_dir: Path | None = None,
     device: torch.device | str = "cpu",
+    measure: Measure | None = None,
 ) -> None:
     """Stage 1, in place."""
     model.environment.scales.measure(torch.from_numpy(pairs.waypoints), torch.from_numpy(pairs.states))
@@ -70,6 +77,7 @@ def train_environment(
         num_samples=len(pairs),
         collate=_collate(pairs, model.config),
         loss=lambda batch, step: environment_loss(model, batch, step),
+        after_step=_looking(model, 1, measure),
         config=model.config.fit_config(1),
         sink=Prefixed(sink or NullSink(), "stage1"),
         checkpoint_dir=checkpoint_dir,
@@ -85,6 +93,7 @@ def train_ego(
     sink: MetricSink | None = None,
     checkpoint_dir: Path | None = None,
     device: torch.device | str = "cpu",
+    measure: Measure | None = None,
 ) -> None:
     """Stage 2, in place; everything of stage 1 is the same bytes before and after."""
     model.environment.requires_grad_(False).eval()
@@ -97,6 +106,7 @@ def train_ego(
         num_samples=len(pairs),
         collate=_collate(pairs, model.config, given),
         loss=lambda batch, step: ego_loss(model, batch),
+        after_step=_looking(model, 2, measure),
         config=model.config.fit_config(2),
         sink=Prefixed(sink or NullSink(), "stage2", first_step=model.config.steps),
         checkpoint_dir=checkpoint_dir,
@@ -105,6 +115,23 @@ def train_ego(
     )
     if state_hash(model.environment) != before:
         raise LatentVLAError("stage 2 changed the environment stage; its codebook and encoder must stay frozen")
+
+
+def _looking(model: LatentActionModel, stage: int, measure: Measure | None) -> Callable[[int], Numbers]:
+    """What `measure` says of the model after every `quality_every` steps and at the end. Steps draw from their own seeds, so
+    looking changes nothing of the training."""
+    config, part = model.config, model.environment if stage == 1 else model.ego
+
+    def after_step(step: int) -> Numbers:
+        due = config.quality_every and ((step + 1) % config.quality_every == 0 or step + 1 == config.steps)
+        if measure is None or not due:
+            return {}
+        part.eval()
+        figures = measure(model, stage)
+        part.train()
+        return {f"quality/{name}": value for name, value in figures.items()}
+
+    return after_step
 
 
 def _identity(config: LatentActionConfig, pairs: Pairs) -> dict[str, Any]:

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.errors import LatentVLAError
-from latentvla_core.training import checkpoint
+from latentvla_core.training import FREE, checkpoint
 from latentvla_core.training.sinks import MetricSink, NullSink
 from latentvla_core.types import Array
 
 Collate = Callable[[Array, np.random.Generator], Any]
 Loss = Callable[[Any, int], tuple[Tensor, Mapping[str, float]]]
-FREE = ("checkpoint_every", "log_every")  # settings that a resumed run may change
+AfterStep = Callable[[int], Mapping[str, float] | None]
 NO_DECAY = ("codebook", "queries", "position", "embedding", "gate")
 """Parts of names whose parameters are not pulled towards zero (latentvla.md §2.2, trap 6)."""
 
@@ -44,7 +44,7 @@ class DivergedError(LatentVLAError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitConfig:
-    """How a run goes. All but `checkpoint_every` and `log_every` must stay the same when a run is resumed."""
+    """How a run goes. All but `training.FREE` must stay the same when a run is resumed."""
 
     steps: int
     """Optimiser steps of the whole run."""
@@ -167,7 +167,7 @@ def fit(
     checkpoint_dir: Path | str | None = None,
     param_groups: Sequence[dict[str, Any]] | None = None,
     device: torch.device | str = "cpu",
-    after_step: Callable[[int], None] | None = None,
+    after_step: AfterStep | None = None,
     until: int | None = None,
     identity: Mapping[str, Any] | None = None,
 ) -> FitResult:
@@ -177,7 +177,8 @@ def fit(
         collate: ((B,) sample indices, generator) → any nest of tensors; moved to the device by the loop.
         loss: (batch, step) → scalar loss and numbers to log. Closes over the model; called under autocast.
         param_groups: AdamW groups; a group's own "lr" is its peak rate. Default: `default_param_groups`.
-        after_step: called with the number of the step just finished (0-based), before a checkpoint is written.
+        after_step: called with the number of the step just finished (0-based), before a checkpoint is written; numbers that it
+            returns are logged with that step's.
         until: stop after this many steps of the run (a time slice); the schedule stays that of config.steps.
         identity: what else makes it the same run (the model's configuration, the data), as JSON; a checkpoint of another
             identity is refused.
@@ -197,9 +198,8 @@ def fit(
     with torch.random.fork_rng(devices=devices):
         for step in range(first, last):
             metrics = run.step(step, order, meter.last)
-            if after_step is not None:
-                after_step(step)
-            meter.add(step + 1, metrics, final=step + 1 == last)
+            measured = dict((after_step(step) if after_step else None) or {})
+            meter.add(step + 1, metrics | measured, final=step + 1 == last)
             due = step + 1 == last or (config.checkpoint_every and (step + 1) % config.checkpoint_every == 0)
             if folder and due and saved < step + 1:
                 checkpoint.save(folder, model, optimizer, step + 1, settings)

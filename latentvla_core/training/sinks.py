@@ -1,7 +1,7 @@
 """Where numbers go while something trains: a protocol, a progress bar, a list for tests.
 
-Keys may carry a prefix ("stage1/loss"). Two keys have a meaning of their own: `progress` (0 … 1 of the run) and
-`samples_per_s`.
+Keys may carry a prefix ("stage1/loss"), and after it a group ("stage1/quality/trajectory_use"): numbers that come now and
+then. Two keys have a meaning of their own: `progress` (0 … 1 of the run) and `samples_per_s`.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class Prefixed:
 class ProgressSink:
     """A bar with rate, remaining time and loss; without a terminal, one plain line every few seconds.
 
+    Numbers of a group get a line of their own, above the bar, and none of those lines is left out.
     Use it as a context manager, so that the bar is closed before anything else prints.
     """
 
@@ -112,7 +113,7 @@ class ProgressSink:
         from rich.console import Console
 
         self.first = tuple(first)
-        """Names to show before others; a line has room for seven."""
+        """Names to show before others; a line has room for seven. Of a group, those with its name before them and no others."""
         self.title, self.seconds_per_line = title, seconds_per_line
         self.console = Console(file=stream, stderr=stream is None)
         self.bar = _bar(self.console) if self.console.is_terminal else None
@@ -131,10 +132,14 @@ class ProgressSink:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         prefix = next((name[: -len("progress")] for name in metrics if name.endswith("progress")), "")
         done = metrics.get(f"{prefix}progress")
-        text = _line(metrics, prefix, self.first)
+        plain = {name.removeprefix(prefix): value for name, value in metrics.items()}
+        text = _line({name: value for name, value in plain.items() if "/" not in name}, self.first)
         title = f"{self.title} {prefix.rstrip('/')}".strip()
+        head = f"{title} step {step}{'' if done is None else f' {done:4.0%}'}"
+        for line in _groups(plain, self.first):
+            self._say(f"{head}  {line}")
         if self.bar is None:
-            self._print(f"{title} step {step}{'' if done is None else f' {done:4.0%}'}  {text}", last=done == 1.0)
+            self._print(f"{head}  {text}", last=done == 1.0)
             return
         if prefix not in self.tasks:
             self.tasks[prefix] = int(self.bar.add_task(title, total=1.0, info=""))
@@ -145,12 +150,25 @@ class ProgressSink:
         now = time.monotonic()
         if last or now - self.last_line_s >= self.seconds_per_line:
             self.last_line_s = now
-            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _line(metrics: Mapping[str, float], prefix: str, first: Sequence[str] = ()) -> str:
+def _groups(metrics: Mapping[str, float], first: Sequence[str]) -> list[str]:
+    """One text for every group that has numbers in `first`."""
+    lines: dict[str, str] = {}
+    for name in first:
+        group, _, short = name.partition("/")
+        if short and name in metrics:
+            lines[group] = f"{lines.get(group, group)}  {short} {metrics[name]:.3g}"
+    return list(lines.values())
+
+
+def _line(metrics: Mapping[str, float], first: Sequence[str] = ()) -> str:
     """The rate, the numbers asked for, then others in the order they came: five, or seven where some were asked for."""
-    plain = {name.removeprefix(prefix): value for name, value in metrics.items()}
+    plain = dict(metrics)
     rate = plain.pop("samples_per_s", None)
     plain.pop("progress", None)
     names = [name for name in first if name in plain] + [name for name in plain if name not in first]

@@ -14,6 +14,20 @@ from latentvla_core.viz import svg
 from latentvla_core.viz.html import cells, number, page, pill, table
 
 AXES = ("longitudinal", "lateral", "yaw")
+HELD_OUT = {
+    "stage1": {
+        "R² of ego motion, environment codes": tuple(f"environment_r2_{axis}" for axis in AXES),
+        "use of trajectory, of codes": ("trajectory_use", "environment_use"),
+        "R² of what others do": ("agent_r2_environment",),
+    },
+    "stage2": {
+        "R² of ego motion, ego codes": tuple(f"ego_r2_{axis}" for axis in AXES),
+        "transfer": ("transfer_longitudinal", "transfer_yaw"),
+        "error with exchanged codes": ("shuffle_ego", "shuffle_environment"),
+        "information on the motion": tuple(f"mutual_information_{axis}" for axis in AXES),
+    },
+}
+"""Plots of the figures that streamed while the model was trained; what stage 2 cannot change is of stage 1 only."""
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
@@ -164,14 +178,28 @@ def _curves(curves: Curves) -> str:
         "gradient norm": ("gradient_norm",),
     }
     blocks = []
-    for stage in ("stage1", "stage2"):
-        plots = []
-        for title, names in wanted.items():
-            series = {n: curves[f"{stage}/{n}"] for n in names if f"{stage}/{n}" in curves}
-            plots.append(svg.curves(series, title) if series else "")
-        label = {"stage1": "Stage 1: environment", "stage2": "Stage 2: ego"}[stage]
-        blocks.append(f"<div class=card><h3>{label}</h3><div class=row>{''.join(plots)}</div></div>")
+    for stage, label in (("stage1", "Stage 1: environment"), ("stage2", "Stage 2: ego")):
+        plots, looks = _plots(curves, f"{stage}/", wanted), _plots(curves, f"{stage}/quality/", HELD_OUT[stage])
+        note = (
+            "<p class=soft>Figures of this report on a sample of the judged logs, while it was trained:</p>"
+            if looks
+            else ""
+        )
+        blocks.append(
+            f"<div class=card><h3>{label}</h3><div class=row>{plots}</div>{note}<div class=row>{looks}</div></div>"
+        )
     return "<h2>Training</h2>" + "".join(blocks)
+
+
+def _plots(curves: Curves, prefix: str, wanted: Mapping[str, Sequence[str]]) -> str:
+    """A plot for each title whose curves there are; names lose what all of a plot begin with."""
+    plots = []
+    for title, names in wanted.items():
+        found = [name for name in names if f"{prefix}{name}" in curves]
+        alike = len(found) > len({name.rpartition("_")[0] for name in found}) == 1
+        series = {name.rpartition("_")[2] if alike else name: curves[f"{prefix}{name}"] for name in found}
+        plots.append(svg.curves(series, title) if series else "")
+    return "".join(plots)
 
 
 def _rest(report: HealthReport) -> str:

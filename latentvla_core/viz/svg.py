@@ -121,12 +121,13 @@ def _bar(value: float, x: float, y_of: Callable[[float], float], colour: str, na
 
 
 def curves(series: Mapping[str, Sequence[Point]], title: str, *, width: float = 320, height: float = 150) -> str:
-    """Lines over steps, each with its last value; points that are not finite are left out."""
+    """Lines over steps below their names; points that are not finite are left out."""
     kept = {n: [p for p in points if math.isfinite(p[1])] for n, points in series.items()}
     points = [p for line_ in kept.values() for p in line_]
     if not points:
         return ""
-    left, right, top, bottom = 46.0, 8.0, 20.0, 18.0
+    below = 11.0 * (len(kept) - 1)  # names stand one under the other, and no curve behind them
+    left, right, top, bottom, height = 46.0, 8.0, 20.0 + below, 18.0, height + below
     (x0, x1), (y0, y1) = _range([p[0] for p in points]), _range([p[1] for p in points])
 
     def place(p: Point) -> Point:

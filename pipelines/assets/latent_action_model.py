@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentvla_core.errors import SetupError
+from latentvla_core.errors import DataError, SetupError
 from latentvla_core.types import SceneRecord
 from pipelines.engine import CHECKPOINTS, CURVES, Engine, Model
 from pipelines.lineage import Stage
-from pipelines.settings import TRAIN
+from pipelines.settings import TRAIN, VAL
 
 if TYPE_CHECKING:
     from latentvla_core.latent.config import LatentActionConfig
+    from latentvla_core.latent.train import Measure
     from latentvla_core.training.images import ImageCache
 
 SHOWN = (
     "loss", "gain", "ego_usage", "ego_perplexity", "environment_usage", "environment_perplexity",
     "action_r2_longitudinal", "action_r2_yaw", "leak",
+    *(f"quality/{name}" for name in (
+        "gain_over_copy", "ego_usage", "ego_perplexity", "ego_r2_longitudinal", "ego_r2_yaw", "mutual_information_longitudinal",
+        "environment_r2_longitudinal", "environment_r2_yaw", "environment_perplexity", "trajectory_use", "environment_use",
+        "shuffle_ego", "shuffle_environment", "transfer_longitudinal", "transfer_yaw", "agent_advantage",
+    )),
 )  # fmt: skip
-"""Numbers of health on the progress line, before others."""
+"""Numbers of health on the progress line, before others; those of held-out logs have a line of their own."""
+ENOUGH_LOGS = 6  # fewer say nothing about probes: a single log may hold no turn at all
 PACE = ("samples_per_s", "progress")
 """What a training logs about the machine and not about the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model is judged on."""
+
+    records: list[SceneRecord]
+    others: list[SceneRecord] | None
+    """Scenes of other logs to fit the probes on; None: cross-validation over the logs of `records`."""
+    sentence: str
 
 
 def training_records(engine: Engine) -> list[SceneRecord]:
@@ -45,6 +63,38 @@ def what_it_sees(engine: Engine, config: LatentActionConfig, *, mirror: bool = F
     return open_cache(config.features, engine.settings.home / "features", mirror=mirror, device=engine.device)
 
 
+def judged_scenes(train: list[SceneRecord], val: list[SceneRecord]) -> Judged:
+    """The val split if it has enough logs, else its logs with as many of the train split as are missing."""
+    held_out = sorted({r.log_name for r in val})
+    if len(held_out) >= ENOUGH_LOGS:
+        return Judged(val, train, f"Judged on split {VAL}: {len(held_out)} logs that no training saw.")
+    seen = sorted({r.log_name for r in train})[: ENOUGH_LOGS - len(held_out)]
+    sentence = (
+        f"Split {VAL} has only {len(held_out)} of the {ENOUGH_LOGS} logs that probes need, so {len(seen)} logs that the model was"
+        " trained on are judged with it; every probe is judged on logs it was not fitted on."
+    )
+    return Judged([*val, *(r for r in train if r.log_name in set(seen))], None, sentence)
+
+
+def looking_at(engine: Engine, train: list[SceneRecord], cache: ImageCache) -> Measure | None:
+    """The quality report's figures on a sample of what it will be made of, for while it trains; None, and why, without pictures."""
+    from latentvla_core.latent.probes import HeldOut
+
+    config = engine.recipe.latent
+    if not config.quality_every:
+        return None
+    judged = judged_scenes(train, engine.records(VAL))
+    try:
+        sample = HeldOut.of(judged.records, judged.others, config.gap_frames, cache)
+    except DataError as error:
+        engine.say(f"no quality figures during training: {error}")
+        return None
+    engine.say(
+        f"quality figures during training are of a sample of {len(sample.judged)} transitions. {judged.sentence}"
+    )
+    return sample.report
+
+
 def latent_action_model(engine: Engine, folder: Path) -> Model:
     """Two stages of inverse and forward dynamics around a VQ bottleneck: environment codes first, then 16 ego action codes.
 
@@ -56,10 +106,12 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
     from latentvla_core.training.sinks import Tee, read_curves
 
     config = engine.recipe.latent
+    records, cache = training_records(engine), what_it_sees(engine, config, mirror=config.mirror)
+    measure = looking_at(engine, records, cache)
     with engine.training("latent_action_model", folder, SHOWN) as sink:
         model = train_latent_action_model(
-            training_records(engine), config, sink=Tee(sink, HealthWatch()), checkpoint_dir=folder / CHECKPOINTS,
-            device=engine.device, cache=what_it_sees(engine, config, mirror=config.mirror),
+            records, config, sink=Tee(sink, HealthWatch()), checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
+            cache=cache, measure=measure,
         )  # fmt: skip
     save(model, folder)
     curves = read_curves(folder / CURVES)  # the file survives a kill, so the figures are those of an undisturbed run

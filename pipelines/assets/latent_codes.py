@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MODEL = "latent_action_model"
 MOST_TRANSITIONS = 500_000  # plenty for sixteen codes; shards are read until there are so many
 LABELS = (
-    "split", "scene_token", "log_name", "timestamp_us", "step", "gap_s", "ego_codes", "ego_confidence", "speed_mps", "delta_speed_mps",
+    "split", "scene_token", "log_name", "timestamp_us", "step", "ego_codes", "ego_confidence", "speed_mps", "delta_speed_mps",
     "delta_heading_rad",
 )  # fmt: skip
 SCENES = (
@@ -43,9 +43,11 @@ class Labelled:
 
     columns: dict[str, Array]
     partitions: tuple[str, ...]
-    """Those that were read."""
+    """Those that hold labels, of the ones that were read."""
+    read: int
+    """How many partitions were read, those without labels too."""
     of: int
-    """How many partitions hold labels."""
+    """How many partitions there are; when more than were read, there were enough labels before."""
 
     def __len__(self) -> int:
         return len(self.columns["step"])
@@ -65,7 +67,8 @@ def latent_codes(engine: Engine) -> Output:
     data = transitions_of(labels, scenes, red_lights(engine, labels))
     entries = atlas(data, model.ego.quantizer.codebook.detach().cpu().numpy())
     everything = spread(data.delta_speed_mps, SPEED_EDGES_MPS), spread(data.delta_heading_rad, HEADING_EDGES_RAD)
-    shown = {entry.code: examples_of(labels, scenes, data, entry.code) for entry in entries}
+    gap_frames = model.config.gap_frames
+    shown = {entry.code: examples_of(labels, scenes, data, entry.code, gap_frames) for entry in entries}
     page = Atlas(version, sentence_of(labels), entries, everything, told_by_position(data), shown, model.config.gap_s)
     path = write_page(engine.page("latent_codes", version), atlas_page(page))
     metadata = {
@@ -82,18 +85,16 @@ def labelled(engine: Engine, version: str) -> Labelled:
     import pyarrow as pa
 
     wanted = sorted(engine.settings.partitions, key=lambda p: (place_of(p)["shard"], p))
-    parts, read = [], []
+    parts: dict[str, pa.Table] = {}
     for partition in wanted:
         where = {**place_of(partition), "model_version": version, "valid": True}
-        part = engine.lake.read("latent_actions", where, LABELS)
-        if part.num_rows:
-            parts.append(part)
-            read.append(partition)
-        if sum(p.num_rows for p in parts) >= MOST_TRANSITIONS:
+        parts[partition] = engine.lake.read("latent_actions", where, LABELS)
+        if sum(part.num_rows for part in parts.values()) >= MOST_TRANSITIONS:
             break
-    if not parts:
+    filled = tuple(partition for partition, part in parts.items() if part.num_rows)
+    if not filled:
         raise SetupError(f"latent_actions holds no valid label of model {version}; materialise latent_actions first")
-    return Labelled(_columns(each_once(pa.concat_tables(parts))), tuple(read), len(wanted))
+    return Labelled(_columns(each_once(pa.concat_tables(parts.values()))), filled, len(parts), len(wanted))
 
 
 def each_once(labels: pa.Table) -> pa.Table:
@@ -123,7 +124,7 @@ def sentence_of(labels: Labelled) -> str:
     splits, counts = np.unique(labels.columns["split"].astype(str), return_counts=True)
     told = ", ".join(f"{split} {count:,}" for split, count in zip(splits, counts, strict=True))
     logs = len(np.unique(labels.columns["log_name"].astype(str)))
-    part = "" if len(labels) < MOST_TRANSITIONS else f" (the first {len(labels.partitions)} of {labels.of} partitions)"
+    part = "" if labels.read == labels.of else f" (the first {labels.read} of {labels.of} partitions)"
     return f"{len(labels):,} labelled transitions of {logs} logs{part}: {told}."
 
 
@@ -170,7 +171,8 @@ def transitions_of(labels: Labelled, scenes: Mapping[str, dict[str, Any]], red: 
 
 def scene_contexts(row: Mapping[str, Any]) -> dict[str, float]:
     """Conditions of one scene, 1 or 0; those that its log cannot tell are left out."""
-    found = {text: float(row["command"] == number) for number, text in COMMANDS.items()}
+    known = row["command"] in COMMANDS
+    found = {text: float(row["command"] == number) for number, text in COMMANDS.items()} if known else {}
     if row["has_objects"]:
         boxes, classes = row["object_boxes"], row["object_classes"]
         x, y = boxes[:, 0], boxes[:, 1]
@@ -181,24 +183,26 @@ def scene_contexts(row: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def examples_of(labels: Labelled, scenes: Mapping[str, dict[str, Any]], data: Transitions, code: int) -> list[Example]:
+def examples_of(
+    labels: Labelled, scenes: Mapping[str, dict[str, Any]], data: Transitions, code: int, gap_frames: int
+) -> list[Example]:
     """Clear cases with their pictures; fewer where pictures cannot be read."""
     from latentvla_core.latent.atlas import examples
 
     c = labels.columns
     rows = examples(data, code, c["log_name"], c["ego_confidence"], count=EXAMPLES)
-    shown = [_example(c, row, scenes[c["scene_token"][row]]) for row in rows if c["scene_token"][row] in scenes]
+    described = [(row, scenes[c["scene_token"][row]]) for row in rows if c["scene_token"][row] in scenes]
+    shown = [_example(c, row, scene, gap_frames) for row, scene in described]
     return [example for example in shown if example is not None]
 
 
-def _example(columns: Mapping[str, Array], row: int, scene: Mapping[str, Any]) -> Example | None:
-    from latentvla_core.types import FRAME_INTERVAL_S
+def _example(columns: Mapping[str, Array], row: int, scene: Mapping[str, Any], gap_frames: int) -> Example | None:
+    """The two pictures that the model saw: `gap_frames` apart, however long that took."""
     from latentvla_core.viz.atlas_page import Example
 
-    gap = max(1, round(float(columns["gap_s"][row]) / FRAME_INTERVAL_S))
-    first = len(scene["history_poses"]) - 1 + int(columns["step"][row]) * gap
+    first = len(scene["history_poses"]) - 1 + int(columns["step"][row]) * gap_frames
     try:
-        pictures = [thumbnail(scene["sensor_root"], scene["front_paths"][i]) for i in (first, first + gap)]
+        pictures = [thumbnail(scene["sensor_root"], scene["front_paths"][i]) for i in (first, first + gap_frames)]
     except (DataError, OSError, IndexError):
         return None
     numbers = [float(columns[name][row]) for name in ("speed_mps", "delta_speed_mps", "delta_heading_rad")]
@@ -219,5 +223,5 @@ def thumbnail(root: str, path: str) -> bytes:
 STAGES = (
     Stage(name="latent_codes", run=latent_codes, kind="table", table="latent_codes",
           deps=("scenes", "scene_worlds", MODEL, "latent_actions"), group="latent_actions",
-          doc=latent_codes.__doc__ or "", code_version="4", kinds=("deltalake",)),
+          doc=latent_codes.__doc__ or "", code_version="5", kinds=("deltalake",)),
 )  # fmt: skip

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
-from latentvla_core.types import SceneRecord
-from pipelines.assets.latent_action_model import training_records, what_it_sees
+from pipelines.assets.latent_action_model import Judged, judged_scenes, training_records, what_it_sees
 from pipelines.engine import CURVES, Engine, Output
 from pipelines.lineage import UNPARTITIONED, Stage
 from pipelines.settings import TRAIN, VAL
@@ -20,17 +19,6 @@ if TYPE_CHECKING:
     from latentvla_core.latent.probes import Report
 
 MODEL = "latent_action_model"
-ENOUGH_LOGS = 6  # fewer say nothing about probes: a single log may hold no turn at all
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What a model is judged on."""
-
-    records: list[SceneRecord]
-    others: list[SceneRecord] | None
-    """Scenes of other logs to fit the probes on; None: cross-validation over the logs of `records`."""
-    sentence: str
 
 
 def latent_quality(engine: Engine) -> Output:
@@ -44,14 +32,15 @@ def latent_quality(engine: Engine) -> Output:
     from latentvla_core.viz.html import write_page
 
     version = engine.ledger.made_by(MODEL, UNPARTITIONED)
-    model, judged = engine.model(MODEL, load), judged_scenes(engine)
+    model, judged = engine.model(MODEL, load), judged_scenes(training_records(engine), engine.records(VAL))
     report, codes = measure(engine, model, judged)
     rows = judge(report, engine.recipe.latent_gate)
     sizes = {name: getattr(model.config, name).codebook_size for name in codes}
     curves = read_curves_of(engine)
     shown = HealthReport(version, engine.recipe.name, judged.sentence, rows, codes, sizes, curves)
     page = write_page(engine.page("latent_quality", version), health_page(shown))
-    page.with_suffix(".json").write_text(json.dumps(report, indent=1))
+    known = {name: value if math.isfinite(value) else None for name, value in report.items()}  # JSON has no NaN
+    page.with_suffix(".json").write_text(json.dumps(known, indent=1, allow_nan=False))
     note_in_registry(engine, report, passed=not blocking(rows))
     missed = [row.name for row in rows if not row.passed and not row.required]
     metadata = {
@@ -62,20 +51,6 @@ def latent_quality(engine: Engine) -> Output:
         **{name: value for name, value in report.items() if value == value},
     }
     return Output([row_of(row, version) for row in rows], groups=(version,), metadata=metadata)
-
-
-def judged_scenes(engine: Engine) -> Judged:
-    """The val split if it has enough logs, else its logs with as many of the train split as are missing."""
-    train, val = training_records(engine), engine.records(VAL)
-    held_out = sorted({r.log_name for r in val})
-    if len(held_out) >= ENOUGH_LOGS:
-        return Judged(val, train, f"Judged on split {VAL}: {len(held_out)} logs that no training saw.")
-    seen = sorted({r.log_name for r in train})[: ENOUGH_LOGS - len(held_out)]
-    sentence = (
-        f"Split {VAL} has only {len(held_out)} of the {ENOUGH_LOGS} logs that probes need, so {len(seen)} logs that the model was"
-        " trained on are judged with it; every probe is judged on logs it was not fitted on."
-    )
-    return Judged([*val, *(r for r in train if r.log_name in set(seen))], None, sentence)
 
 
 def measure(engine: Engine, model: LatentActionModel, judged: Judged) -> tuple[Report, dict[str, Any]]:

@@ -18,7 +18,7 @@ from latentvla_core.latent.health import (
     judge,
     require,
 )
-from latentvla_core.latent.health_watch import CollapsedError, HealthWatch
+from latentvla_core.latent.health_watch import Alarm, CollapsedError, HealthWatch
 from latentvla_core.training.sinks import FileSink, read_curves
 
 AXES = ("longitudinal", "lateral", "yaw")
@@ -145,7 +145,7 @@ def watch(rows: list[dict[str, float]]) -> int:
 
 
 def test_what_stops_a_training_says_why_and_what_to_try():
-    guard = HealthWatch(patience=1)
+    guard = HealthWatch(alarms=(Alarm("stage2/ego_usage", 3.0, "ego_usage", patience=1),))
     with pytest.raises(
         CollapsedError, match=r"step 40: stage2/ego_usage is 1.*Likely: dead codes.*Try: lower ego\.decay"
     ):
@@ -157,6 +157,13 @@ def test_a_collapsed_codebook_is_seen_in_training():
     assert watch(lines("stage2/ego_usage", [16.0] * 10 + [2.0] * 10)) == 13
     assert watch(lines("stage2/ego_perplexity", [1.0] * 3 + [9.0] * 17)) == 20  # before it has settled
     assert watch(lines("stage2/ego_perplexity", [9.0, 9.0, 9.0, 1.0, 1.0, 9.0, 1.0, 1.0] + [9.0] * 8)) == 16
+
+
+def test_a_trajectory_that_stays_unused_on_held_out_logs_is_seen_in_training():
+    never, slowly = [0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.001, 0.002, 0.03, 0.1]
+    assert watch(lines("stage1/quality/trajectory_use", never)) == 4
+    assert watch(lines("stage1/quality/trajectory_use", slowly)) == 5
+    assert watch(lines("stage1/quality/trajectory_use", never[:3])) == 3  # stopped before stage 2, by its last line
 
 
 def test_a_diverging_forward_model_is_seen_as_measured_at_a_hundredfold_rate():

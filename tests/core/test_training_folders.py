@@ -87,6 +87,23 @@ def test_progress_lines_are_rare_but_the_last_one_comes():
     assert [line.split()[2] for line in stream.getvalue().splitlines()] == ["1", "10"]
 
 
+def test_numbers_of_a_group_have_a_line_of_their_own_that_is_never_left_out():
+    stream = io.StringIO()
+    sink = Prefixed(
+        ProgressSink("latent", stream=stream, seconds_per_line=1000.0, first=("gain", "quality/use", "quality/r2")),
+        "stage1",
+    )
+    sink.log(1, {"gain": 0.1, "progress": 0.1})
+    for step in (2, 3):
+        figures = {"quality/r2": 0.31234, "quality/use": float(step), "quality/other": 7.0}
+        sink.log(step, {"gain": 0.2, "progress": step / 10, **figures})
+    assert stream.getvalue().splitlines() == [
+        "latent stage1 step 1  10%  gain 0.1",
+        "latent stage1 step 2  20%  quality  use 2  r2 0.312",
+        "latent stage1 step 3  30%  quality  use 3  r2 0.312",
+    ]
+
+
 def test_progress_draws_a_bar_on_a_terminal(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)

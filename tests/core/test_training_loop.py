@@ -96,6 +96,21 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert torch.equal(first.body[0].weight, again.body[0].weight)
 
 
+def test_what_after_step_measures_is_logged_with_that_step():
+    sink, net = ListSink(), Net()
+    loss = {"collate": lambda index, rng: X[index], "loss": lambda x, step: (net.body(x).square().mean(), {})}
+    config = FitConfig(steps=6, batch_size=4, log_every=2)
+    fit(
+        net,
+        num_samples=40,
+        config=config,
+        sink=sink,
+        after_step=lambda step: {"at": step} if step == 3 else None,
+        **loss,
+    )
+    assert [(step, row.get("at")) for step, row in sink.rows] == [(2, None), (4, 3.0), (6, None)]
+
+
 def test_training_leaves_the_callers_generator_alone():
     net = Net()
     before = torch.random.get_rng_state()

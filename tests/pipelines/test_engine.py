@@ -1,17 +1,20 @@
 """Bringing work up to date, with toy stages: what is skipped, what is done again, what a kill leaves behind."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from label_rows import label
+from PIL import Image
 
 import pipelines.engine as engine_module
-from latentvla_core.errors import DataError
+from latentvla_core.errors import DataError, SetupError
 from pipelines.engine import Engine, Output
-from pipelines.lineage import Stage
+from pipelines.lineage import Stage, shard_of
 from pipelines.settings import Settings
+from pipelines.stages import STAGES
 
 
 class Line:
@@ -21,7 +24,7 @@ class Line:
         self.calls: list[str] = []
         self.rows = {"train-00": [label("a"), label("b")], "train-01": [label("c")]}
         self.faults: list[dict[str, str]] = []
-        self.steps = 10
+        self.steps, self.shards = 10, 2
         self.version = "m"
         self.home = tmp_path
         monkeypatch.setattr(
@@ -39,7 +42,8 @@ class Line:
             doc="",
             recipe=("latent",),
         )
-        settings = Settings.from_env({"LATENTVLA_HOME": str(self.home), "LATENTVLA_RECIPE": "toy"})
+        env = {"LATENTVLA_HOME": str(self.home), "LATENTVLA_RECIPE": "toy", "LATENTVLA_SHARDS": str(self.shards)}
+        settings = Settings.from_env(env)
         whole = Stage(name="whole", run=self.refuse, kind="table", table="pdm_summary", deps=(), group="g", doc="")
         return Engine(settings, {"toy": stage, "whole": whole})
 
@@ -135,3 +139,67 @@ def test_bad_rows_are_refused_and_the_old_ones_stay(line: Line):
     with pytest.raises(DataError, match="not unique"):
         line.engine().execute("toy", "train-00", force=True)
     assert line.engine().lake.read("latent_actions")["scene_token"].to_pylist() == ["a", "b"]
+
+
+# ---- another number of shards ------------------------------------------------------------------------------------
+
+
+def test_a_lake_with_more_shards_is_refused_before_anything_is_done(line: Line, monkeypatch: pytest.MonkeyPatch):
+    line.shards, line.rows["train-03"] = 4, [label("d", shard=3)]
+    line.engine().execute("toy", "train-03")
+    written = line.engine().lake.version("materialisations")
+    line.shards = 2
+    told = r"lake .*/lake was written with 4 shards a split, now there are 2 \(LATENTVLA_SHARDS\).*set LATENTVLA_SHARDS to 4 or more"
+    for name, partition in (("toy", "train-01"), ("whole", "")):
+        with pytest.raises(SetupError, match=told):
+            line.engine().execute(name, partition, force=True)
+    monkeypatch.setattr(engine_module.sources, "prepare", lambda *_: pytest.fail("a world would be written"))
+    with pytest.raises(SetupError, match=told):
+        real_line({"LATENTVLA_HOME": str(line.home), "LATENTVLA_SHARDS": "2"}).execute("logs")
+    assert line.calls == ["train-03"]
+    line.shards = 4
+    assert line.engine().lake.version("materialisations") == written
+    assert line.engine().execute("toy", "train-03").skipped
+
+
+def test_shards_of_a_split_that_is_no_longer_asked_for_do_not_matter(line: Line):
+    line.shards, line.rows["test-03"] = 4, [label("d", split="test", shard=3)]
+    line.engine().execute("toy", "test-03")
+    line.shards = 2
+    engine = line.engine()
+    engine.settings = replace(engine.settings, sources=engine.settings.sources[:2])
+    assert engine.settings.splits == ("train", "val")
+    assert not engine.execute("toy", "train-00").skipped
+
+
+def real_line(env: dict[str, str]) -> Engine:
+    """The stages that list logs and read frames."""
+    return Engine(Settings.from_env(env), {name: STAGES[name] for name in ("logs", "frames")}, lambda text: None)
+
+
+def test_with_more_shards_every_log_moves_and_is_found_where_it_is(tmp_path: Path):
+    sources = tmp_path / "sources.yaml"
+    sources.write_text(f"splits: {{train: {{format: frames_poses, logs: {tmp_path / 'drives'}}}}}")
+    env = {"LATENTVLA_HOME": str(tmp_path / "home"), "LATENTVLA_SOURCES": str(sources), "LATENTVLA_RECIPE": "debug"}
+    names = {name: write_drive(tmp_path / "drives" / name) for name in ("oak", "elm", "ash", "yew")}
+    for shards in (1, 4):
+        line = real_line({**env, "LATENTVLA_SHARDS": str(shards)})
+        assert not line.execute("logs").skipped
+        for partition in line.settings.partitions:
+            line.execute("frames", partition)
+        for name, count in names.items():
+            place = line.lake.place_of_log(name)
+            assert place["shard"] == [shard_of(name, shards)]
+            there, all_over = place | {"log_name": f"{name}@0"}, {"log_name": f"{name}@0"}
+            assert [line.lake.read("frames", where).num_rows for where in (there, all_over)] == [count, count]
+    assert len({shard_of(name, 4) for name in names}) > 1
+
+
+def write_drive(folder: Path, frames: int = 3) -> int:
+    """A sequence of pictures and poses at 2 Hz; returns how many frames it has."""
+    (folder / "frames").mkdir(parents=True)
+    for i in range(frames):
+        Image.new("RGB", (8, 4)).save(folder / "frames" / f"{i:06d}.jpg")
+    poses = [f"{i:06d},{i * 0.5},{i * 2.0},0.0,0.0" for i in range(frames)]
+    (folder / "poses.csv").write_text("\n".join(["frame,timestamp_s,x,y,heading", *poses]))
+    return frames

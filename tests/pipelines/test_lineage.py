@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from latentvla_core.latent.config import LatentActionConfig
 from pipelines.lineage import (
     UNPARTITIONED,
     Ledger,
@@ -68,6 +69,18 @@ def stale(stages: dict[str, Stage], recipe: Any = RECIPE, files: dict[str, str] 
 
 def test_nothing_is_stale_when_nothing_changed():
     assert stale(graph()) == []
+
+
+def test_settings_that_change_no_result_redo_no_model():
+    before = SimpleNamespace(latent=LatentActionConfig())
+    done = all_done(graph(), before, FILES)
+
+    def redone(**changes: Any) -> list[tuple[str, str]]:
+        after = SimpleNamespace(latent=LatentActionConfig(**changes))
+        return stale_work(graph(), after, PARTITIONS, done, lambda kind, p: FILES[p])
+
+    assert redone(log_every=1, checkpoint_every=7, quality_every=3) == []
+    assert redone(learning_rate=1e-4)[0] == ("model", "")
 
 
 def test_a_changed_test_log_redoes_its_shard_and_no_model():

@@ -17,7 +17,7 @@ from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
 from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot, predict, r_squared, ridge
 from latentvla_core.latent.probes.numbers import Report, code_numbers, motion_information
-from latentvla_core.latent.probes.run import Coded, all_codes, code
+from latentvla_core.latent.probes.run import Coded, all_codes, code, stage_one_codes
 from latentvla_core.latent.probes.stage_one import stage_one_use
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import Array, SceneRecord
@@ -58,26 +58,66 @@ def evaluate(
     config = model.config
     cache = cache or ImageCache(config.features.image_size_wh)
     pairs = collect_pairs(records, config.gap_frames, cache)
-    model.to(device).eval()
+    others = None if probe_records is None else collect_pairs(probe_records, config.gap_frames, cache)
+    return report_on(model.to(device).eval(), pairs, others, batch_size=batch_size, seed=seed)
+
+
+def report_on(
+    model: LatentActionModel, pairs: Pairs, others: Pairs | None = None, *, batch_size: int = 256, seed: int = 0
+) -> Report:
+    """`evaluate` on transitions.
+
+    Args:
+        others: transitions of *other* logs to fit the probes on; None: cross-validation over logs of `pairs`.
+    """
     coded = code(model, pairs, batch_size, np.random.default_rng(seed))
-    judged = _sample(model, (coded.ego, coded.environment), pairs)
-    fitted = None
-    if probe_records is not None:
-        others = collect_pairs(probe_records, config.gap_frames, cache)
+    judged, fitted = _sample(model, (coded.ego, coded.environment), pairs), None
+    if others is not None:
         _disjoint(pairs, others)
         fitted = _sample(model, all_codes(model, others, batch_size), others)
-    report: Report = {"transitions": float(len(pairs)), "logs": float(len(np.unique(pairs.logs)))}
-    report |= _reconstruction(coded)
-    report |= stage_one_use(model, pairs, batch_size=batch_size)
+    report = _size(pairs) | _reconstruction(coded) | stage_one_use(model, pairs, batch_size=batch_size)
     for name, codes in (("ego", coded.ego), ("environment", coded.environment)):
-        if name not in judged.inputs:  # a single-stage model has no environment codes
-            continue
-        size = getattr(config, name).codebook_size
-        report |= code_numbers(name, codes, size)
-        report |= motion_information(name, codes, size, pairs.motion, _guess(judged, fitted, name, judged.motion))
+        report |= _told_by(name, codes, model, judged, fitted)
     return (
         report | motion_probes(judged, fitted) | agent_probes(judged, fitted) | _transfer(coded, judged, fitted, model)
     )
+
+
+def report_on_stage_one(
+    model: LatentActionModel, pairs: Pairs, others: Pairs | None = None, *, batch_size: int = 256
+) -> Report:
+    """What of the report can be told before stage 2 begins: what stage 1 uses, and what its own codes know.
+
+    Args:
+        others: as for `report_on`.
+    """
+    codes, judged = _stage_one_sample(model, pairs, batch_size)
+    fitted = None
+    if others is not None:
+        _disjoint(pairs, others)
+        fitted = _stage_one_sample(model, others, batch_size)[1]
+    report = _size(pairs) | stage_one_use(model, pairs, batch_size=batch_size)
+    report |= _told_by("environment", codes, model, judged, fitted)
+    return report | motion_probes(judged, fitted) | agent_probes(judged, fitted)
+
+
+def _stage_one_sample(model: LatentActionModel, pairs: Pairs, batch_size: int) -> tuple[Array, Sample]:
+    codes = stage_one_codes(model, pairs, batch_size)
+    inputs = {"environment": one_hot(codes, model.config.environment.codebook_size)}
+    return codes, Sample(inputs, pairs.motion, pairs.agents, pairs.logs)
+
+
+def _size(pairs: Pairs) -> Report:
+    return {"transitions": float(len(pairs)), "logs": float(len(np.unique(pairs.logs)))}
+
+
+def _told_by(name: str, codes: Array, model: LatentActionModel, judged: Sample, fitted: Sample | None) -> Report:
+    """What is counted of one kind of codes; nothing if the model has no such codes."""
+    if name not in judged.inputs:
+        return {}
+    size = getattr(model.config, name).codebook_size
+    guess = _guess(judged, fitted, name, judged.motion)
+    return code_numbers(name, codes, size) | motion_information(name, codes, size, judged.motion, guess)
 
 
 def motion_probes(judged: Sample, fitted: Sample | None) -> Report:

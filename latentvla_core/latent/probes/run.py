@@ -109,6 +109,16 @@ def _codes_of(model: LatentActionModel, pairs: Pairs, index: Array) -> tuple[Ten
     return model.ego.quantizer.nearest(z[0]), environment
 
 
+@torch.no_grad()
+def stage_one_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 256) -> Array:
+    """(n, N_env) int64 codes of stage 1's own encoder, also where stage 2 encodes the environment itself."""
+    coded = [
+        model.environment.codes(features_of(model, pairs, index), told_at(model, pairs, index))
+        for index in batches(len(pairs), batch_size)
+    ]
+    return torch.cat(coded).cpu().numpy()
+
+
 def features_of(model: LatentActionModel, pairs: Pairs, index: Array) -> Tensor:
     """(B, 2, P, D)."""
     return model.features(torch.from_numpy(pairs.pictures(index)).to(model.device))
