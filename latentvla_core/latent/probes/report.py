@@ -75,7 +75,8 @@ def report_on(
     if others is not None:
         _disjoint(pairs, others)
         fitted = _sample(model, all_codes(model, others, batch_size), others)
-    report = _size(pairs) | _reconstruction(coded) | stage_one_use(model, pairs, batch_size=batch_size)
+    own = coded.environment if model.config.env_source == "stage1_frozen" else None  # else they are not stage 1's
+    report = _size(pairs) | _reconstruction(coded) | stage_one_use(model, pairs, codes=own, batch_size=batch_size)
     for name, codes in (("ego", coded.ego), ("environment", coded.environment)):
         report |= _told_by(name, codes, model, judged, fitted)
     return (
@@ -96,7 +97,7 @@ def report_on_stage_one(
     if others is not None:
         _disjoint(pairs, others)
         fitted = _stage_one_sample(model, others, batch_size)[1]
-    report = _size(pairs) | stage_one_use(model, pairs, batch_size=batch_size)
+    report = _size(pairs) | stage_one_use(model, pairs, codes=codes, batch_size=batch_size)
     report |= _told_by("environment", codes, model, judged, fitted)
     return report | motion_probes(judged, fitted) | agent_probes(judged, fitted)
 
