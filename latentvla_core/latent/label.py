@@ -14,7 +14,7 @@ import torch
 
 from latentvla_core import geometry
 from latentvla_core.latent.model import LatentActionModel, Told
-from latentvla_core.latent.pairs import ego_states, front_projections, implausible
+from latentvla_core.latent.pairs import ego_states, front_projections, plausible
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import MOST_INT8_CODES, Array, Pose, SceneRecord
 
@@ -86,7 +86,7 @@ def label_scenes(
     records: Sequence[SceneRecord],
     model: LatentActionModel,
     *,
-    batch_size: int = 128,
+    batch_size: int = 64,
     device: torch.device | str = "cpu",
     cache: ImageCache | None = None,
 ) -> Labels:
@@ -172,22 +172,35 @@ def _asked(
         [why or _unreadable(rows[i, step], paths, cache) for step, (paths, why) in enumerate(row)]
         for i, row in enumerate(needed)
     ]
-    waypoints, states = np.zeros((*rows.shape[:2], gap, 3)), np.zeros((*rows.shape[:2], 3))
-    motion, known = np.full((*rows.shape[:2], 4), np.nan, np.float32), np.zeros(rows.shape[:2], bool)
-    for i, record in enumerate(records):
-        poses = np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
-        driven = ego_states(poses)
-        for step in range(count):
-            start = record.num_history - 1 + step * gap
-            if start + gap >= len(poses):
-                break
-            path = geometry.to_local(poses[start], poses[start + 1 : start + 1 + gap])
-            if not implausible(path, driven[start]):
-                waypoints[i, step], states[i, step], known[i, step] = path, driven[start], True
-                speeds = driven[start, 0], driven[start + gap, 0] - driven[start, 0]
-                motion[i, step] = *speeds, path[-1, Pose.X], path[-1, Pose.YAW]
+    waypoints, states, motion, known = _driven(records, count, gap)
     cameras = np.repeat(front_projections(records)[:, None], count, axis=1)
     return _Transitions(rows, waypoints, states, cameras, known), motion, reasons
+
+
+def _driven(records: Sequence[SceneRecord], count: int, gap: int) -> tuple[Array, Array, Array, Array]:
+    """Waypoints (N, T, gap, 3), states (N, T, 3), motion (N, T, 4) and whether they are known (N, T), as `_Transitions` has them.
+
+    Scenes of equal length together: frame by frame this took a tenth of the encoders' time.
+    """
+    shape = len(records), count
+    waypoints, states = np.zeros((*shape, gap, 3)), np.zeros((*shape, 3))
+    motion, known = np.full((*shape, 4), np.nan, np.float32), np.zeros(shape, bool)
+    lengths = np.array([(r.num_history, len(r.future_poses)) for r in records]).reshape(-1, 2)
+    for history, future in np.unique(lengths, axis=0):
+        at = np.flatnonzero((lengths == (history, future)).all(axis=1))
+        poses = np.stack([np.concatenate([records[i].history_poses, records[i].future_poses]) for i in at]).astype(
+            np.float64
+        )
+        driven = ego_states(poses)
+        for step in range(min(count, future // gap)):
+            start = history - 1 + step * gap
+            path = geometry.to_local(poses[:, [start]], poses[:, start + 1 : start + 1 + gap])
+            good = np.logical_and(*plausible(path, driven[:, start]))
+            use, change = at[good], driven[good, start + gap, 0] - driven[good, start, 0]
+            waypoints[use, step], states[use, step], known[use, step] = path[good], driven[good, start], True
+            ends = path[good, -1]
+            motion[use, step] = np.stack([driven[good, start, 0], change, ends[:, Pose.X], ends[:, Pose.YAW]], axis=-1)
+    return waypoints, states, motion, known
 
 
 def needed_pictures(record: SceneRecord, step: int, gap_frames: int) -> tuple[tuple[str, str], str]:

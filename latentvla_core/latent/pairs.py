@@ -149,27 +149,39 @@ def front_projections(records: Sequence[SceneRecord]) -> Array:
 
 
 def implausible(waypoints: Array, state: Array) -> str:
-    """Why a motion cannot be learned from, "" if it can. One localisation jump would outweigh a thousand drives."""
-    if not (np.isfinite(waypoints).all() and np.isfinite(state).all()):
-        return "a pose is not finite"
-    steps = np.diff(waypoints[:, :2], axis=0, prepend=np.zeros((1, 2)))
-    speed_mps = max(np.linalg.norm(steps, axis=-1).max() / FRAME_INTERVAL_S, abs(state[0]))
-    jumps = speed_mps > MAX_SPEED_MPS or abs(state[1]) > MAX_ACCELERATION_MPS2
-    return "the pose jumps" if jumps else ""
+    """Why a motion (gap, 3) from a state (3,) cannot be learned from, "" if it can."""
+    finite, smooth = plausible(waypoints, state)
+    if finite and smooth:
+        return ""
+    return "the pose jumps" if finite else "a pose is not finite"
+
+
+def plausible(waypoints: Array, states: Array) -> tuple[Array, Array]:
+    """Motions (..., gap, 3) from states (..., 3) → two (...) bool: everything is finite; nothing jumps.
+
+    One localisation jump would outweigh a thousand drives.
+    """
+    finite = np.isfinite(waypoints).all((-2, -1)) & np.isfinite(states).all(-1)
+    steps = np.diff(waypoints[..., :2], axis=-2, prepend=0.0)
+    speed_mps = np.maximum(np.linalg.norm(steps, axis=-1).max(-1) / FRAME_INTERVAL_S, np.abs(states[..., 0]))
+    return finite, ~((speed_mps > MAX_SPEED_MPS) | (np.abs(states[..., 1]) > MAX_ACCELERATION_MPS2))
 
 
 def ego_states(poses: Array) -> Array:
-    """(T, 3) poses 0.5 s apart → (T, 3) speed, acceleration, yaw rate, by backward differences where there are any."""
-    if len(poses) < 2:
-        return np.zeros((len(poses), 3))
-    steps = geometry.to_local(poses[:-1], poses[1:])  # (T - 1, 3)
-    speed = steps[:, Pose.X] / FRAME_INTERVAL_S
-    speed = np.concatenate([speed[:1], speed])
-    acceleration = np.concatenate([[0.0], np.diff(speed) / FRAME_INTERVAL_S])
-    if len(acceleration) > 2:
-        acceleration[:2] = acceleration[2]
-    yaw_rate = steps[:, Pose.YAW] / FRAME_INTERVAL_S
-    return np.stack([speed, acceleration, np.concatenate([yaw_rate[:1], yaw_rate])], axis=-1)
+    """(..., T, 3) poses 0.5 s apart → (..., T, 3) speed, acceleration, yaw rate, by backward differences where there are any."""
+    if poses.shape[-2] < 2:
+        return np.zeros_like(poses)
+    steps = geometry.to_local(poses[..., :-1, :], poses[..., 1:, :])  # (..., T - 1, 3)
+    speed, yaw_rate = (_from_the_second(steps[..., axis] / FRAME_INTERVAL_S) for axis in (Pose.X, Pose.YAW))
+    acceleration = np.diff(speed, axis=-1, prepend=speed[..., :1]) / FRAME_INTERVAL_S
+    if acceleration.shape[-1] > 2:
+        acceleration[..., :2] = acceleration[..., 2:3]
+    return np.stack([speed, acceleration, yaw_rate], axis=-1)
+
+
+def _from_the_second(values: Array) -> Array:
+    """(..., T - 1) → (..., T): the first frame, which has none before it, gets the second's."""
+    return np.concatenate([values[..., :1], values], axis=-1)
 
 
 def mirrored(waypoints: Array, states: Array, flip: Array) -> tuple[Array, Array]:
