@@ -99,10 +99,12 @@ class Lake:
     def place_of_log(self, log_name: str) -> dict[str, Any]:
         """Condition for `read` that finds a log's rows in the files of its shard alone, which `logs` tells.
 
-        Rows that were written with another number of shards are elsewhere: the name alone finds them too, slowly.
-        Raises DataError for a log that is not in `logs`.
+        Phases of a sequence (`oak@0`, `oak@1`: data/frames_poses.py) lie where their sequence `oak` lies. Rows that were written
+        with another number of shards are elsewhere: the name alone finds them too, slowly. Raises DataError for a log that is
+        not in `logs`.
         """
-        found = self.read("logs", {"log_name": log_name}, ["split", "shard"]).to_pydict()
+        names = [log_name, log_name.rpartition("@")[0]]  # no log has an empty name
+        found = self.read("logs", {"log_name": names}, ["split", "shard"]).to_pydict()
         if not found["shard"]:
             raise DataError(f"log {log_name!r} is not in table logs of {self.root}; names are those of `logs.log_name`")
         return {"log_name": log_name, **{column: sorted(set(values)) for column, values in found.items()}}
