@@ -6,6 +6,8 @@
 --shared is a folder of frames-and-poses sequences (docs/data.md). --out holds the worlds of latent_quality. Whole sequences
 are held out: those named by --held-out train nothing, and every probe is fitted on the embedded world's training logs or,
 for the model trained on real pictures alone, on the other sequences.
+
+Last comes a table of what codes do while the ego stands, on the held-out sequences and on test logs of another embedded world.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from benchmarks.latent_quality import worlds
 from latentvla_core.data.filters import SceneFilter, scenes_of_log
@@ -36,6 +39,7 @@ from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ProgressSink
 from latentvla_core.types import Array, SceneRecord
 
+NOISE = 1e-3  # squared difference of a picture that does not change, in units of `PixelFeatures`
 STANDING_M = 0.3  # less than this in a second; poses from lidar odometry scatter by centimetres
 
 
@@ -84,12 +88,46 @@ def judge(
             x, y = given.get(name, (inputs[~held], pairs.motion[~held]))
             guesses[name][held] = predict(ridge(x, y.astype(np.float64)), inputs[held])
     groups = {"all": np.ones(len(names), bool)} | {str(s): names == s for s in np.unique(names)}
-    copies = copy_errors(model, pairs)
+    copies = {what: change.mean(1) for what, change in changes(model, pairs).items()}
     return {
         name: _figures(pairs.motion, codes, guesses, where)
         | {what: float(e[where].mean()) for what, e in copies.items()}
         for name, where in groups.items()
     }
+
+
+def standing(
+    model: LatentActionModel, records: Sequence[SceneRecord], fit_on: Sequence[SceneRecord], cache: ImageCache
+) -> Report:
+    """What codes do while the ego stands: does each kind stay put, and does it tell how much changes in a strip of the picture?
+
+    Codes that "change" are not the right ones: where nothing moves an environment code must stay, and where one thing keeps
+    passing too. So: the expected change of a strip (log of the squared difference to the compensated first frame) given its
+    environment code, or given all ego codes, is fitted on drives of the world; the figure is the rank correlation with the
+    change that is seen, over strips and standing transitions. No strip has an intercept of its own but for the ego codes.
+    """
+    asked, known = (collect_pairs(r, model.config.gap_frames, cache) for r in (records, fit_on))
+    use = np.abs(asked.motion[:, 0]) < STANDING_M
+    codes, seen = all_codes(model, asked), strip_change(model, asked)[use]
+    fitted, target = all_codes(model, known), strip_change(model, known)
+    report: Report = {"standing": float(use.sum())}
+    for name, own, others in zip(("ego", "environment"), codes, fitted, strict=True):
+        size, own = getattr(model.config, name).codebook_size, own[use]
+        report[f"{name}_kept"] = kept(own)
+        if name == "ego":
+            expected = predict(ridge(one_hot(others, size), target), one_hot(own, size))
+        else:  # column by column, one table for all strips: code c means the same in each
+            table = ridge(one_hot(others.reshape(-1, 1), size), target.reshape(-1, 1))
+            expected = predict(table, one_hot(own.reshape(-1, 1), size)).reshape(seen.shape)
+        report[f"{name}_tells_change"] = float(spearmanr(expected.ravel(), seen.ravel()).statistic)
+    return report
+
+
+def strip_change(model: LatentActionModel, pairs: Pairs) -> Array:
+    """(n, S) log squared difference of the second frame to the compensated first, in the strip of each environment code."""
+    change = changes(model, pairs)["compensated_copy"].reshape(len(pairs), *model.config.features.grid_hw)
+    strips = np.stack(np.split(change, model.config.sectors, axis=2), axis=1)  # (n, S, rows, columns / S)
+    return np.log(strips.mean((2, 3)) + NOISE)
 
 
 def quality(
@@ -101,28 +139,25 @@ def quality(
 
 
 @torch.no_grad()
-def copy_errors(model: LatentActionModel, pairs: Pairs) -> dict[str, Array]:
-    """(n,) squared difference of the second frame to the first, and to the first one compensated for ego motion."""
+def changes(model: LatentActionModel, pairs: Pairs) -> dict[str, Array]:
+    """(n, P) squared difference of the second frame to the first, and to the first one compensated for ego motion."""
     found: dict[str, list[Array]] = {"copy": [], "compensated_copy": []}
     for index in batches(len(pairs), 256):
         x, told = features_of(model, pairs, index), told_at(model, pairs, index)
         moved = compensated(x[:, 0], told.projections, told.waypoints[:, -1], model.config.features)
         for parts, first in zip(found.values(), (x[:, 0], moved), strict=True):
-            parts.append((first - x[:, 1]).square().mean((1, 2)).numpy())
+            parts.append((first - x[:, 1]).square().mean(2).numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _figures(motion: Array, codes: dict[str, Array], guesses: dict[str, Array], where: Array) -> Report:
-    standing = where & (np.abs(motion[:, 0]) < STANDING_M)
-    report: Report = {"transitions": float(where.sum()), "standing": float(standing.sum())}
+    report: Report = {"transitions": float(where.sum())}
     report |= {f"spread_{a}": float(motion[where, i].std()) for i, a in enumerate(AXES)}
     for name, own in codes.items():
         error = np.sqrt(np.square(guesses[name][where] - motion[where]).mean(0))
         total = np.square(motion[where] - motion[where].mean(0)).mean(0)
         report |= {f"{name}_rmse_{a}": float(error[i]) for i, a in enumerate(AXES)}
         report |= {f"{name}_r2_{a}": float(1 - error[i] ** 2 / max(total[i], 1e-9)) for i, a in enumerate(AXES)}
-        if standing.sum() > 1:
-            report[f"{name}_kept_while_standing"] = kept(own[standing])
         report[f"{name}_kept"] = kept(own[where])
     return report
 
@@ -159,7 +194,8 @@ def main() -> None:
     config = LatentActionConfig.long(steps=args.steps)
     real = real_records(args.shared)
     seen = [r for r in real if sequence_of(r.log_name) not in args.held_out]
-    world, _ = worlds(args.out, args.logs, 20.0)
+    held_out = [r for r in real if sequence_of(r.log_name) in args.held_out]
+    world, test = worlds(args.out, args.logs, 20.0)
     cache = ImageCache(config.features.image_size_wh)
     print(
         f"{len(real)} real transitions, {len(seen)} of them not held out; {len(world)} scenes of the world", flush=True
@@ -173,7 +209,14 @@ def main() -> None:
     for name, figures in reports.items():
         show(name, figures)
     show("quality report", whole := {name: quality(m, real, fit_on, cache) for name, (m, fit_on) in models.items()})
-    (args.out / "reports-real.json").write_text(json.dumps({"by sequence": reports, "quality": whole}, indent=1))
+    stood = {
+        f"{name}, {what}": standing(m, records, fit_on or seen, cache)
+        for name, (m, fit_on) in models.items()
+        for what, records in (("held-out real", held_out), ("world", test))
+    }
+    show("while the ego stands", stood)
+    found = {"by sequence": reports, "quality": whole, "standing": stood}
+    (args.out / "reports-real.json").write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

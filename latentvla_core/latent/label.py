@@ -14,7 +14,7 @@ import torch
 
 from latentvla_core import geometry
 from latentvla_core.latent.model import LatentActionModel, Told
-from latentvla_core.latent.pairs import ego_states, front_projections, plausible
+from latentvla_core.latent.pairs import driven_poses, ego_states, front_projections, plausible
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import MOST_INT8_CODES, Array, Pose, SceneRecord
 
@@ -188,9 +188,7 @@ def _driven(records: Sequence[SceneRecord], count: int, gap: int) -> tuple[Array
     lengths = np.array([(r.num_history, len(r.future_poses)) for r in records]).reshape(-1, 2)
     for history, future in np.unique(lengths, axis=0):
         at = np.flatnonzero((lengths == (history, future)).all(axis=1))
-        poses = np.stack([np.concatenate([records[i].history_poses, records[i].future_poses]) for i in at]).astype(
-            np.float64
-        )
+        poses = np.stack([driven_poses(records[i]) for i in at.tolist()])
         driven = ego_states(poses)
         for step in range(min(count, future // gap)):
             start = history - 1 + step * gap

@@ -88,7 +88,7 @@ def collect_pairs(
     used: set[tuple[str, str]] = set()
     cameras = front_projections(records)
     for number, record in enumerate(records):
-        poses = np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
+        poses = driven_poses(record)
         states = ego_states(poses)
         starts = range(min(len(poses), len(record.front_paths)) - gap_frames)
         for start in starts[record.num_history - 1 : record.num_history] if current_only else starts:
@@ -143,6 +143,11 @@ def _decoded(
     return Pairs(cache, rows[good], waypoints, states, logs, dict(dropped), cameras, agents[good])
 
 
+def driven_poses(record: SceneRecord) -> Array:
+    """(T, 3) float64 poses of a scene's frames, past and future."""
+    return np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
+
+
 def front_projections(records: Sequence[SceneRecord]) -> Array:
     """(N, 3, 4) of the front camera, whose pictures transitions are made of."""
     return projections(records, (FRONT_CAMERA,))[:, 0]
@@ -164,7 +169,7 @@ def plausible(waypoints: Array, states: Array) -> tuple[Array, Array]:
     finite = np.isfinite(waypoints).all((-2, -1)) & np.isfinite(states).all(-1)
     steps = np.diff(waypoints[..., :2], axis=-2, prepend=0.0)
     speed_mps = np.maximum(np.linalg.norm(steps, axis=-1).max(-1) / FRAME_INTERVAL_S, np.abs(states[..., 0]))
-    return finite, ~((speed_mps > MAX_SPEED_MPS) | (np.abs(states[..., 1]) > MAX_ACCELERATION_MPS2))
+    return np.asarray(finite), ~((speed_mps > MAX_SPEED_MPS) | (np.abs(states[..., 1]) > MAX_ACCELERATION_MPS2))
 
 
 def ego_states(poses: Array) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 from latentvla_core import geometry
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.latent.label import Labels
+from latentvla_core.latent.pairs import driven_poses
 from latentvla_core.types import FRAME_INTERVAL_S, Array, Pose, SceneRecord, Vehicle
 
 FILE = "physical_tokens.json"
@@ -137,7 +138,7 @@ class PhysicalTokenizer:
 
 def fit_physical_tokenizer(records: Sequence[SceneRecord], config: PhysicalConfig) -> PhysicalTokenizer:
     """A vocabulary from the 0.5 s motions of all scenes. Raises DataError when there are none."""
-    windows = [steps_of(np.concatenate([r.history_poses, r.future_poses])) for r in records]
+    windows = [steps_of(driven_poses(r)) for r in records]
     motions = np.concatenate([np.zeros((0, 3)), *windows])
     motions = np.unique(motions[np.isfinite(motions).all(1)].round(6), axis=0)  # scenes overlap
     if len(motions) == 0:
