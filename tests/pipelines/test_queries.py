@@ -1,23 +1,32 @@
-"""docs/queries.md cannot rot: its very blocks run against a small lake, and their answers are looked at."""
+"""docs/queries.md cannot rot: its very blocks run against a small lake, and their answers are looked at.
+
+`LATENTVLA_HOME=DIR python tests/pipelines/test_queries.py` writes the answers of a demo's lake into the page.
+"""
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import csv
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from label_rows import label
 
-from latentvla_core.store import Lake
+from latentvla_core.store import Lake, lake_root
 from latentvla_core.tables import TABLES, TableSpec
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "queries.md").read_text()
-SQL = re.findall(r"```sql\n(.*?)\n```\n\n```csv\n(.*?)\n```", PAGE, re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)\n```", PAGE, re.DOTALL)
+QUERIES = Path(__file__).resolve().parents[2] / "docs" / "queries.md"
+PAGE = QUERIES.read_text()
+ANSWERED = re.compile(r"```(sql|python)\n(.*?)\n```\n\n```(csv|text)\n(.*?)\n```", re.DOTALL)
+SQL = [(question, answer) for kind, question, _, answer in ANSWERED.findall(PAGE) if kind == "sql"]
+PYTHON = [question for kind, question, _, _ in ANSWERED.findall(PAGE) if kind == "python"]
 CURRENT = (
     "(select model_version from latent_codes join materialisations using (made_by) order by finished_us desc limit 1)"
 )
@@ -112,11 +121,34 @@ def answers(lake: Lake, words: str) -> list[dict[str, Any]]:
     return lake.sql(query).to_pylist()
 
 
-def printed(words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def printed(words: str) -> list[str]:
     """Lines that the one Python block with these words prints about the lake of this test."""
     (block,) = [block for block in PYTHON if words in block]
-    exec(compile(block, f"queries.md, {words}", "exec"), {})
-    return capsys.readouterr().out.split("\n")[:-1]
+    return run(block).split("\n")[:-1]
+
+
+def run(block: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(block, "queries.md", "exec"), {})
+    return out.getvalue()
+
+
+def with_answers(page: str, lake: Lake) -> str:
+    """The page with what this lake answers; Python blocks ask the lake of the environment."""
+
+    def answer(block: re.Match[str]) -> str:
+        kind, question, form, _ = block.groups()
+        shown = run(question) if kind == "python" else as_csv(lake.sql(question))
+        return f"```{kind}\n{question}\n```\n\n```{form}\n{shown.rstrip()}\n```"
+
+    return ANSWERED.sub(answer, page)
+
+
+def as_csv(table: pa.Table) -> str:
+    """As `latentvla sql --format csv` prints it."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([table.column_names, *(row.values() for row in table.to_pylist())])
+    return out.getvalue()
 
 
 def test_the_page_covers_what_people_ask():
@@ -209,21 +241,32 @@ def test_labels_to_look_at_are_the_least_certain(lake: Lake):
     assert rows == [(start_us(39), 0, 0.025), (start_us(38), 2, 0.05), (start_us(37), 1, 0.075)]
 
 
-def test_polars_makes_the_matrix_of_the_current_model(lake: Lake, capsys: pytest.CaptureFixture[str]):
-    assert printed("import polars", capsys) == ["code,0,1,2", "0,13,1,0", "1,0,13,0", "2,0,0,13", ""]
+def test_polars_makes_the_matrix_of_the_current_model(lake: Lake):
+    assert printed("import polars") == ["code,0,1,2", "0,13,1,0", "1,0,13,0", "2,0,0,13", ""]
     finish(lake, "latent_codes", "atlas-old", 9)
-    assert printed("import polars", capsys) == ["code,15", f"15,{SCENES // 2}", ""]
+    assert printed("import polars") == ["code,15", f"15,{SCENES // 2}", ""]
 
 
-def test_duckdb_counts_codes_of_each_second_once_and_of_the_current_model(
-    lake: Lake, capsys: pytest.CaptureFixture[str]
-):
+def test_duckdb_counts_codes_of_each_second_once_and_of_the_current_model(lake: Lake):
     pytest.importorskip("duckdb")
-    rows = [ast.literal_eval(line) for line in printed("import duckdb", capsys)]
+    rows = [ast.literal_eval(line) for line in printed("import duckdb")]
     assert rows == [("train", 3, 120), ("train", 0, 14), ("train", 1, 13)]
 
 
-def test_the_engine_of_delta_rs_sees_the_scenes_that_brake(lake: Lake, capsys: pytest.CaptureFixture[str]):
+def test_the_engine_of_delta_rs_sees_the_scenes_that_brake(lake: Lake):
     hard = [5 + 0.08 * i for i in range(SCENES) if i > 10]
-    told = [ast.literal_eval(line) for line in printed("QueryBuilder", capsys)]
+    told = [ast.literal_eval(line) for line in printed("QueryBuilder")]
     assert told == [[{"transitions": len(hard)}], [{"from_mps": round(sum(hard) / len(hard), 1)}]]
+
+
+def test_answers_of_a_lake_are_written_beside_their_questions_and_nothing_else_changes(lake: Lake):
+    page = with_answers(PAGE, lake)
+    assert ANSWERED.sub("", page) == ANSWERED.sub("", PAGE)
+    asked = [block[:3] for block in ANSWERED.findall(PAGE)]
+    assert [block[:3] for block in ANSWERED.findall(page)] == asked
+    assert "0 3 3 3,1 3 3 3,1" in page
+    assert "[{'from_mps': " in page
+
+
+if __name__ == "__main__":
+    QUERIES.write_text(with_answers(PAGE, Lake(lake_root())))
