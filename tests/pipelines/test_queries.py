@@ -1,6 +1,6 @@
 """docs/queries.md cannot rot: its very blocks run against a small lake, and their answers are looked at.
 
-`LATENTVLA_HOME=DIR python tests/pipelines/test_queries.py` writes the answers of a demo's lake into the page.
+`LATENTVLA_HOME=DIR PYTHONPATH=tests python tests/pipelines/test_queries.py` writes the answers of a demo's lake into the page.
 """
 
 from __future__ import annotations
