@@ -181,7 +181,7 @@ def typical(contexts: Mapping[str, Array], weights: Array) -> tuple[tuple[str, f
 
 
 def derived_name(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array) -> str:
-    """Words for the medians over the uses (m,) of a code: what happens to speed, to heading, and at what speed it begins.
+    """Words for medians over the uses (m,) of a code: what happens to speed, to heading, and at what speed it begins.
 
     Standing still is counted apart: as part of a median it would make half of all codes "keep speed".
     """
@@ -211,8 +211,8 @@ def spoken_of(standing_share: float) -> tuple[bool, ...]:
 
 
 def _moving_words(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array) -> str:
-    level, change, turn = (float(np.median(v)) for v in (speed_mps, delta_speed_mps, delta_heading_rad))
-    words = [_speed_words(level, change), _turn_words(turn)]
+    level, change = (float(np.median(v)) for v in (speed_mps, delta_speed_mps))
+    words = [_speed_words(level, change), _turn_words(delta_heading_rad)]
     return ", ".join(w for w in words if w)
 
 
@@ -223,7 +223,12 @@ def _speed_words(level: float, change: float) -> str:
     return f"{word} {at} {level:.0f} m/s" if level >= STANDING_MPS else f"{word} from standing"
 
 
-def _turn_words(change: float) -> str:
+def _turn_words(delta_heading_rad: Array) -> str:
+    """A side is named where at most a quarter of the uses turn to the other one."""
+    right, change, left = (float(v) for v in np.quantile(delta_heading_rad, (0.25, 0.5, 0.75)))
+    least = _TURN[-1][0]
+    if right <= -least and left >= least:
+        return "turn either way"
     side = "left" if change > 0 else "right"
     word = next((word for least, word in _TURN if abs(change) >= least), "")
     return f"{word} {side} {math.degrees(abs(change)):.0f}°" if word else ""

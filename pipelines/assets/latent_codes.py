@@ -223,5 +223,5 @@ def thumbnail(root: str, path: str) -> bytes:
 STAGES = (
     Stage(name="latent_codes", run=latent_codes, kind="table", table="latent_codes",
           deps=("scenes", "scene_worlds", MODEL, "latent_actions"), group="latent_actions",
-          doc=latent_codes.__doc__ or "", code_version="5", kinds=("deltalake",)),
+          doc=latent_codes.__doc__ or "", code_version="6", kinds=("deltalake",)),
 )  # fmt: skip

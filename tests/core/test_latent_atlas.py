@@ -73,6 +73,12 @@ def test_names_follow_from_the_medians():
     assert derived_name(*half) == "stand still, or brake from 9 m/s"
 
 
+@pytest.mark.parametrize(("right", "words"), [(20, "slight left 6°"), (30, "turn either way"), (80, "turn right 11°")])
+def test_a_name_takes_a_side_only_where_three_quarters_of_the_uses_do(right: int, words: str):
+    turns = np.where(np.arange(100) < right, -0.2, 0.1)
+    assert derived_name(np.full(100, 9.0), np.zeros(100), turns) == f"keep speed at 9 m/s, {words}"
+
+
 def test_contexts_are_those_that_stand_out_and_unknown_is_not_no():
     data = little()
     weights = (data.codes[:, :1] == BRAKE).sum(axis=1)
