@@ -108,9 +108,10 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
     config = engine.recipe.latent
     records, cache = training_records(engine), what_it_sees(engine, config, mirror=config.mirror)
     measure = looking_at(engine, records, cache)
+    watch = HealthWatch(before=read_curves(folder / CURVES))
     with engine.training("latent_action_model", folder, SHOWN) as sink:
         model = train_latent_action_model(
-            records, config, sink=Tee(sink, HealthWatch()), checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
+            records, config, sink=Tee(sink, watch), checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
             cache=cache, measure=measure,
         )  # fmt: skip
     save(model, folder)

@@ -176,6 +176,18 @@ def test_a_long_run_is_not_watched_by_its_share_alone():
     assert watch(lines("stage2/ego_perplexity", [1.0] * 2000)) == 22
 
 
+def test_a_training_that_is_begun_again_is_stopped_where_it_was_before():
+    used, progress = "stage1/quality/trajectory_use", "stage1/progress"
+    before = {used: [(2, 0.0), (4, 0.0), (6, 0.0), (8, 0.0)], progress: [(s, s / 10) for s in (2, 4, 6, 8)]}
+    for step in (8, 10):  # goes on from before its last line, or from behind it
+        with pytest.raises(CollapsedError, match=f"step {step}: {used} is 0"):
+            HealthWatch(before=before).log(step, {used: 0.0, progress: step / 10})
+    again = HealthWatch(before=before)
+    again.log(2, {used: 0.0, progress: 0.2})  # from the beginning: later lines are no more
+    again.log(6, {used: 0.0, progress: 0.6})
+    HealthWatch(before=before).log(8, {used: 0.1, progress: 0.8})
+
+
 def test_curves_are_kept_beside_the_model_and_a_resumed_step_counts_once(tmp_path):
     sink = FileSink(tmp_path / "curves.jsonl")
     sink.log(1, {"loss": 3.0})

@@ -18,7 +18,7 @@ from latentvla_core.latent.probes import HeldOut, report_on, report_on_stage_one
 from latentvla_core.latent.probes.held_out import spread_over_logs
 from latentvla_core.latent.train import train_latent_action_model
 from latentvla_core.training.images import ImageCache
-from latentvla_core.training.sinks import ListSink
+from latentvla_core.training.sinks import FileSink, ListSink, Tee, read_curves
 
 CONFIG = LatentActionConfig.debug(steps=4, quality_every=2)
 
@@ -113,3 +113,14 @@ def test_a_trajectory_that_is_not_used_stops_stage_one(records, held_out):
         CollapsedError, match=r"step 5: stage1/quality/trajectory_use is 0(.|\n)*Try: (.|\n)*conditioning 'added'"
     ):
         train_latent_action_model(records, config, sink=HealthWatch(), measure=held_out.report)
+
+
+def test_however_often_it_is_begun_again_it_is_stopped(records, held_out, tmp_path):
+    config = preset("conditioning_none", replace(CONFIG, steps=20, quality_every=4, checkpoint_every=2, log_every=1))
+    curves = tmp_path / "curves.jsonl"
+    for _ in range(3):
+        sink = Tee(FileSink(curves), HealthWatch(before=read_curves(curves)))
+        with pytest.raises(CollapsedError, match="step 16: stage1/quality/trajectory_use is 0"):
+            train_latent_action_model(
+                records, config, sink=sink, measure=held_out.report, checkpoint_dir=tmp_path / "run"
+            )
