@@ -25,12 +25,13 @@ LEAST_LIFT = 1.25  # less is no news
 STANDING_MPS = 0.5
 MOSTLY, OFTEN = 0.75, 0.3  # shares of standing still that a name mentions
 
-# (median at least, word), most first: change of speed over a transition of one second
+# (median at least, word), most first: change of speed, and of heading, per second
 _FASTER = ((1.5, "accelerate hard"), (0.6, "accelerate"), (0.2, "gain a little speed"))
 _SLOWER = ((2.0, "brake hard"), (0.8, "brake"), (0.2, "lose a little speed"))
 _TURN = ((0.12, "turn"), (0.02, "slight"))
 SPEED_BANDS = {
-    "standing": (0.0, 0.5),
+    "reversing": (-math.inf, -0.5),
+    "standing": (-0.5, 0.5),
     "slow, under 3 m/s": (0.5, 3.0),
     "medium, 3 to 8 m/s": (3.0, 8.0),
     "fast, over 8 m/s": (8.0, math.inf),
@@ -51,6 +52,8 @@ class Transitions:
     """(n,) at its start; NaN where unknown."""
     contexts: Mapping[str, Array]
     """(n,) float by name: 1 holds, 0 does not, NaN unknown."""
+    gap_s: float = 1.0
+    """Duration of a transition; words for changes are about changes per second."""
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -126,7 +129,7 @@ def _entry(data: Transitions, code: int, distances: Array) -> Entry:
     order = [int(c) for c in np.argsort(distances, kind="stable") if c != code]
     return Entry(
         code=code,
-        name=derived_name(*moments),
+        name=derived_name(*moments, gap_s=data.gap_s),
         uses=int(weights.sum()),
         share=float(weights.sum() / max(data.codes.size, 1)),
         by_position=here.mean(axis=0) if len(data) else np.zeros(data.codes.shape[1]),
@@ -180,7 +183,7 @@ def typical(contexts: Mapping[str, Array], weights: Array) -> tuple[tuple[str, f
     return tuple(entry[1:] for entry in sorted(found, reverse=True)[:SHOWN_CONTEXTS])
 
 
-def derived_name(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array) -> str:
+def derived_name(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array, *, gap_s: float = 1.0) -> str:
     """Words for medians over the uses (m,) of a code: what happens to speed, to heading, and at what speed it begins.
 
     Standing still is counted apart: as part of a median it would make half of all codes "keep speed".
@@ -194,13 +197,13 @@ def derived_name(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Ar
     still = stands(speed, change)
     words = {True: "stand still", False: ""}
     if not still.all():
-        words[False] = _moving_words(*(v[~still] for v in (speed, change, turn)))
+        words[False] = _moving_words(*(v[~still] for v in (speed, change, turn)), gap_s)
     return ", or ".join(words[part] for part in spoken_of(float(still.mean())))
 
 
 def stands(speed_mps: Array, delta_speed_mps: Array) -> Array:
     """(m,) bool; False where unknown."""
-    return (speed_mps < STANDING_MPS) & (np.abs(delta_speed_mps) < STANDING_MPS)
+    return (np.abs(speed_mps) < STANDING_MPS) & (np.abs(delta_speed_mps) < STANDING_MPS)
 
 
 def spoken_of(standing_share: float) -> tuple[bool, ...]:
@@ -210,27 +213,29 @@ def spoken_of(standing_share: float) -> tuple[bool, ...]:
     return (True, False) if standing_share >= OFTEN else (False,)
 
 
-def _moving_words(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array) -> str:
+def _moving_words(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array, gap_s: float) -> str:
     level, change = (float(np.median(v)) for v in (speed_mps, delta_speed_mps))
-    words = [_speed_words(level, change), _turn_words(delta_heading_rad)]
+    words = [_speed_words(level, change / gap_s), _turn_words(delta_heading_rad, gap_s)]
     return ", ".join(w for w in words if w)
 
 
-def _speed_words(level: float, change: float) -> str:
+def _speed_words(level: float, change_mps2: float) -> str:
     """With the level in numbers: codes of a drive differ in how fast it goes before they differ in anything else."""
-    table = _FASTER if change > 0 else _SLOWER
-    word, at = next(((word, "from") for least, word in table if abs(change) >= least), ("keep speed", "at"))
+    if level <= -STANDING_MPS:
+        return f"reverse at {-level:.0f} m/s"
+    table = _FASTER if change_mps2 > 0 else _SLOWER
+    word, at = next(((word, "from") for least, word in table if abs(change_mps2) >= least), ("keep speed", "at"))
     return f"{word} {at} {level:.0f} m/s" if level >= STANDING_MPS else f"{word} from standing"
 
 
-def _turn_words(delta_heading_rad: Array) -> str:
-    """A side is named where at most a quarter of the uses turn to the other one."""
+def _turn_words(delta_heading_rad: Array, gap_s: float) -> str:
+    """A side is named where at most a quarter of the uses turn to the other one; degrees are those of the transition."""
     right, change, left = (float(v) for v in np.quantile(delta_heading_rad, (0.25, 0.5, 0.75)))
-    least = _TURN[-1][0]
+    least = _TURN[-1][0] * gap_s
     if right <= -least and left >= least:
         return "turn either way"
     side = "left" if change > 0 else "right"
-    word = next((word for least, word in _TURN if abs(change) >= least), "")
+    word = next((word for least, word in _TURN if abs(change) >= least * gap_s), "")
     return f"{word} {side} {math.degrees(abs(change)):.0f}°" if word else ""
 
 

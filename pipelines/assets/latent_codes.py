@@ -64,7 +64,7 @@ def latent_codes(engine: Engine) -> Output:
     model = engine.model(MODEL, load)
     labels = labelled(engine, version)
     scenes = scenes_of(engine, labels)
-    data = transitions_of(labels, scenes, red_lights(engine, labels))
+    data = transitions_of(labels, scenes, red_lights(engine, labels), model.config.gap_s)
     entries = atlas(data, model.ego.quantizer.codebook.detach().cpu().numpy())
     everything = spread(data.delta_speed_mps, SPEED_EDGES_MPS), spread(data.delta_heading_rad, HEADING_EDGES_RAD)
     gap_frames = model.config.gap_frames
@@ -147,7 +147,9 @@ def red_lights(engine: Engine, labels: Labelled) -> dict[str, bool]:
     return found
 
 
-def transitions_of(labels: Labelled, scenes: Mapping[str, dict[str, Any]], red: Mapping[str, bool]) -> Transitions:
+def transitions_of(
+    labels: Labelled, scenes: Mapping[str, dict[str, Any]], red: Mapping[str, bool], gap_s: float = 1.0
+) -> Transitions:
     """Columns as the atlas wants them. What a scene tells is of its current frame, so it counts for the first step only."""
     from latentvla_core.latent.atlas import Transitions, speed_bands
 
@@ -165,7 +167,7 @@ def transitions_of(labels: Labelled, scenes: Mapping[str, dict[str, Any]], red: 
     contexts["red light on the route"] = np.array([float(red[t]) if t in red else math.nan for t in tokens])
     contexts = {name: np.where(now, values, np.nan) for name, values in contexts.items()} | speed_bands(c["speed_mps"])
     return Transitions(
-        c["ego_codes"].astype(np.int64), c["delta_speed_mps"], c["delta_heading_rad"], c["speed_mps"], contexts
+        c["ego_codes"].astype(np.int64), c["delta_speed_mps"], c["delta_heading_rad"], c["speed_mps"], contexts, gap_s
     )
 
 

@@ -73,6 +73,24 @@ def test_names_follow_from_the_medians():
     assert derived_name(*half) == "stand still, or brake from 9 m/s"
 
 
+def test_a_car_that_reverses_does_not_stand_and_one_that_stands_does_not_reverse():
+    def name(speed: float, change: float) -> str:
+        return derived_name(*(np.full(50, v) for v in (speed, change, 0.0)))
+
+    assert (name(-3, 0), name(-3, 1.5), name(-0.01, 0)) == ("reverse at 3 m/s", "reverse at 3 m/s", "stand still")
+    bands = speed_bands(np.array([-3.0, -0.01, 0.0, 2.0, np.nan]))
+    np.testing.assert_array_equal(bands["standing"], [0, 1, 1, 0, np.nan])
+    np.testing.assert_array_equal(bands["reversing"], [1, 0, 0, 0, np.nan])
+    np.testing.assert_array_equal(sum(bands.values()), [1, 1, 1, 1, np.nan])
+
+
+@pytest.mark.parametrize("gap_s", [0.5, 1.0, 2.0])
+def test_words_are_about_changes_per_second_however_long_a_transition_is(gap_s: float):
+    changes = np.full(50, -2.5 * gap_s), np.full(50, 0.2 * gap_s)
+    name = derived_name(np.full(50, 9.0), *changes, gap_s=gap_s)
+    assert name == f"brake hard from 9 m/s, turn left {np.degrees(0.2 * gap_s):.0f}°"
+
+
 @pytest.mark.parametrize(("right", "words"), [(20, "slight left 6°"), (30, "turn either way"), (80, "turn right 11°")])
 def test_a_name_takes_a_side_only_where_three_quarters_of_the_uses_do(right: int, words: str):
     turns = np.where(np.arange(100) < right, -0.2, 0.1)
