@@ -1,7 +1,7 @@
 """A recipe of one's own: a YAML file that names a recipe and says what is different.
 
     base: mini
-    latent: {size: long, seed: 1}        # start from another size, then change fields
+    latent: {size: long, preset: no_cycle, seed: 1}    # start from another size, apply a preset (latent/presets.py), then change fields
     latent_gate: {size: long}
     planner: {train: {steps: 500}}
 
@@ -21,7 +21,7 @@ from latentvla_core.errors import SetupError
 
 Section = TypeVar("Section")
 SUFFIXES = (".yaml", ".yml")
-BASE, SIZE = "base", "size"
+BASE, SIZE, PRESET = "base", "size", "preset"
 
 
 def is_recipe_file(name: str) -> bool:
@@ -64,6 +64,7 @@ def _changed(value: Any, change: Any, field: tuple[type, str], where: str, fault
         faults.append(f"{where} is {change!r}; needs fields of {', '.join(_names(value))}")
         return value
     value, change = _sized(value, dict(change), where, faults)
+    value = _preset(value, change, where, faults)
     faults += [
         f"{_place(where, [n])} is no field; known are {', '.join(_names(value))}"
         for n in change
@@ -118,3 +119,17 @@ def _sized(section: Any, change: dict[str, Any], where: str, faults: list[str]) 
         faults.append(f"{where}.{SIZE} is {size!r}; known are {', '.join(sizes) or 'none'}")
         return section, {}
     return make(), change
+
+
+def _preset(section: Any, change: dict[str, Any], where: str, faults: list[str]) -> Any:
+    """The section as the named variant that the change asks for, whose name is taken out; latent action models have some."""
+    from latentvla_core.latent.config import LatentActionConfig
+    from latentvla_core.latent.presets import preset
+
+    if PRESET not in change or not isinstance(section, LatentActionConfig):
+        return section
+    try:
+        return preset(str(change.pop(PRESET)), section)
+    except (ValueError, SetupError) as error:
+        faults.append(f"{where}.{PRESET}: {error}")
+        return section

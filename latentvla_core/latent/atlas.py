@@ -197,7 +197,7 @@ def derived_name(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Ar
     still = stands(speed, change)
     words = {True: "stand still", False: ""}
     if not still.all():
-        words[False] = _moving_words(*(v[~still] for v in (speed, change, turn)), gap_s)
+        words[False] = _moving_words(speed[~still], change[~still], turn[~still], gap_s)
     return ", or ".join(words[part] for part in spoken_of(float(still.mean())))
 
 

@@ -155,13 +155,12 @@ _STRUCTURE = (Bound(NOT_FINITE, at_most=0), Bound("transitions", at_least=1))
 _FULL = (Bound("ego_usage", at_least=16), Bound("ego_perplexity", at_least=10), Bound("shuffle_ego", at_least=0.05))
 _USED = (Bound("trajectory_use", at_least=0.05),)
 _TRANSFER = (Bound("transfer_longitudinal", at_least=0.8), Bound("transfer_yaw", at_least=0.8))
-_ENVIRONMENT_USED = (
-    Bound("environment_perplexity", at_least=6),
-    Bound("environment_use", at_least=0.2),
-    Bound("shuffle_environment", at_least=0.05),
-)
+_SPEAKING = (Bound("environment_perplexity", at_least=6), Bound("environment_use", at_least=0.2))
 """Codes that are free of ego motion because they say nothing are no success either."""
+_LISTENING = (Bound("shuffle_environment", at_least=0.05),)
+_ENVIRONMENT_USED = _SPEAKING + _LISTENING
 _OTHERS = (Bound("agent_advantage", at_least=0.0),)
+"""Never required: it needs boxes."""
 _EMBEDDED = (
     *_FULL,
     Bound("gain_over_copy", at_least=0.2),
@@ -176,7 +175,7 @@ _PAPER = (
     Bound("ego_r2_longitudinal", at_least=0.7),
     Bound("ego_r2_yaw", at_least=0.5),
     *_no_leak(0.1),
-    Bound("shuffle_environment", at_least=0.05),
+    *_LISTENING,
 )
 """latentvla.md §2.8, paper scale."""
 
@@ -215,7 +214,7 @@ class HealthGate:
     @classmethod
     def long(cls) -> HealthGate:
         """What `LatentActionConfig.long` is judged by on the embedded world: the design's targets, required."""
-        return cls(required=_STRUCTURE + _EMBEDDED + _USED, targets=_TRANSFER + _ENVIRONMENT_USED + _OTHERS)
+        return cls(required=_STRUCTURE + _EMBEDDED + _USED + _TRANSFER + _SPEAKING, targets=_LISTENING + _OTHERS)
 
     @classmethod
     def single_gpu(cls) -> HealthGate:
@@ -224,7 +223,7 @@ class HealthGate:
     @classmethod
     def paper(cls) -> HealthGate:
         """latentvla.md §2.8, paper scale."""
-        return cls(required=_STRUCTURE + _PAPER + _USED, targets=_TRANSFER)
+        return cls(required=_STRUCTURE + _PAPER + _USED + _TRANSFER, targets=_SPEAKING + _OTHERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,18 @@ def driven_poses(record: SceneRecord) -> Array:
     return np.concatenate([record.history_poses, record.future_poses]).astype(np.float64)
 
 
+def require_change(pairs: Pairs, most: int = 500) -> None:
+    """Raises DataError where the second picture of every transition (of up to `most` of them) is the first one again."""
+    for i in np.unique(np.linspace(0, len(pairs) - 1, most).astype(int)):
+        first, second = pairs.pictures(np.array([i]))[0]
+        if not np.array_equal(first, second):
+            return
+    raise DataError(
+        f"no picture changes in {min(most, len(pairs))} transitions of logs {', '.join(sorted(set(pairs.logs))[:3])} …: there is nothing to"
+        " learn from; look at the front pictures (a covered or frozen camera? one file under many names?)"
+    )
+
+
 def front_projections(records: Sequence[SceneRecord]) -> Array:
     """(N, 3, 4) of the front camera, whose pictures transitions are made of."""
     return projections(records, (FRONT_CAMERA,))[:, 0]

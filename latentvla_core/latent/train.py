@@ -19,7 +19,7 @@ from latentvla_core.latent.change import change
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.independence import dependence
 from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state_hash
-from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
+from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs, require_change
 from latentvla_core.latent.quantizer import Quantized, Quantizer
 from latentvla_core.training import FREE
 from latentvla_core.training.images import ImageCache
@@ -49,6 +49,7 @@ def train_latent_action_model(
         measure: what is logged as `quality/…` every config.quality_every steps, e.g. `probes.HeldOut.report`.
     """
     pairs = collect_pairs(records, config.gap_frames, cache or ImageCache(config.features.image_size_wh))
+    require_change(pairs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = LatentActionModel(config).to(device)

@@ -110,7 +110,7 @@ def _bound_row(row: Judgement) -> str:
 def _codes(report: HealthReport) -> str:
     cards = []
     for name, codes in report.codes.items():
-        if codes.size == 0:
+        if codes.size == 0 or codes.ndim == 3:  # none, or continuous ones, which cannot be counted
             continue
         size, positions = report.sizes[name], range(codes.shape[1])
         layers = [np.bincount(codes[:, p], minlength=size) / codes.size for p in positions]

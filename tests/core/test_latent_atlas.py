@@ -52,6 +52,29 @@ def test_position_by_position_the_atlas_says_what_a_code_does():
     assert all(len(e.neighbours) == 3 and e.neighbours[0][1] > 0 for e in entries)
 
 
+def test_neighbours_are_the_other_codes_the_nearest_first():
+    entries = atlas(little(), np.array([[0.0], [1.0], [3.0], [7.0]]))
+    assert [e.neighbours for e in entries] == [
+        ((1, 1.0), (2, 3.0), (3, 7.0)),
+        ((0, 1.0), (2, 2.0), (3, 6.0)),
+        ((1, 2.0), (0, 3.0), (3, 4.0)),
+        ((2, 4.0), (1, 6.0), (0, 7.0)),
+    ]
+
+
+def test_speed_at_the_start_change_of_speed_and_change_of_heading_are_not_mixed_up():
+    codes, turn = np.array([[0], [0], [0], [1]]), 0.2
+    speed, change, heading = np.array([[6.0, 7.0, 8.0, 2.0], [-2.0, -1.0, -1.0, 0.5], [turn, turn, turn, 0.0]])
+    entry = atlas(Transitions(codes, change, heading, speed, {}), np.eye(2))[0]
+    assert (entry.speed_p50_mps, entry.speed_change.p50, entry.heading_change.p50) == (7.0, -1.0, turn)
+    (bin_of_turns,) = np.flatnonzero(entry.heading_change.counts)
+    assert HEADING_EDGES_RAD[bin_of_turns] <= turn < HEADING_EDGES_RAD[bin_of_turns + 1]
+    slower, least = np.flatnonzero(entry.speed_change.counts)
+    assert SPEED_EDGES_MPS[slower] <= -2.0 < SPEED_EDGES_MPS[slower + 1]
+    assert SPEED_EDGES_MPS[least] <= -1.0 < SPEED_EDGES_MPS[least + 1]
+    assert (entry.heading_change.counts.max(), entry.speed_change.counts[least]) == (3, 2)
+
+
 def test_each_position_is_credited_with_what_it_tells():
     told = told_by_position(little())
     assert told[0].min() > 0.95
@@ -215,3 +238,14 @@ def test_the_page_shows_the_pictures_of_examples_and_what_their_poses_say():
     html = atlas_page(Atlas("v1", "", atlas(data, np.eye(4)), everything, told_by_position(data), shown, 1.0))
     for part in (base64.b64encode(b"before").decode(), base64.b64encode(b"after").decode(), "8.0 → 5.0 m/s", "log-7"):
         assert part in html
+
+
+def test_the_page_says_left_of_a_turn_to_the_left_and_right_of_one_to_the_right():
+    codes, turns = np.array([0, 0, 1, 1])[:, None], np.radians([20.0, 20.0, -10.0, -10.0])
+    driven = np.full(4, 5.0)
+    entries = atlas(Transitions(codes, np.zeros(4), turns, driven, {}), np.eye(2))
+    everything = spread(np.zeros(4), SPEED_EDGES_MPS), spread(turns, HEADING_EDGES_RAD)
+    shown = {i: [Example(b"", b"", f"log-{i}", 5.0, 0.0, turns[2 * i])] for i in range(2)}
+    html = atlas_page(Atlas("v1", "", entries, everything, np.zeros((1, 3)), shown, 1.0))
+    assert re.findall(r"<b>Δheading</b> ([\d.]+° \w+)", html) == ["20.0° left", "10.0° right"]
+    assert re.findall(r"([\d.]+° \w+) · (log-\d)", html) == [("20.0° left", "log-0"), ("10.0° right", "log-1")]

@@ -87,6 +87,17 @@ def test_features_are_those_of_the_backbone_mirrored_where_asked(config, records
     assert np.abs(table.take(rows, ~flip).astype(np.float32) - expected).max() > 0.1
 
 
+@pytest.mark.parametrize("side", [False, True], ids=["plain", "mirrored"])
+def test_kept_features_are_the_very_numbers_that_are_computed(config, records, tmp_path, side):
+    pictures = pictures_of(records)[:6]
+    table = FeatureTable(config, tmp_path, mirror=True, batch_size=6)  # as many as are computed at once below
+    kept = torch.from_numpy(table.take(table.indices(pictures), np.full(6, side)))
+    seen = np.stack([load_image(*p, config.image_size_wh) for p in pictures])[:, :, :: -1 if side else 1]
+    computed = DinoFeatures(config)(torch.from_numpy(np.ascontiguousarray(seen)))
+    assert kept.dtype == torch.float16
+    assert torch.equal(DinoFeatures(config)(kept), computed)
+
+
 def test_forgetting_lets_go_of_pictures_and_keeps_the_table(config, records, tmp_path, asked):
     pictures = pictures_of(records)[:4]
     table, cache = FeatureTable(config, tmp_path), ImageCache(config.image_size_wh)

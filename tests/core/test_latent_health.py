@@ -87,13 +87,18 @@ def test_a_model_of_one_stage_is_not_asked_for_its_environment_codes():
 
 
 def test_paper_asks_for_more_than_the_embedded_world_does():
-    assert stopped(HealthGate.paper()) == ["gain_over_copy", "shuffle_environment"]
-    assert stopped(HealthGate.long()) == []
-    assert stopped(HealthGate.long(), ego_r2_longitudinal=0.5, environment_r2_yaw=0.3) == [
-        "ego_r2_longitudinal",
-        "environment_r2_yaw",
-    ]
+    assert stopped(HealthGate.paper()) == ["gain_over_copy", "shuffle_environment", "transfer_longitudinal"]
+    assert stopped(HealthGate.long()) == ["transfer_longitudinal"]
+    assert stopped(HealthGate.long(), transfer_longitudinal=0.9) == []
+    bad = {"ego_r2_longitudinal": 0.5, "environment_use": 0.1, "transfer_yaw": 0.7, "environment_r2_yaw": 0.3}
+    assert set(stopped(HealthGate.long(), transfer_longitudinal=0.9, **bad)) == set(bad)
     assert HealthGate.single_gpu() == HealthGate.paper()
+
+
+def test_what_needs_boxes_is_never_required():
+    for gate in (HealthGate.long(), HealthGate.paper()):
+        assert "agent_advantage" not in {bound.name for bound in gate.required}
+        assert "agent_advantage" in {bound.name for bound in gate.targets}
 
 
 def test_every_bound_is_on_a_figure_with_a_cause_and_a_remedy():

@@ -57,6 +57,19 @@ def test_distances_are_those_by_which_codes_are_chosen(kind):
     torch.testing.assert_close(distances.argmin(-1), quantizer.nearest(z))
 
 
+def test_confidence_is_none_halfway_between_two_codes_and_full_at_one(records, monkeypatch):
+    """Codes at 0 and 4 of a line, and one transition's outputs at 0, 1, 2 and 3."""
+    line = QuantizerConfig(codebook_size=2, code_dim=1, standardise=False)
+    model = model_of(env_source="none", ego=line)
+    model.ego.quantizer.codebook.copy_(torch.tensor([[0.0], [4.0]]))
+    outputs = torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None]
+    monkeypatch.setattr(model.ego, "encode", lambda x: [outputs.expand(len(x), 4, 1)])
+    labels = label_scenes(records[:1], model)
+    np.testing.assert_array_equal(labels.ego_distances[0], [[0, 1, 4, 1]] * 3)
+    np.testing.assert_allclose(labels.ego_confidence[0], [[1, 1 - 1 / 9, 0, 1 - 1 / 9]] * 3, rtol=1e-6)
+    assert labels.ego_codes[0, :, [0, 1, 3]].T.tolist() == [[0, 0, 1]] * 3
+
+
 def test_environment_codes_are_those_of_the_frozen_first_stage(model, records):
     """The same transitions through the pairs that stage 2 was trained on."""
     labels = label_scenes(records, model)

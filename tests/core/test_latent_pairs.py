@@ -12,7 +12,7 @@ from latentvla_core import geometry
 from latentvla_core.data.cameras import load_image
 from latentvla_core.errors import DataError
 from latentvla_core.latent.agents import AGENT_AXES
-from latentvla_core.latent.pairs import collect_pairs, ego_states, mirrored
+from latentvla_core.latent.pairs import collect_pairs, ego_states, mirrored, require_change
 from latentvla_core.training.images import ImageCache
 
 
@@ -146,3 +146,15 @@ def test_an_empty_cache_that_was_given_is_the_one_that_is_used(records):
     cache = ImageCache(SIZE_WH)
     assert bool(cache)
     assert len(cache) == 0
+
+
+def test_pictures_that_never_change_are_told_and_one_that_does_is_enough(records):
+    def still(root, path, size_wh):
+        return np.full((*size_wh[::-1], 3), 7, np.uint8)
+
+    def moves_once(root, path, size_wh):
+        return still(root, path, size_wh) + np.uint8(path == records[0].front_paths[3])
+
+    with pytest.raises(DataError, match=r"no picture changes in 36 transitions of logs .*frozen camera"):
+        require_change(collect_pairs(records, 2, ImageCache(SIZE_WH, load=still)))
+    require_change(collect_pairs(records, 2, ImageCache(SIZE_WH, load=moves_once)))

@@ -12,6 +12,7 @@ from latent_little_world import little_records
 from latentvla_core.errors import SetupError
 from latentvla_core.latent import train as training
 from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.latent.health import NOT_FINITE, HealthGate, judge
 from latentvla_core.latent.model import LatentActionModel, load, save, state_hash
 from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.presets import PRESETS, preset
@@ -19,6 +20,7 @@ from latentvla_core.latent.probes import evaluate
 from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
+from latentvla_core.viz.health_page import HealthReport, health_page
 
 torch.set_num_threads(1)
 BUNDLES = {"faithful", "no_independence", "univla", "lapo_vq", "lapo_continuous"}
@@ -173,7 +175,7 @@ def test_probes_read_what_there_is_and_make_nothing_up(name, records, cache):
     for probe_records in (None, fitted):
         report = evaluate(judged, model, cache=cache, probe_records=probe_records)
         assert not any(key.startswith(("environment", "mutual_information_environment")) for key in report)
-        assert np.isnan(report["ego_perplexity"]) == (name == "lapo_continuous")
+        assert ("ego_perplexity" in report) == (name != "lapo_continuous")
         assert np.isfinite(
             [report["ego_r2_longitudinal"], report["shuffle_ego"], report["transfer_longitudinal"]]
         ).all()
@@ -182,3 +184,13 @@ def test_probes_read_what_there_is_and_make_nothing_up(name, records, cache):
 def test_environment_codes_must_be_codes():
     with pytest.raises(ValueError, match=r"environment\.kind is 'continuous'"):
         LatentActionConfig(environment=QuantizerConfig(kind="continuous"))
+
+
+def test_a_continuous_model_is_judged_by_what_it_has(records, cache):
+    report = evaluate(records, LatentActionModel(preset("lapo_continuous", LatentActionConfig.debug())), cache=cache)
+    rows = {row.name: row for row in judge(report, HealthGate.mini())}
+    assert rows[NOT_FINITE].value == 0
+    assert "the model lacks that part" in rows["ego_usage"].line()
+    codes = {"ego": np.zeros((5, 8, 16)), "environment": np.zeros((5, 0), int)}
+    page = health_page(HealthReport("v", "r", "", list(rows.values()), codes, {"ego": 16, "environment": 16}, {}))
+    assert "ego codes</h3>" not in page

@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.latent.model import LatentActionModel
+from latentvla_core.latent.pairs import Pairs
 from latentvla_core.latent.probes import (
     agent_motion,
     code_numbers,
@@ -17,12 +21,16 @@ from latentvla_core.latent.probes import (
     one_hot,
     r_squared,
     redundancy,
+    report,
     ridge,
+    run,
     stability,
 )
 from latentvla_core.latent.probes.numbers import motion_information
 from latentvla_core.latent.probes.report import Sample, agent_probes, read_by_others, sign_agreement
-from latentvla_core.latent.probes.run import partners
+from latentvla_core.latent.probes.run import Coded, partners
+from latentvla_core.latent.quantizer import QuantizerConfig
+from latentvla_core.training.images import ImageCache
 from latentvla_core.types import SceneRecord
 
 RNG = np.random.default_rng(0)
@@ -203,3 +211,41 @@ def test_partners_come_from_other_logs_where_there_are_others():
     assert sorted(order) == list(range(600))
     assert (LOGS[order] != LOGS).mean() > 0.99
     assert sorted(partners(LOGS[:50], np.random.default_rng(0))) == list(range(50))
+    lopsided = np.repeat([0, 1], [90, 10])  # the ten of the other log are used again
+    order = partners(lopsided, np.random.default_rng(0))
+    assert (lopsided[order] != lopsided).all()
+    assert len(set(order[:90])) == 10
+
+
+def test_gain_is_over_copying_and_every_exchange_is_over_the_right_codes():
+    none = np.zeros((1, 1), int)
+    errors = {"right": 2.0, "copy": 8.0, "ego": 6.0, "environment_0": 3.0}
+    found = report._reconstruction(Coded(none, none, errors, none, none[0]))
+    assert found == {"gain_over_copy": 0.75, "shuffle_ego": 2.0, "shuffle_environment_0": 0.5}
+
+
+def test_an_exchange_takes_the_codes_it_is_named_after_and_no_others():
+    own = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5]])
+    foreign = torch.tensor([[10, 20, 30]]), torch.tensor([[40, 50]])
+    found = {name: torch.cat(codes, dim=1)[0].tolist() for name, codes in run._exchanged(own, foreign).items()}
+    assert found == {
+        "right": [1, 2, 3, 4, 5],
+        "ego": [10, 20, 30, 4, 5],
+        "environment": [1, 2, 3, 40, 50],
+        "ego_0": [10, 2, 3, 4, 5],
+        "ego_1": [1, 20, 3, 4, 5],
+        "ego_2": [1, 2, 30, 4, 5],
+        "environment_0": [1, 2, 3, 40, 5],
+        "environment_1": [1, 2, 3, 4, 50],
+    }
+
+
+def test_the_joint_probe_is_given_ego_and_environment_codes_side_by_side():
+    sizes = {"ego": QuantizerConfig(codebook_size=2), "environment": QuantizerConfig(codebook_size=3)}
+    model = LatentActionModel(LatentActionConfig.debug(**sizes))
+    still, logs = np.zeros((2, 2, 3)), np.array(["a", "b"])
+    pairs = Pairs(ImageCache((32, 16)), np.zeros((2, 2), int), still, still[:, 0], logs, {}, np.zeros((2, 3, 4)))
+    inputs = report._sample(model, (np.array([[0], [1]]), np.array([[2], [0]])), pairs).inputs
+    assert inputs["ego"].tolist() == [[1, 0], [0, 1]]
+    assert inputs["environment"].tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert inputs["joint"].tolist() == [[1, 0, 0, 0, 1], [0, 1, 1, 0, 0]]

@@ -169,6 +169,26 @@ def test_code_dropout_zeroes_whole_samples():
     assert drop_codes(values, 0.0) is values
 
 
+def environment_given_to_the_decoder(monkeypatch, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(200, 4, 16) environment code vectors: as they are, and as stage 2's decoder gets them in training."""
+    torch.manual_seed(0)
+    model = LatentActionModel(LatentActionConfig.debug(environment_dropout=share)).train()
+    pictures = torch.randint(0, 256, (200, 2, 16, 32, 3), dtype=torch.uint8)
+    codes = torch.randint(0, 16, (200, 4))
+    decode, given = model.ego.decode, []
+    monkeypatch.setattr(model.ego, "decode", lambda x, ego, values: given.append(values) or decode(x, ego, values))
+    training.ego_loss(model, {"pictures": pictures, "waypoints": torch.zeros(200, 2, 3), "environment_codes": codes})
+    return model.environment.quantizer.lookup(codes), given[0]
+
+
+def test_stage_two_goes_without_environment_codes_in_the_share_of_samples_it_is_told(monkeypatch):
+    codes, given = environment_given_to_the_decoder(monkeypatch, share=0.5)
+    silent = (given == 0).all(dim=(1, 2))
+    assert 0.35 < float(silent.float().mean()) < 0.65
+    assert torch.equal(given[~silent], codes[~silent])
+    assert torch.equal(*environment_given_to_the_decoder(monkeypatch, share=0.0))
+
+
 def test_scales_are_measured_on_the_training_pairs(trained):
     model, records = trained
     pairs = collect_pairs(records, 2, ImageCache(model.config.features.image_size_wh))

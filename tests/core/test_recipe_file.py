@@ -10,6 +10,7 @@ import pytest
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.health import Bound, HealthGate
+from latentvla_core.latent.presets import preset
 from latentvla_core.recipes import RECIPES, Weights, recipe_named
 
 
@@ -38,6 +39,18 @@ def test_fields_change_at_any_depth_and_sizes_are_a_start(tmp_path: Path):
     assert found.planner == replace(mini.planner, train=replace(mini.planner.train, steps=7))
     assert found.metrics == ("epdms",)
     assert found.vlm == mini.vlm
+
+
+def test_a_preset_comes_after_the_size_and_before_the_fields(tmp_path: Path):
+    found = recipe(tmp_path, "latent: {size: long, preset: faithful, action_weight: 0.3}")
+    assert found.latent == replace(preset("faithful", LatentActionConfig.long()), action_weight=0.3)
+    for text, told in (
+        ("latent: {preset: fast}", r"latent\.preset: preset 'fast' is unknown; use one of default, faithful, "),
+        ("latent: {preset: codebook_64}", "64 of them; the VLM has words for 16"),
+        ("student: {preset: faithful}", r"student\.preset is no field"),
+    ):
+        with pytest.raises(SetupError, match=told):
+            recipe(tmp_path, text)
 
 
 def test_every_fault_is_told_with_its_place(tmp_path: Path):

@@ -23,9 +23,9 @@ BIN_EDGES: dict[str, tuple[float, ...]] = {
 
 
 def code_numbers(name: str, codes: Array, size: int) -> Report:
-    """Usage, perplexity, largest share and redundancy between positions of (n, N) codes; NaN for continuous ones."""
+    """Usage, perplexity, largest share and redundancy between positions of (n, N) codes; nothing of continuous ones (n, N, d)."""
     if codes.ndim == 3:
-        return {f"{name}_{what}": math.nan for what in ("usage", "perplexity", "largest_share", "redundancy")}
+        return {}
     frequencies = histogram(torch.from_numpy(codes), size)
     return {
         f"{name}_usage": float((frequencies > USED_SHARE).sum()),

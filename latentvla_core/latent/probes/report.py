@@ -6,6 +6,7 @@ fitted on *other logs* (or other stretches of a single log), so overlapping scen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch
 
 from latentvla_core.latent.agents import AGENT_AXES
 from latentvla_core.latent.model import LatentActionModel
-from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs
+from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs, require_change
 from latentvla_core.latent.probes.linear import cross_predict, folds_of, one_hot, predict, r_squared, ridge
 from latentvla_core.latent.probes.numbers import Report, code_numbers, motion_information
 from latentvla_core.latent.probes.run import Coded, all_codes, code, stage_one_codes
@@ -58,6 +59,7 @@ def evaluate(
     config = model.config
     cache = cache or ImageCache(config.features.image_size_wh)
     pairs = collect_pairs(records, config.gap_frames, cache)
+    require_change(pairs)
     others = None if probe_records is None else collect_pairs(probe_records, config.gap_frames, cache)
     return report_on(model.to(device).eval(), pairs, others, batch_size=batch_size, seed=seed)
 
@@ -189,9 +191,9 @@ def _disjoint(judged: Pairs, fitted: Pairs) -> None:
 def _reconstruction(coded: Coded) -> Report:
     """Gain over copying, and how much worse it gets with all or one of the codes taken from another transition."""
     errors = coded.errors
-    report = {"gain_over_copy": 1 - errors["right"] / max(errors["copy"], 1e-12)}
+    report = {"gain_over_copy": 1 - errors["right"] / errors["copy"] if errors["copy"] else math.nan}
     exchanged = {name: value for name, value in errors.items() if name not in ("right", "copy")}
-    return report | {f"shuffle_{name}": value / errors["right"] - 1 for name, value in exchanged.items()}
+    return report | {f"shuffle_{name}": value / max(errors["right"], 1e-12) - 1 for name, value in exchanged.items()}
 
 
 def _transfer(coded: Coded, judged: Sample, fitted: Sample | None, model: LatentActionModel) -> Report:

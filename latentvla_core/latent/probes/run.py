@@ -60,15 +60,22 @@ def code(
 
 
 def partners(logs: Array, rng: np.random.Generator) -> Array:
-    """(n,) a transition of another log for each, every one used about once; of any other place if there is one log."""
+    """(n,) a transition of another log for each, of any other place if there is one log.
+
+    Every one is used about once, as far as that goes: where one log has more than half of all, those of others are used again.
+    """
     order = rng.permutation(len(logs))
+    if len(np.unique(logs)) <= 1:
+        return order
     for _ in range(20):
         same = np.flatnonzero(logs[order] == logs)
-        if len(same) == 0 or len(np.unique(logs)) == 1:
-            break
+        if len(same) == 0:
+            return order
         swap = rng.integers(0, len(logs), len(same))
         for i, j in zip(same, swap, strict=True):
             order[i], order[j] = order[j], order[i]
+    for i in np.flatnonzero(logs[order] == logs):
+        order[i] = rng.choice(np.flatnonzero(logs != logs[i]))
     return order
 
 
