@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from latentvla_core.recipes import RECIPES
 from latentvla_core.store import Lake
 from latentvla_core.tables import TABLES
 from latentvla_core.tables.sentences import sentences
@@ -204,6 +205,16 @@ def test_registered_models_say_what_made_them(settings: Settings):
         assert version.tags["recipe"] == "debug"
         assert version.tags["delta.scenes"].isdigit()
         assert version.tags["made_by"] == Engine(settings, STAGES).ledger.made_by(name, UNPARTITIONED)
+
+
+def test_figures_of_held_out_logs_streamed_to_the_run_of_the_latent_action_model(settings: Settings):
+    from pipelines.registry.connection import connect
+
+    client = connect(settings)
+    run = client.get_model_version_by_alias("latent_action_model", "challenger").run_id
+    steps = RECIPES["debug"]().latent.steps
+    for name, step in (("stage1/quality/trajectory_use", steps), ("stage2/quality/gain_over_copy", 2 * steps)):
+        assert step in {point.step for point in client.get_metric_history(run, name)}
 
 
 def test_the_report_shows_pictures_and_scores(home: Path):
