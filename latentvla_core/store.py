@@ -11,6 +11,7 @@ import json
 import operator
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -99,11 +100,12 @@ class Lake:
     def place_of_log(self, log_name: str) -> dict[str, Any]:
         """Condition for `read` that finds a log's rows in the files of its shard alone, which `logs` tells.
 
-        Phases of a sequence (`oak@0`, `oak@1`: data/frames_poses.py) lie where their sequence `oak` lies. Rows that were written
-        with another number of shards are elsewhere: the name alone finds them too, slowly. Raises DataError for a log that is
-        not in `logs`.
+        A sequence faster than 2 Hz is one row of `logs`, `oak`, and has its rows elsewhere under the names of its phases, `oak@0`,
+        `oak@1` … (data/frames_poses.py): ask for those. Rows that were written with another number of shards are elsewhere: the
+        name alone finds them too, slowly. Raises DataError where neither the log nor the sequence of the phase is in `logs`.
         """
-        names = [log_name, log_name.rpartition("@")[0]]  # no log has an empty name
+        phase = re.fullmatch(r"(.+)@\d+", log_name)
+        names = [log_name, phase[1]] if phase else [log_name]
         found = self.read("logs", {"log_name": names}, ["split", "shard"]).to_pydict()
         if not found["shard"]:
             raise DataError(f"log {log_name!r} is not in table logs of {self.root}; names are those of `logs.log_name`")

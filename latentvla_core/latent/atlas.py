@@ -52,7 +52,7 @@ class Transitions:
     """(n,) at its start; NaN where unknown."""
     contexts: Mapping[str, Array]
     """(n,) float by name: 1 holds, 0 does not, NaN unknown."""
-    gap_s: float = 1.0
+    gap_s: float
     """Duration of a transition; words for changes are about changes per second."""
 
     def __len__(self) -> int:
@@ -215,24 +215,34 @@ def spoken_of(standing_share: float) -> tuple[bool, ...]:
 
 def _moving_words(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array, gap_s: float) -> str:
     level, change = (float(np.median(v)) for v in (speed_mps, delta_speed_mps))
-    words = [_speed_words(level, change / gap_s), _turn_words(delta_heading_rad, gap_s)]
+    words = [_speed_words(level, change, gap_s), _turn_words(delta_heading_rad, gap_s)]
     return ", ".join(w for w in words if w)
 
 
-def _speed_words(level: float, change_mps2: float) -> str:
+def _speed_words(level: float, change: float, gap_s: float) -> str:
     """With the level in numbers: codes of a drive differ in how fast it goes before they differ in anything else."""
     if level <= -STANDING_MPS:
-        return f"reverse at {-level:.0f} m/s"
-    table = _FASTER if change_mps2 > 0 else _SLOWER
-    word, at = next(((word, "from") for least, word in table if abs(change_mps2) >= least), ("keep speed", "at"))
-    return f"{word} {at} {level:.0f} m/s" if level >= STANDING_MPS else f"{word} from standing"
+        return f"reverse at {-level:.1f} m/s"
+    if level < STANDING_MPS:
+        return (
+            "reverse from standing" if level + change <= -STANDING_MPS else f"{_word(change, gap_s)[0]} from standing"
+        )
+    word, at = _word(change, gap_s)
+    return f"{word} {at} {level:.0f} m/s"
+
+
+def _word(change: float, gap_s: float) -> tuple[str, str]:
+    table = _FASTER if change > 0 else _SLOWER
+    return next(((word, "from") for least, word in table if abs(change) >= least * gap_s), ("keep speed", "at"))
 
 
 def _turn_words(delta_heading_rad: Array, gap_s: float) -> str:
-    """A side is named where at most a quarter of the uses turn to the other one; degrees are those of the transition."""
+    """The side of the median, unless a quarter of the uses turn to the other one and at least as far; degrees are those of
+    the transition."""
     right, change, left = (float(v) for v in np.quantile(delta_heading_rad, (0.25, 0.5, 0.75)))
-    least = _TURN[-1][0] * gap_s
-    if right <= -least and left >= least:
+    turn, slight = (least * gap_s for least, _ in _TURN)
+    against = min(-right, left) if change == 0 else -right if change > 0 else left
+    if against >= max(abs(change), slight) and max(-right, left) >= turn:
         return "turn either way"
     side = "left" if change > 0 else "right"
     word = next((word for least, word in _TURN if abs(change) >= least * gap_s), "")

@@ -25,6 +25,8 @@ OF_STAGE_ONE = (
     "agent_advantage",
 )
 """Figures that a model of one stage does not have."""
+OF_CHANGE = ("environment_use",)
+"""Figures that a model whose first stage predicts no change does not have (change_weight 0, as in `faithful`)."""
 _DATA_MAY_NOT_TELL = ("_r2_", "transfer_", "mutual_information_", "agent_")  # NaN where nothing turns or nobody moves
 
 
@@ -187,9 +189,9 @@ class HealthGate:
     required: tuple[Bound, ...]
     targets: tuple[Bound, ...] = ()
 
-    def without_environment(self) -> HealthGate:
-        """The gate of a model of one stage."""
-        kept = [tuple(b for b in bounds if b.name not in OF_STAGE_ONE) for bounds in (self.required, self.targets)]
+    def without(self, names: Sequence[str]) -> HealthGate:
+        """The gate of a model that does not have these figures."""
+        kept = [tuple(b for b in bounds if b.name not in names) for bounds in (self.required, self.targets)]
         return HealthGate(required=kept[0], targets=kept[1])
 
     @classmethod
@@ -257,10 +259,13 @@ def judge(report: Mapping[str, float], gate: HealthGate) -> list[Judgement]:
     """Every figure of the report, in its order: against what is required, against its target, or as it is.
 
     A bound on a figure that the report lacks is judged as NaN, so a renamed figure cannot slip through. A model of one
-    stage has no environment codes: what is asked of them is not asked of it.
+    stage has no environment codes: what is asked of them is not asked of it. Nor is the use that only a prediction of change
+    can tell, of a model that makes none.
     """
     if not any(name.startswith("environment_") for name in report):
-        gate = gate.without_environment()
+        gate = gate.without(OF_STAGE_ONE)
+    elif not any(name in report for name in OF_CHANGE):
+        gate = gate.without(OF_CHANGE)
     values = {NOT_FINITE: float(len(_not_finite(report))), **report}
     values |= {b.name: math.nan for b in (*gate.required, *gate.targets) if b.name not in values}
     rows = []

@@ -6,9 +6,9 @@ stop the training loop itself (`training.loop.DivergedError`); this stops what s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from latentvla_core.errors import LatentVLAError
 from latentvla_core.latent.health import FIGURES
@@ -47,8 +47,8 @@ class HealthWatch:
 
     Args:
         settled_lines: in a long run numbers count from this line of the log on, if that is earlier than their `settled`.
-        before: what earlier attempts at this training logged (`sinks.read_curves`). A run that goes on from a checkpoint must
-            not begin to count anew: three attempts would pass what one does not.
+        before: what was logged up to the checkpoint that this training goes on from (`sinks.read_curves`). Began it to count
+            anew, a training that is stopped and started again would pass on its third attempt.
     """
 
     def __init__(
@@ -59,32 +59,27 @@ class HealthWatch:
         before: Mapping[str, Sequence[tuple[int, float]]] | None = None,
     ) -> None:
         self.settled_lines, self.alarms = settled_lines, alarms
-        self.lines: dict[str, list[_Line]] = {alarm.key: [] for alarm in alarms}
+        self.bad: Counter[str] = Counter()
+        self.lines: Counter[str] = Counter()
         for alarm in alarms:
             progress = dict((before or {}).get(_progress(alarm), ()))
             for step, value in (before or {}).get(alarm.key, ()):
-                self._note(alarm, step, value, progress.get(step, 1.0))
+                self._note(alarm, value, progress.get(step, 1.0))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for alarm in self.alarms:
             if alarm.key not in metrics:
                 continue
-            self._note(alarm, step, metrics[alarm.key], metrics.get(_progress(alarm), 1.0))
-            last = self.lines[alarm.key][-alarm.patience :]
-            if len(last) == alarm.patience and all(line.bad for line in last):
+            self._note(alarm, metrics[alarm.key], metrics.get(_progress(alarm), 1.0))
+            if self.bad[alarm.key] >= alarm.patience:
                 raise CollapsedError(_told(alarm, metrics[alarm.key], step))
 
-    def _note(self, alarm: Alarm, step: int, value: float, progress: float) -> None:
-        """One more line; those of an earlier attempt at this step or later ones are no more."""
-        lines = [line for line in self.lines[alarm.key] if line.step < step]
-        settled = progress >= alarm.settled or len(lines) + 1 >= self.settled_lines
-        bad = settled and not value > alarm.floor  # not (a > b): NaN is bad too
-        self.lines[alarm.key] = [*lines, _Line(step, bad)]
-
-
-class _Line(NamedTuple):
-    step: int
-    bad: bool
+    def _note(self, alarm: Alarm, value: float, progress: float) -> None:
+        self.lines[alarm.key] += 1
+        if progress < alarm.settled and self.lines[alarm.key] < self.settled_lines:
+            return
+        # not (a > b): NaN is bad too
+        self.bad[alarm.key] = self.bad[alarm.key] + 1 if not value > alarm.floor else 0
 
 
 def _progress(alarm: Alarm) -> str:

@@ -21,12 +21,13 @@ from latentvla_core.latent.independence import dependence
 from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state_hash
 from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs, require_change
 from latentvla_core.latent.quantizer import Quantized, Quantizer
-from latentvla_core.training import FREE
+from latentvla_core.training import FREE, checkpoint
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit, to_device
 from latentvla_core.training.sinks import MetricSink, NullSink, Prefixed
 from latentvla_core.types import Array, SceneRecord
 
+STAGES = ("stage1", "stage2")  # names in the log and of folders of checkpoints
 Numbers = dict[str, float]
 Measure = Callable[[LatentActionModel, int], Numbers]
 """(model, stage) → figures of a model that is being trained; of stage 1 alone while that is all there is."""
@@ -55,9 +56,15 @@ def train_latent_action_model(
         model = LatentActionModel(config).to(device)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     common: dict[str, Any] = {"sink": sink, "device": device, "measure": measure}
-    train_environment(model, pairs, checkpoint_dir=folder and folder / "stage1", **common)
-    train_ego(model, pairs, checkpoint_dir=folder and folder / "stage2", **common)
+    train_environment(model, pairs, checkpoint_dir=folder and folder / STAGES[0], **common)
+    train_ego(model, pairs, checkpoint_dir=folder and folder / STAGES[1], **common)
     return model.eval()
+
+
+def finished_steps(checkpoint_dir: Path, config: LatentActionConfig) -> int:
+    """The step, counted over both stages as in the log, that a training goes on from with these checkpoints."""
+    first, second = (checkpoint.finished_steps(checkpoint_dir / stage) for stage in STAGES)
+    return config.steps + second if second else first
 
 
 def train_environment(
@@ -80,7 +87,7 @@ def train_environment(
         loss=lambda batch, step: environment_loss(model, batch, step),
         after_step=_looking(model, 1, measure),
         config=model.config.fit_config(1),
-        sink=Prefixed(sink or NullSink(), "stage1"),
+        sink=Prefixed(sink or NullSink(), STAGES[0]),
         checkpoint_dir=checkpoint_dir,
         device=device,
         identity=_identity(model.config, pairs),
@@ -109,7 +116,7 @@ def train_ego(
         loss=lambda batch, step: ego_loss(model, batch),
         after_step=_looking(model, 2, measure),
         config=model.config.fit_config(2),
-        sink=Prefixed(sink or NullSink(), "stage2", first_step=model.config.steps),
+        sink=Prefixed(sink or NullSink(), STAGES[1], first_step=model.config.steps),
         checkpoint_dir=checkpoint_dir,
         device=device,
         identity=_identity(model.config, pairs),

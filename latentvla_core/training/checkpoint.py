@@ -74,6 +74,12 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, setti
     return int(progress["step"])
 
 
+def finished_steps(folder: Path) -> int:
+    """Steps of the newest checkpoint, by its name; 0 = there is none."""
+    checkpoints = _all(folder)
+    return int(checkpoints[-1].name.removeprefix(PREFIX)) if checkpoints else 0
+
+
 def file_sha256(path: Path) -> str:
     """Checksum of a file, read in pieces."""
     with path.open("rb") as file:

@@ -49,8 +49,8 @@ class FileSink:
             file.write("\n" + json.dumps([step, dict(metrics)]))  # begins a line, also after one that was cut off
 
 
-def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) by name from a FileSink's file; {} without one. Of a step that was done twice the last value counts.
+def read_curves(path: Path, *, until: int | None = None) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) by name from a FileSink's file, up to a step; {} without one. Of a step that was done twice the last value counts.
 
     A line that a killed process left half written is passed over.
     """
@@ -62,8 +62,9 @@ def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
             step, metrics = json.loads(line)
         except ValueError:
             continue
-        for name, value in metrics.items():
-            points.setdefault(name, {})[step] = value
+        if until is None or step <= until:
+            for name, value in metrics.items():
+                points.setdefault(name, {})[step] = value
     return {name: sorted(by_step.items()) for name, by_step in points.items()}
 
 

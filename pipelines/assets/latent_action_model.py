@@ -102,13 +102,14 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
     """
     from latentvla_core.latent.health_watch import HealthWatch
     from latentvla_core.latent.model import save
-    from latentvla_core.latent.train import train_latent_action_model
+    from latentvla_core.latent.train import finished_steps, train_latent_action_model
     from latentvla_core.training.sinks import Tee, read_curves
 
     config = engine.recipe.latent
     records, cache = training_records(engine), what_it_sees(engine, config, mirror=config.mirror)
     measure = looking_at(engine, records, cache)
-    watch = HealthWatch(before=read_curves(folder / CURVES))
+    began_at = finished_steps(folder / CHECKPOINTS, config)
+    watch = HealthWatch(before=read_curves(folder / CURVES, until=began_at))
     with engine.training("latent_action_model", folder, SHOWN) as sink:
         model = train_latent_action_model(
             records, config, sink=Tee(sink, watch), checkpoint_dir=folder / CHECKPOINTS, device=engine.device,

@@ -148,7 +148,7 @@ def red_lights(engine: Engine, labels: Labelled) -> dict[str, bool]:
 
 
 def transitions_of(
-    labels: Labelled, scenes: Mapping[str, dict[str, Any]], red: Mapping[str, bool], gap_s: float = 1.0
+    labels: Labelled, scenes: Mapping[str, dict[str, Any]], red: Mapping[str, bool], gap_s: float
 ) -> Transitions:
     """Columns as the atlas wants them. What a scene tells is of its current frame, so it counts for the first step only."""
     from latentvla_core.latent.atlas import Transitions, speed_bands

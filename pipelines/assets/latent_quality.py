@@ -124,5 +124,5 @@ def note_in_registry(engine: Engine, report: Report, *, passed: bool) -> None:
 STAGES = (
     Stage(name="latent_quality", run=latent_quality, kind="table", table="latent_quality", deps=("scenes", MODEL),
           group="latent_actions", doc=latent_quality.__doc__ or "", recipe=("latent_gate",), reads=(TRAIN, VAL),
-          approve=approve, code_version="2", kinds=("pytorch", "deltalake"), heavy=True),
+          approve=approve, code_version="3", kinds=("pytorch", "deltalake"), heavy=True),
 )  # fmt: skip

@@ -39,7 +39,7 @@ def little(n: int = 400) -> Transitions:
     heading = np.where(kind == LEFT, 0.2, 0.0)
     codes = np.stack([kind, RNG.integers(0, 4, n)], axis=1)
     red = np.where(RNG.random(n) < np.where(kind == BRAKE, 0.9, 0.1), 1.0, 0.0)
-    return Transitions(codes, change, heading, speed, {"red light": red} | speed_bands(speed))
+    return Transitions(codes, change, heading, speed, {"red light": red} | speed_bands(speed), 1.0)
 
 
 def test_position_by_position_the_atlas_says_what_a_code_does():
@@ -65,7 +65,7 @@ def test_neighbours_are_the_other_codes_the_nearest_first():
 def test_speed_at_the_start_change_of_speed_and_change_of_heading_are_not_mixed_up():
     codes, turn = np.array([[0], [0], [0], [1]]), 0.2
     speed, change, heading = np.array([[6.0, 7.0, 8.0, 2.0], [-2.0, -1.0, -1.0, 0.5], [turn, turn, turn, 0.0]])
-    entry = atlas(Transitions(codes, change, heading, speed, {}), np.eye(2))[0]
+    entry = atlas(Transitions(codes, change, heading, speed, {}, 1.0), np.eye(2))[0]
     assert (entry.speed_p50_mps, entry.speed_change.p50, entry.heading_change.p50) == (7.0, -1.0, turn)
     (bin_of_turns,) = np.flatnonzero(entry.heading_change.counts)
     assert HEADING_EDGES_RAD[bin_of_turns] <= turn < HEADING_EDGES_RAD[bin_of_turns + 1]
@@ -100,7 +100,8 @@ def test_a_car_that_reverses_does_not_stand_and_one_that_stands_does_not_reverse
     def name(speed: float, change: float) -> str:
         return derived_name(*(np.full(50, v) for v in (speed, change, 0.0)))
 
-    assert (name(-3, 0), name(-3, 1.5), name(-0.01, 0)) == ("reverse at 3 m/s", "reverse at 3 m/s", "stand still")
+    assert (name(-3, 0), name(-3, 1.5), name(-0.01, 0)) == ("reverse at 3.0 m/s", "reverse at 3.0 m/s", "stand still")
+    assert (name(-0.3, -2.6), name(0.3, 2.6)) == ("reverse from standing", "accelerate hard from standing")
     bands = speed_bands(np.array([-3.0, -0.01, 0.0, 2.0, np.nan]))
     np.testing.assert_array_equal(bands["standing"], [0, 1, 1, 0, np.nan])
     np.testing.assert_array_equal(bands["reversing"], [1, 0, 0, 0, np.nan])
@@ -114,10 +115,19 @@ def test_words_are_about_changes_per_second_however_long_a_transition_is(gap_s: 
     assert name == f"brake hard from 9 m/s, turn left {np.degrees(0.2 * gap_s):.0f}°"
 
 
-@pytest.mark.parametrize(("right", "words"), [(20, "slight left 6°"), (30, "turn either way"), (80, "turn right 11°")])
-def test_a_name_takes_a_side_only_where_three_quarters_of_the_uses_do(right: int, words: str):
-    turns = np.where(np.arange(100) < right, -0.2, 0.1)
-    assert derived_name(np.full(100, 9.0), np.zeros(100), turns) == f"keep speed at 9 m/s, {words}"
+@pytest.mark.parametrize(
+    ("turns", "words"),
+    [
+        ([-0.2] * 20 + [0.1] * 80, ", slight left 6°"),
+        ([-0.2] * 30 + [0.1] * 70, ", turn either way"),
+        ([-0.2] * 80 + [0.1] * 20, ", turn right 11°"),
+        ([-0.02] * 30 + [0.35] * 70, ", turn left 20°"),  # a quarter hardly turns the other way
+        ([-0.02, 0.02] * 50, ""),
+        ([-0.2] * 30 + [0.0] * 40 + [0.2] * 30, ", turn either way"),
+    ],
+)
+def test_a_name_takes_a_side_unless_a_quarter_of_the_uses_turn_as_far_to_the_other(turns: list[float], words: str):
+    assert derived_name(np.full(100, 9.0), np.zeros(100), np.array(turns)) == f"keep speed at 9 m/s{words}"
 
 
 def test_contexts_are_those_that_stand_out_and_unknown_is_not_no():
@@ -152,7 +162,9 @@ def test_examples_show_what_the_name_says_not_only_what_the_model_is_sure_of():
     speed = np.where(np.arange(n) < 20, 2.0, np.linspace(8.0, 10.0, n))
     confidence = np.where(np.arange(n) < 20, 1.0, 0.5)[:, None]  # the surest uses are at another speed than most
     none = np.zeros(n)
-    rows = examples(Transitions(np.zeros((n, 1), int), none, none, speed, {}), 0, np.arange(n).astype(str), confidence)
+    rows = examples(
+        Transitions(np.zeros((n, 1), int), none, none, speed, {}, 1.0), 0, np.arange(n).astype(str), confidence
+    )
     assert speed[rows].min() > 8
 
 
@@ -162,13 +174,13 @@ def test_examples_stand_or_drive_as_the_name_says(standing: int, shown: set[floa
     name = derived_name(speed, none, none)
     assert ("stand still" in name, "9 m/s" in name) == (0.0 in shown, 9.0 in shown)
     confidence = np.where(speed == 0.0, 0.9, 0.1)[:, None]
-    data = Transitions(np.zeros((100, 1), int), none, none, speed, {})
+    data = Transitions(np.zeros((100, 1), int), none, none, speed, {}, 1.0)
     assert set(speed[examples(data, 0, np.arange(100).astype(str), confidence)]) == shown
 
 
 def test_rows_fit_the_table_also_when_poses_are_unknown():
     unknown = np.full(30, np.nan)
-    blind = Transitions(np.zeros((30, 2), int), unknown, unknown, unknown, {})
+    blind = Transitions(np.zeros((30, 2), int), unknown, unknown, unknown, {}, 1.0)
     rows = [
         {**e.row(), "model_version": "m", "made_by": "x"}
         for e in [*atlas(little(), np.eye(4)), *atlas(blind, np.eye(2))]
@@ -190,7 +202,7 @@ def test_the_page_names_every_code_and_fetches_nothing():
 def test_shares_in_the_overview_are_as_long_as_they_are_large():
     codes = np.repeat([0, 1, 2, 3], [500, 250, 125, 125])[:, None]
     nothing = np.zeros(len(codes))
-    entries = atlas(Transitions(codes, nothing, nothing, nothing, {}), np.eye(4))
+    entries = atlas(Transitions(codes, nothing, nothing, nothing, {}, 1.0), np.eye(4))
     everything = spread(nothing, SPEED_EDGES_MPS), spread(nothing, HEADING_EDGES_RAD)
     html = atlas_page(Atlas("v1", "", entries, everything, np.zeros((1, 3)), {}, 1.0))
     overview = html[html.index("<h2>Overview") : html.index("<h2>Positions")]
@@ -243,7 +255,7 @@ def test_the_page_shows_the_pictures_of_examples_and_what_their_poses_say():
 def test_the_page_says_left_of_a_turn_to_the_left_and_right_of_one_to_the_right():
     codes, turns = np.array([0, 0, 1, 1])[:, None], np.radians([20.0, 20.0, -10.0, -10.0])
     driven = np.full(4, 5.0)
-    entries = atlas(Transitions(codes, np.zeros(4), turns, driven, {}), np.eye(2))
+    entries = atlas(Transitions(codes, np.zeros(4), turns, driven, {}, 1.0), np.eye(2))
     everything = spread(np.zeros(4), SPEED_EDGES_MPS), spread(turns, HEADING_EDGES_RAD)
     shown = {i: [Example(b"", b"", f"log-{i}", 5.0, 0.0, turns[2 * i])] for i in range(2)}
     html = atlas_page(Atlas("v1", "", entries, everything, np.zeros((1, 3)), shown, 1.0))

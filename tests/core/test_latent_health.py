@@ -95,6 +95,15 @@ def test_paper_asks_for_more_than_the_embedded_world_does():
     assert HealthGate.single_gpu() == HealthGate.paper()
 
 
+def test_a_model_that_predicts_no_change_is_not_asked_for_what_only_that_tells():
+    plain = {k: v for k, v in report(transfer_longitudinal=0.9).items() if k != "environment_use"}
+    assert blocking(judge(plain, HealthGate.long())) == []
+    assert "environment_use" not in {row.name for row in judge(plain, HealthGate.long())}
+    assert [row.name for row in blocking(judge(plain | {"environment_perplexity": 2.0}, HealthGate.long()))] == [
+        "environment_perplexity"
+    ]
+
+
 def test_what_needs_boxes_is_never_required():
     for gate in (HealthGate.long(), HealthGate.paper()):
         assert "agent_advantage" not in {bound.name for bound in gate.required}
@@ -181,16 +190,20 @@ def test_a_long_run_is_not_watched_by_its_share_alone():
     assert watch(lines("stage2/ego_perplexity", [1.0] * 2000)) == 22
 
 
-def test_a_training_that_is_begun_again_is_stopped_where_it_was_before():
+def test_what_was_logged_before_the_checkpoint_counts():
     used, progress = "stage1/quality/trajectory_use", "stage1/progress"
-    before = {used: [(2, 0.0), (4, 0.0), (6, 0.0), (8, 0.0)], progress: [(s, s / 10) for s in (2, 4, 6, 8)]}
-    for step in (8, 10):  # goes on from before its last line, or from behind it
-        with pytest.raises(CollapsedError, match=f"step {step}: {used} is 0"):
-            HealthWatch(before=before).log(step, {used: 0.0, progress: step / 10})
-    again = HealthWatch(before=before)
-    again.log(2, {used: 0.0, progress: 0.2})  # from the beginning: later lines are no more
-    again.log(6, {used: 0.0, progress: 0.6})
-    HealthWatch(before=before).log(8, {used: 0.1, progress: 0.8})
+
+    def after(*values: float) -> HealthWatch:
+        steps = range(6, 6 + len(values))
+        return HealthWatch(before={used: list(zip(steps, values, strict=True)), progress: [(s, s / 10) for s in steps]})
+
+    bad = {used: 0.0, progress: 0.9}
+    with pytest.raises(CollapsedError, match=f"step 9: {used} is 0"):
+        after(0.1, 0.0).log(9, bad)
+    for quiet in (after(), after(0.0, 0.1)):
+        quiet.log(9, bad)
+    settled = HealthWatch(before={used: [(4, 0.0)], progress: [(4, 0.4)]})  # before half of the stage nothing counts
+    settled.log(9, bad)
 
 
 def test_curves_are_kept_beside_the_model_and_a_resumed_step_counts_once(tmp_path):
@@ -199,6 +212,7 @@ def test_curves_are_kept_beside_the_model_and_a_resumed_step_counts_once(tmp_pat
     sink.log(2, {"loss": 2.0, "gain": 0.1})
     sink.log(2, {"loss": 1.5})
     assert read_curves(tmp_path / "curves.jsonl") == {"loss": [(1, 3.0), (2, 1.5)], "gain": [(2, 0.1)]}
+    assert read_curves(tmp_path / "curves.jsonl", until=1) == {"loss": [(1, 3.0)]}
     assert read_curves(tmp_path / "absent") == {}
 
 

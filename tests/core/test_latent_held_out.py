@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.presets import preset
 from latentvla_core.latent.probes import HeldOut, report_on, report_on_stage_one
 from latentvla_core.latent.probes.held_out import spread_over_logs
-from latentvla_core.latent.train import train_latent_action_model
+from latentvla_core.latent.train import finished_steps, train_latent_action_model
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import FileSink, ListSink, Tee, read_curves
 
@@ -117,10 +118,19 @@ def test_a_trajectory_that_is_not_used_stops_stage_one(records, held_out):
 
 def test_however_often_it_is_begun_again_it_is_stopped(records, held_out, tmp_path):
     config = preset("conditioning_none", replace(CONFIG, steps=20, quality_every=4, checkpoint_every=2, log_every=1))
-    curves = tmp_path / "curves.jsonl"
-    for _ in range(3):
-        sink = Tee(FileSink(curves), HealthWatch(before=read_curves(curves)))
+    curves, run = tmp_path / "curves.jsonl", tmp_path / "run"
+    for began_at in (0, 14, 14):
+        assert finished_steps(run, config) == began_at
+        sink = Tee(FileSink(curves), HealthWatch(before=read_curves(curves, until=began_at)))
         with pytest.raises(CollapsedError, match="step 16: stage1/quality/trajectory_use is 0"):
-            train_latent_action_model(
-                records, config, sink=sink, measure=held_out.report, checkpoint_dir=tmp_path / "run"
-            )
+            train_latent_action_model(records, config, sink=sink, measure=held_out.report, checkpoint_dir=run)
+
+
+def test_finished_steps_count_over_both_stages(records, tmp_path):
+    config = replace(CONFIG, steps=4, checkpoint_every=2)
+    train_latent_action_model(records, config, checkpoint_dir=tmp_path)
+    assert finished_steps(tmp_path, config) == 8
+    shutil.rmtree(tmp_path / "stage2" / "step_00000004")
+    assert finished_steps(tmp_path, config) == 6
+    shutil.rmtree(tmp_path / "stage2")
+    assert finished_steps(tmp_path, config) == 4

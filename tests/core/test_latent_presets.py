@@ -9,14 +9,14 @@ import pytest
 import torch
 from latent_little_world import little_records
 
-from latentvla_core.errors import SetupError
+from latentvla_core.errors import DataError, SetupError
 from latentvla_core.latent import train as training
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.health import NOT_FINITE, HealthGate, judge
 from latentvla_core.latent.model import LatentActionModel, load, save, state_hash
 from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.presets import PRESETS, preset
-from latentvla_core.latent.probes import evaluate
+from latentvla_core.latent.probes import HeldOut, evaluate
 from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
@@ -194,3 +194,21 @@ def test_a_continuous_model_is_judged_by_what_it_has(records, cache):
     codes = {"ego": np.zeros((5, 8, 16)), "environment": np.zeros((5, 0), int)}
     page = health_page(HealthReport("v", "r", "", list(rows.values()), codes, {"ego": 16, "environment": 16}, {}))
     assert "ego codes</h3>" not in page
+
+
+@pytest.mark.parametrize(("name", "lacks"), [("default", set()), ("faithful", {"environment_use"})])
+def test_what_a_gate_asks_is_in_the_report(name, lacks, records, cache):
+    report = evaluate(records, LatentActionModel(preset(name, LatentActionConfig.debug())), cache=cache)
+    asked = {bound.name for bound in (*HealthGate.long().required, *HealthGate.long().targets)}
+    assert asked - set(report) == {NOT_FINITE, "agent_advantage"} | lacks  # these drives have no boxes
+
+
+def test_pictures_that_never_change_are_refused_before_training_and_before_judging(records):
+    frozen = ImageCache((32, 16), load=lambda root, path, size_wh: np.zeros((*size_wh[::-1], 3), np.uint8))
+    for judge_or_train in (
+        lambda: training.train_latent_action_model(records, LatentActionConfig.debug(), cache=frozen),
+        lambda: evaluate(records, LatentActionModel(LatentActionConfig.debug()), cache=frozen),
+        lambda: HeldOut.of(records, None, 2, frozen),
+    ):
+        with pytest.raises(DataError, match="no picture changes"):
+            judge_or_train()

@@ -83,7 +83,10 @@ def test_by_its_name_alone_a_log_is_found_in_every_shard_it_ever_lay_in(two_logs
 
 
 def test_a_phase_of_a_sequence_lies_where_its_sequence_lies(two_logs: Lake):
-    assert two_logs.place_of_log("second@3") == {"log_name": "second@3", "split": ["train"], "shard": [1]}
+    two_logs.append("latent_actions", [label("a", log_name="second@3", shard=1)])
+    assert two_logs.read("latent_actions", two_logs.place_of_log("second@3"))["log_name"].to_pylist() == ["second@3"]
+    with pytest.raises(DataError, match="'second@typo' is not in table logs"):
+        two_logs.place_of_log("second@typo")
 
 
 def test_a_log_that_is_not_there_is_told(two_logs: Lake):

@@ -87,7 +87,7 @@ def labels_of(rows: Sequence[dict[str, Any]], read: int = 1, of: int = 1) -> Lab
 def shown(rows: Sequence[dict[str, Any]], scenes: Sequence[dict[str, Any]], code: int = 0) -> list[Any]:
     """Examples of a code among these labels."""
     labels, by_token = labels_of(rows), {s["scene_token"]: s for s in scenes}
-    return examples_of(labels, by_token, transitions_of(labels, by_token, {}), code, GAP)
+    return examples_of(labels, by_token, transitions_of(labels, by_token, {}, 1.0), code, GAP)
 
 
 class Line:
@@ -249,7 +249,7 @@ def test_a_log_without_navigation_does_not_say_that_it_was_silent():
 def test_what_a_scene_tells_counts_for_its_first_step_only():
     rows = [label("s", step=step, speed_mps=speed) for step, speed in enumerate((0.2, 2.0, 5.0))]
     scenes = {"s": scene(command=int(Command.LEFT), map_location="boston", **boxes(ObjectClass.VEHICLE, (9, 0)))}
-    found = transitions_of(labels_of(rows), scenes, {"s": True}).contexts
+    found = transitions_of(labels_of(rows), scenes, {"s": True}, 1.0).contexts
     for name in ("navigation says left", "map boston", AHEAD, "red light on the route"):
         np.testing.assert_array_equal(found[name], [1.0, NAN, NAN], name)
     np.testing.assert_array_equal(found[WALKER], [0.0, NAN, NAN])
@@ -259,7 +259,7 @@ def test_each_transition_gets_what_its_own_scene_tells_and_unknown_is_not_no():
     known = {"a": scene("a", map_location="boston"), "b": scene("b", map_location="vegas", has_objects=False)}
     known["without a map"] = scene("without a map")
     rows = [label(token) for token in ("b", "a", "nowhere", "b")]
-    found = transitions_of(labels_of(rows), known, {"a": False, "b": True}).contexts
+    found = transitions_of(labels_of(rows), known, {"a": False, "b": True}, 1.0).contexts
     np.testing.assert_array_equal(found["map boston"], [0.0, 1.0, NAN, 0.0])
     np.testing.assert_array_equal(found["map vegas"], [1.0, 0.0, NAN, 1.0])
     np.testing.assert_array_equal(found[AHEAD], [NAN, 0.0, NAN, NAN])
@@ -270,7 +270,7 @@ def test_each_transition_gets_what_its_own_scene_tells_and_unknown_is_not_no():
 def test_speed_is_known_at_every_step():
     speeds = [0.2, 0.5, 2.9, 3.0, 8.0, 30.0, NAN]
     rows = [label("s", step=i % 3, speed_mps=speed) for i, speed in enumerate(speeds)]
-    found = transitions_of(labels_of(rows), {"s": scene()}, {}).contexts
+    found = transitions_of(labels_of(rows), {"s": scene()}, {}, 1.0).contexts
     np.testing.assert_array_equal(found["standing"], [1, 0, 0, 0, 0, 0, NAN])
     np.testing.assert_array_equal(found["slow, under 3 m/s"], [0, 1, 1, 0, 0, 0, NAN])
     np.testing.assert_array_equal(found["medium, 3 to 8 m/s"], [0, 0, 0, 1, 0, 0, NAN])
@@ -279,7 +279,7 @@ def test_speed_is_known_at_every_step():
 
 def test_codes_and_motion_are_those_of_the_rows():
     rows = [label("s", ego_codes=[i] * 4, speed_mps=i, delta_speed_mps=-i, delta_heading_rad=i / 10) for i in range(3)]
-    data = transitions_of(labels_of(rows), {"s": scene()}, {})
+    data = transitions_of(labels_of(rows), {"s": scene()}, {}, 1.0)
     np.testing.assert_array_equal(data.codes, np.repeat([[0], [1], [2]], 4, axis=1))
     np.testing.assert_array_equal((data.speed_mps, data.delta_speed_mps), ([0, 1, 2], [0, -1, -2]))
     np.testing.assert_allclose(data.delta_heading_rad, [0, 0.1, 0.2])

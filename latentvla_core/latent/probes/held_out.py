@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentvla_core.latent.model import LatentActionModel
-from latentvla_core.latent.pairs import Pairs, collect_pairs
+from latentvla_core.latent.pairs import Pairs, collect_pairs, require_change
 from latentvla_core.latent.probes.numbers import Report
 from latentvla_core.latent.probes.report import report_on, report_on_stage_one
 from latentvla_core.training.images import ImageCache
@@ -40,8 +40,9 @@ class HeldOut:
         def sample(scenes: Sequence[SceneRecord], most: int) -> Pairs:
             return collect_pairs(spread_over_logs(scenes, most), gap_frames, cache, current_only=True)
 
-        fitted = None if probe_records is None else sample(probe_records, FITTED_SCENES)
-        return cls(sample(records, JUDGED_SCENES), fitted)
+        judged = sample(records, JUDGED_SCENES)
+        require_change(judged)
+        return cls(judged, None if probe_records is None else sample(probe_records, FITTED_SCENES))
 
     def report(self, model: LatentActionModel, stage: int) -> Report:
         """Figures of stage 1, or of both stages; what this sample cannot tell is left out."""

@@ -64,18 +64,21 @@ def partners(logs: Array, rng: np.random.Generator) -> Array:
 
     Every one is used about once, as far as that goes: where one log has more than half of all, those of others are used again.
     """
-    order = rng.permutation(len(logs))
-    if len(np.unique(logs)) <= 1:
+    names, log = np.unique(logs, return_inverse=True)
+    order = rng.permutation(len(log))
+    if len(names) <= 1:
         return order
     for _ in range(20):
-        same = np.flatnonzero(logs[order] == logs)
+        same = np.flatnonzero(log[order] == log)
         if len(same) == 0:
             return order
-        swap = rng.integers(0, len(logs), len(same))
+        swap = rng.integers(0, len(log), len(same))
         for i, j in zip(same, swap, strict=True):
             order[i], order[j] = order[j], order[i]
-    for i in np.flatnonzero(logs[order] == logs):
-        order[i] = rng.choice(np.flatnonzero(logs != logs[i]))
+    same = np.flatnonzero(log[order] == log)
+    for crowded in np.unique(log[same]):
+        here = same[log[same] == crowded]
+        order[here] = rng.choice(np.flatnonzero(log != crowded), len(here))
     return order
 
 
