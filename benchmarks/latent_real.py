@@ -103,9 +103,10 @@ def standing(
 
     Codes that "change" are not the right ones: where nothing moves an environment code must stay, and where one thing keeps
     passing too. So: the expected change of a strip (log of the squared difference to the compensated first frame) given its
-    environment code (one table for all strips), or given all ego codes (a probe for each strip), is fitted on other drives; the
-    figure is the rank correlation with the change that is seen, over standing transitions and strips, of each strip less its
-    mean: that a strip always shows more than another no code needs to tell.
+    environment code (one table for all strips), or given all ego codes (a probe for each strip), is fitted on other drives;
+    figures are rank correlations with the change that is seen, over standing transitions and strips. `tells_change`: of each strip
+    less its mean, since that a strip always shows more than another no code needs to tell. `tells_where`: also less the mean of
+    the transition, that is of what all strips have in common, as when a car that almost stands still creeps.
     """
     asked, known = (collect_pairs(r, model.config.gap_frames, cache) for r in (records, fit_on))
     use = np.abs(asked.motion[:, 0]) < STANDING_M
@@ -120,9 +121,15 @@ def standing(
         if name == "environment":
             own, others, y = (a.reshape(-1, 1) for a in (own, others, target))
         expected = predict(ridge(one_hot(others, size), y), one_hot(own, size)).reshape(seen.shape)
-        centred = (a - a.mean(0) for a in (expected, seen))
-        report[f"{name}_tells_change"] = float(spearmanr(*(a.ravel() for a in centred)).statistic)
+        when = [a - a.mean(0) for a in (expected, seen)]
+        where = [a - a.mean(1, keepdims=True) for a in when]
+        report |= {f"{name}_tells_change": agreement(*when), f"{name}_tells_where": agreement(*where)}
     return report
+
+
+def agreement(a: Array, b: Array) -> float:
+    """Rank correlation of two arrays of one shape."""
+    return float(spearmanr(a.ravel(), b.ravel()).statistic)
 
 
 def strip_change(model: LatentActionModel, pairs: Pairs) -> Array:
