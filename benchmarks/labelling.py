@@ -33,15 +33,15 @@ from latentvla_core.types import FRONT_CAMERA, SceneRecord
 
 def write_pictures(folder: Path, frames: int, size_wh: tuple[int, int], like: Path | None = None) -> list[str]:
     """JPEGs with structure at all scales, each different; or those of a folder, over and over."""
+    paths = [f"{i:05d}.jpg" for i in range(frames)]
     if like is not None:
         real = [path.read_bytes() for path in sorted(like.glob("*.jpg"))]
-        for i in range(frames):
-            (folder / f"{i:05d}.jpg").write_bytes(real[i % len(real)])
-        return [f"{i:05d}.jpg" for i in range(frames)]
+        for i, path in enumerate(paths):
+            (folder / path).write_bytes(real[i % len(real)])
+        return paths
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (68, 120, 3), np.uint8)).resize(size_wh, Image.Resampling.BICUBIC)
     base = np.asarray(small)
-    paths = [f"{i:05d}.jpg" for i in range(frames)]
     for i, path in enumerate(paths):
         buffer = io.BytesIO()
         Image.fromarray(np.roll(base, 7 * i, axis=1)).save(buffer, "JPEG", quality=90)

@@ -123,10 +123,12 @@ def _sized(section: Any, change: dict[str, Any], where: str, faults: list[str]) 
 
 def _preset(section: Any, change: dict[str, Any], where: str, faults: list[str]) -> Any:
     """The section as the named variant that the change asks for, whose name is taken out; latent action models have some."""
+    if PRESET not in change:
+        return section
     from latentvla_core.latent.config import LatentActionConfig
     from latentvla_core.latent.presets import preset
 
-    if PRESET not in change or not isinstance(section, LatentActionConfig):
+    if not isinstance(section, LatentActionConfig):
         return section
     try:
         return preset(str(change.pop(PRESET)), section)

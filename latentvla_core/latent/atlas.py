@@ -30,9 +30,9 @@ _FASTER = ((1.5, "accelerate hard"), (0.6, "accelerate"), (0.2, "gain a little s
 _SLOWER = ((2.0, "brake hard"), (0.8, "brake"), (0.2, "lose a little speed"))
 _TURN = ((0.12, "turn"), (0.02, "slight"))
 SPEED_BANDS = {
-    "reversing": (-math.inf, -0.5),
-    "standing": (-0.5, 0.5),
-    "slow, under 3 m/s": (0.5, 3.0),
+    "reversing": (-math.inf, -STANDING_MPS),
+    "standing": (-STANDING_MPS, STANDING_MPS),
+    "slow, under 3 m/s": (STANDING_MPS, 3.0),
     "medium, 3 to 8 m/s": (3.0, 8.0),
     "fast, over 8 m/s": (8.0, math.inf),
 }
@@ -223,30 +223,26 @@ def _speed_words(level: float, change: float, gap_s: float) -> str:
     """With the level in numbers: codes of a drive differ in how fast it goes before they differ in anything else."""
     if level <= -STANDING_MPS:
         return f"reverse at {-level:.1f} m/s"
-    if level < STANDING_MPS:
-        return (
-            "reverse from standing" if level + change <= -STANDING_MPS else f"{_word(change, gap_s)[0]} from standing"
-        )
-    word, at = _word(change, gap_s)
-    return f"{word} {at} {level:.0f} m/s"
-
-
-def _word(change: float, gap_s: float) -> tuple[str, str]:
-    table = _FASTER if change > 0 else _SLOWER
-    return next(((word, "from") for least, word in table if abs(change) >= least * gap_s), ("keep speed", "at"))
+    word = _word(change, _FASTER if change > 0 else _SLOWER, gap_s)
+    if level >= STANDING_MPS:
+        return f"{word} from {level:.0f} m/s" if word else f"keep speed at {level:.0f} m/s"
+    return "reverse from standing" if level + change <= -STANDING_MPS else f"{word or 'keep speed'} from standing"
 
 
 def _turn_words(delta_heading_rad: Array, gap_s: float) -> str:
     """The side of the median, unless a quarter of the uses turn to the other one and at least as far; degrees are those of
     the transition."""
     right, change, left = (float(v) for v in np.quantile(delta_heading_rad, (0.25, 0.5, 0.75)))
-    turn, slight = (least * gap_s for least, _ in _TURN)
     against = min(-right, left) if change == 0 else -right if change > 0 else left
-    if against >= max(abs(change), slight) and max(-right, left) >= turn:
+    if against >= abs(change) and _word(against, _TURN, gap_s) and _word(max(-right, left), _TURN, gap_s) == "turn":
         return "turn either way"
-    side = "left" if change > 0 else "right"
-    word = next((word for least, word in _TURN if abs(change) >= least * gap_s), "")
+    word, side = _word(change, _TURN, gap_s), "left" if change > 0 else "right"
     return f"{word} {side} {math.degrees(abs(change)):.0f}°" if word else ""
+
+
+def _word(change: float, table: Sequence[tuple[float, str]], gap_s: float) -> str:
+    """That of the largest bound, per second, which the change reaches; "" if it reaches none."""
+    return next((word for least, word in table if abs(change) >= least * gap_s), "")
 
 
 def speed_bands(speed_mps: Array) -> dict[str, Array]:

@@ -20,10 +20,11 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.independence import dependence
 from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state_hash
 from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs, require_change
+from latentvla_core.latent.probes.run import stage_one_codes
 from latentvla_core.latent.quantizer import Quantized, Quantizer
 from latentvla_core.training import FREE, checkpoint
 from latentvla_core.training.images import ImageCache
-from latentvla_core.training.loop import fit, to_device
+from latentvla_core.training.loop import fit
 from latentvla_core.training.sinks import MetricSink, NullSink, Prefixed
 from latentvla_core.types import Array, SceneRecord
 
@@ -269,21 +270,14 @@ def start_from_environment(model: LatentActionModel) -> None:
         target.queries[-len(source.queries) :] = source.queries
 
 
-def environment_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 256) -> Array:
+def environment_codes(model: LatentActionModel, pairs: Pairs) -> Array:
     """(2, n, N_env) int64 codes of the frozen stage 1 for all transitions, as they are and mirrored.
 
     Made once: stage 2 sees every transition many times, and the encoder that makes them does not change.
     """
-    sides = [False, True] if model.config.mirror else [False]
     codes = np.zeros((2, len(pairs), model.config.environment_positions), np.int64)
-    if codes.size == 0:
-        return codes
-    for side, flip in enumerate(sides):
-        for start in range(0, len(pairs), batch_size):
-            index = np.arange(start, min(start + batch_size, len(pairs)))
-            batch = to_device(_batch(pairs, index, np.full(len(index), flip)), model.device)
-            x = model.features(batch["pictures"])
-            codes[side, index] = model.environment.codes(x, told_of(batch)).cpu().numpy()
+    for side in range(2 if model.config.mirror else 1) if codes.size else ():
+        codes[side] = stage_one_codes(model, pairs, mirrored=bool(side))
     return codes
 
 

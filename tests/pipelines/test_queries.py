@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import csv
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from label_rows import label
 
+from latentvla_core.cli import write_table
 from latentvla_core.store import Lake, lake_root
 from latentvla_core.tables import TABLES, TableSpec
 
@@ -128,8 +128,13 @@ def printed(words: str) -> list[str]:
 
 
 def run(block: str) -> str:
+    return said_by(lambda: exec(compile(block, "queries.md", "exec"), {}))
+
+
+def said_by(act: Callable[[], object]) -> str:
+    """What is printed meanwhile."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        exec(compile(block, "queries.md", "exec"), {})
+        act()
     return out.getvalue()
 
 
@@ -138,17 +143,11 @@ def with_answers(page: str, lake: Lake) -> str:
 
     def answer(block: re.Match[str]) -> str:
         kind, question, form, _ = block.groups()
-        shown = run(question) if kind == "python" else as_csv(lake.sql(question))
-        return f"```{kind}\n{question}\n```\n\n```{form}\n{shown.rstrip()}\n```"
+        shown = run(question) if kind == "python" else said_by(lambda: write_table(lake.sql(question), "csv", None))
+        lines = "\n".join(shown.splitlines()).rstrip()
+        return f"```{kind}\n{question}\n```\n\n```{form}\n{lines}\n```"
 
     return ANSWERED.sub(answer, page)
-
-
-def as_csv(table: pa.Table) -> str:
-    """As `latentvla sql --format csv` prints it."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([table.column_names, *(row.values() for row in table.to_pylist())])
-    return out.getvalue()
 
 
 def test_the_page_covers_what_people_ask():

@@ -120,23 +120,25 @@ def _codes_of(model: LatentActionModel, pairs: Pairs, index: Array) -> tuple[Ten
 
 
 @torch.no_grad()
-def stage_one_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 256) -> Array:
+def stage_one_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 256, *, mirrored: bool = False) -> Array:
     """(n, N_env) int64 codes of stage 1's own encoder, also where stage 2 encodes the environment itself."""
-    coded = [
-        model.environment.codes(features_of(model, pairs, index), told_at(model, pairs, index))
-        for index in batches(len(pairs), batch_size)
-    ]
+    coded = []
+    for index in batches(len(pairs), batch_size):
+        flip = np.full(len(index), mirrored)
+        x, told = features_of(model, pairs, index, flip), told_at(model, pairs, index, flip)
+        coded.append(model.environment.codes(x, told))
     return torch.cat(coded).cpu().numpy()
 
 
-def features_of(model: LatentActionModel, pairs: Pairs, index: Array) -> Tensor:
-    """(B, 2, P, D)."""
-    return model.features(torch.from_numpy(pairs.pictures(index)).to(model.device))
+def features_of(model: LatentActionModel, pairs: Pairs, index: Array, flip: Array | None = None) -> Tensor:
+    """(B, 2, P, D); left and right exchanged where flip (B,)."""
+    pictures = np.ascontiguousarray(pairs.pictures(index, flip))
+    return model.features(torch.from_numpy(pictures).to(model.device))
 
 
-def told_at(model: LatentActionModel, pairs: Pairs, index: Array) -> Told:
-    """What stage 1 is told of some transitions."""
-    return Told(*(torch.from_numpy(a).to(model.device) for a in pairs.told(index)))
+def told_at(model: LatentActionModel, pairs: Pairs, index: Array, flip: Array | None = None) -> Told:
+    """What stage 1 is told of some transitions; left and right exchanged where flip (B,)."""
+    return Told(*(torch.from_numpy(a).to(model.device) for a in pairs.told(index, flip)))
 
 
 def decode(model: LatentActionModel, x: Tensor, ego: Tensor, environment: Tensor) -> Tensor:
