@@ -1,9 +1,11 @@
-"""`make bench`: every benchmark of this folder that needs nothing but a checkout, one after the other; or those named.
+"""`make bench`: every benchmark of this folder that needs nothing but a checkout, one after the
+other; or those named.
 
 python -m benchmarks                 # all of them
 python -m benchmarks score ingest    # two
 
-The others take hours, or need data or a folder of yours: `python -m benchmarks.latent_quality --help` says what.
+The others take hours, or need data or a folder of yours:
+`python -m benchmarks.latent_quality --help` says what.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ def main(names: list[str]) -> int:
     folder, failed = Path(__file__).resolve().parent, 0
     for name in names or STANDALONE:
         print(f"\n== {name}", flush=True)
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=folder.parent, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}"], cwd=folder.parent, check=False
+        )
         failed += done.returncode != 0
     return failed
 

@@ -1,13 +1,16 @@
-"""Runs inside the devkit's own Python, without our package: times its caching and its `pdm_score`, and keeps its scores.
+"""Runs inside the devkit's own Python, without our package: times its caching and its `pdm_score`,
+and keeps its scores.
 
     PYTHON devkit_probe.py JOB.json RESULT.json
 
-JOB: devkit, logs, maps, tokens, plans {token: [[8, 3], …]}, counts, cache. Works with v1.1 and with v2.2 (log replay, human
-filter); the arguments of `pdm_score` tell which one it is. CPU seconds of this process. Called by `benchmarks/devkit.py`.
+JOB: devkit, logs, maps, tokens, plans {token: [[8, 3], …]}, counts, cache. Works with v1.1 and with
+v2.2 (log replay, human filter); the arguments of `pdm_score` tell which one it is. CPU seconds of
+this process. Called by `benchmarks/devkit.py`.
 
-The first `SINGLES` plans of a scene are scored one by one with `pdm_score`, as the devkit's scripts do. It has no call for
-many plans, but its simulator and scorer take batches: `many_s` is the time of these two with the conversions before them,
-`core_s` of the two alone, both without the human filter, which the devkit applies outside of them.
+The first `SINGLES` plans of a scene are scored one by one with `pdm_score`, as the devkit's scripts
+do. It has no call for many plans, but its simulator and scorer take batches: `many_s` is the time
+of these two with the conversions before them, `core_s` of the two alone, both without the human
+filter, which the devkit applies outside of them.
 """
 
 import inspect
@@ -59,26 +62,46 @@ class Tools:
         import numpy as np
         from navsim.common.dataclasses import SceneFilter, SensorConfig, Trajectory
         from navsim.common.dataloader import SceneLoader
-        from navsim.evaluate.pdm_score import get_trajectory_as_array, pdm_score, transform_trajectory
+        from navsim.evaluate.pdm_score import (
+            get_trajectory_as_array,
+            pdm_score,
+            transform_trajectory,
+        )
         from navsim.planning.metric_caching.metric_cache_processor import MetricCacheProcessor
         from navsim.planning.scenario_builder.navsim_scenario import NavSimScenario
-        from navsim.planning.simulation.planner.pdm_planner.scoring.pdm_scorer import PDMScorer, PDMScorerConfig
-        from navsim.planning.simulation.planner.pdm_planner.simulation.pdm_simulator import PDMSimulator
+        from navsim.planning.simulation.planner.pdm_planner.scoring.pdm_scorer import (
+            PDMScorer,
+            PDMScorerConfig,
+        )
+        from navsim.planning.simulation.planner.pdm_planner.simulation.pdm_simulator import (
+            PDMSimulator,
+        )
         from nuplan.planning.simulation.trajectory.trajectory_sampling import TrajectorySampling
 
         self.np, self.job, self.pdm_score = np, job, pdm_score
         self.transform, self.sample = transform_trajectory, get_trajectory_as_array
-        self.version = "v2" if "traffic_agents_policy" in inspect.signature(pdm_score).parameters else "v1"
+        self.version = (
+            "v2" if "traffic_agents_policy" in inspect.signature(pdm_score).parameters else "v1"
+        )
         self.horizon = TrajectorySampling(num_poses=40, interval_length=0.1)
-        self.plan = lambda poses: Trajectory(poses, TrajectorySampling(time_horizon=4, interval_length=0.5))
-        filters = {"human_penalty_filter": True} if self.version == "v2" else {}  # as in its scripts' configuration
-        self.simulator, self.scorer = PDMSimulator(self.horizon), PDMScorer(self.horizon, PDMScorerConfig(**filters))
+        self.plan = lambda poses: Trajectory(
+            poses, TrajectorySampling(time_horizon=4, interval_length=0.5)
+        )
+        filters = (
+            {"human_penalty_filter": True} if self.version == "v2" else {}
+        )  # as in its scripts' configuration
+        self.simulator, self.scorer = (
+            PDMSimulator(self.horizon),
+            PDMScorer(self.horizon, PDMScorerConfig(**filters)),
+        )
         more = "proposal_sampling" in inspect.signature(MetricCacheProcessor).parameters  # v2.2
         places = {"cache_path": job["cache"], "force_feature_computation": True}
         places |= {"proposal_sampling": self.horizon} if more else {}
         self.processor = lambda: MetricCacheProcessor(**places)
         self.scenario = NavSimScenario
-        chosen = SceneFilter(num_history_frames=4, num_future_frames=10, frame_interval=1, tokens=job["tokens"])
+        chosen = SceneFilter(
+            num_history_frames=4, num_future_frames=10, frame_interval=1, tokens=job["tokens"]
+        )
         where = {"data_path": Path(job["logs"]), "scene_filter": chosen}
         where["sensor_config"] = SensorConfig.build_no_sensors()
         known = inspect.signature(SceneLoader).parameters
@@ -92,9 +115,11 @@ class Tools:
         return LogReplayTrafficAgents(self.horizon)
 
     def cache(self, token):
-        """The metric cache of one scene, computed, written and read back as the devkit's scripts do.
+        """The metric cache of one scene, computed, written and read back as the devkit's scripts
+        do.
 
-        With a processor of its own: the planner inside it goes on ignoring what overlapped the ego in scenes before.
+        With a processor of its own: the planner inside it goes on ignoring what overlapped the ego
+        in scenes before.
         """
         import lzma
         import pickle
@@ -102,16 +127,22 @@ class Tools:
         scene = self.scenes.get_scene_from_token(token)
         scenario = self.scenario(scene, map_root=self.job["maps"], map_version="nuplan-maps-v1.0")
         processor = self.processor()
-        compute = getattr(processor, "compute_and_save_metric_cache", processor.compute_metric_cache)  # v2.2, v1.1
+        compute = getattr(
+            processor, "compute_and_save_metric_cache", processor.compute_metric_cache
+        )  # v2.2, v1.1
         entry = compute(scenario)
         with lzma.open(entry.file_name, "rb") as file:
             return pickle.load(file)
 
     def many(self, cache, plans):
-        """CPU seconds for all plans in one batch: with the conversions, and of simulator and scorer alone."""
+        """CPU seconds for all plans in one batch: with the conversions, and of simulator and scorer
+        alone.
+        """
         start, ego = time.process_time(), cache.ego_state
         given = [self.transform(self._trajectory(poses), ego) for poses in plans]
-        states = [self.sample(plan, self.horizon, ego.time_point) for plan in [cache.trajectory, *given]]
+        states = [
+            self.sample(plan, self.horizon, ego.time_point) for plan in [cache.trajectory, *given]
+        ]
         middle = time.process_time()
         simulated = self.simulator.simulate_proposals(self.np.stack(states), ego)
         fields = ("observation", "centerline", "route_lane_ids", "drivable_area_map")
@@ -128,7 +159,11 @@ class Tools:
 
     def score(self, cache, poses):
         arguments = {"metric_cache": cache, "model_trajectory": self._trajectory(poses)}
-        arguments |= {"future_sampling": self.horizon, "simulator": self.simulator, "scorer": self.scorer}
+        arguments |= {
+            "future_sampling": self.horizon,
+            "simulator": self.simulator,
+            "scorer": self.scorer,
+        }
         if self.policy is not None:
             arguments["traffic_agents_policy"] = self.policy
         answer = self.pdm_score(**arguments)

@@ -1,9 +1,10 @@
-"""How fast are logs read? Writes a tree of frames as rich as NAVSIM's, reads it back, prints frames per second and core.
+"""How fast are logs read? Writes a tree of frames as rich as NAVSIM's, reads it back, prints frames
+per second and core.
 
     python benchmarks/ingest.py --logs 8 --frames 200 --objects 60
 
-Measures CPU time of one process, so other work on the machine matters little. The same files loaded by plain `pickle`
-stand beside it: that is the floor that no reader can go below.
+Measures CPU time of one process, so other work on the machine matters little. The same files loaded
+by plain `pickle` stand beside it: that is the floor that no reader can go below.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ CLASSES = ("vehicle", "pedestrian", "bicycle", "traffic_cone", "barrier", "gener
 
 
 def camera(path: str) -> dict[str, Any]:
-    """Arrays of its own for every camera and frame: pickle would store shared ones once, the generator's files do not."""
+    """Arrays of its own for every camera and frame: pickle would store shared ones once, the
+    generator's files do not.
+    """
     return {
         "data_path": path,
         "sensor2lidar_rotation": np.eye(3),
@@ -73,7 +76,9 @@ def write_logs(folder: Path, logs: int, frames: int, objects: int) -> list[Path]
     rng = np.random.default_rng(0)
     paths = [folder / f"log-{i:03d}.pkl" for i in range(logs)]
     for path in paths:
-        path.write_bytes(pickle.dumps([frame(path.stem, i, objects, rng) for i in range(frames)], protocol=5))
+        path.write_bytes(
+            pickle.dumps([frame(path.stem, i, objects, rng) for i in range(frames)], protocol=5)
+        )
     return paths
 
 
@@ -94,7 +99,9 @@ def records(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--logs", type=int, default=8)
     parser.add_argument("--frames", type=int, default=200, help="per log; 200 are 100 s of driving")
     parser.add_argument("--objects", type=int, default=60, help="per frame")

@@ -1,9 +1,11 @@
-"""Ten million labels: how long one log, a histogram over everything, and keeping the table compact take.
+"""Ten million labels: how long one log, a histogram over everything, and keeping the table compact
+take.
 
     python -m benchmarks.label_table --rows 10_000_000
 
-Rows are random and written shard after shard into a temporary folder that is removed at the end. Seconds are wall time
-of the median of several tries and CPU seconds, since the machine may do other work.
+Rows are random and written shard after shard into a temporary folder that is removed at the end.
+Seconds are wall time of the median of several tries and CPU seconds, since the machine may do other
+work.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import write_deltalake
 
-from latentvla_core.maintenance import compact
-from latentvla_core.store import Lake, file_layout
+from latentvla_core.lake.maintenance import compact
+from latentvla_core.lake.store import Lake, file_layout
 from latentvla_core.tables import TABLES
 from pipelines.lineage import shard_of
 
@@ -35,19 +37,25 @@ HISTOGRAM = "select code, count(*) as times from (select unnest(ego_codes) as co
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--writes", type=int, default=2, help="files per shard before compaction")
     args = parser.parse_args()
     os.nice(10)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped run also removes its folder
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a stopped run also removes its folder
     with tempfile.TemporaryDirectory(prefix="labels-") as folder:
         lake = Lake(folder)
         began, cpu = time.perf_counter(), time.process_time()
         logs = fill(lake, args.rows, args.writes)
         stored = size_of(folder)
         rows = sum(lake.counts("latent_actions", ("split",)).values())
-        print(f"wrote {rows:,} rows of {len(logs):,} logs, {stored / 1e6:,.0f} MB", *took(began, cpu))
+        print(
+            f"wrote {rows:,} rows of {len(logs):,} logs, {stored / 1e6:,.0f} MB", *took(began, cpu)
+        )
         report(lake, logs, "small files")
         compacted(lake)
         report(lake, logs, "compacted")
@@ -55,11 +63,15 @@ def main() -> None:
 
 
 def compacted(lake: Lake) -> None:
-    """Compact the table; a second time nothing is left to do. Peaks of memory are those of the process so far."""
+    """Compact the table; a second time nothing is left to do. Peaks of memory are those of the
+    process so far.
+    """
     peak, version = peak_gb(), lake.version("latent_actions")
     began, cpu = time.perf_counter(), time.process_time()
     print(compact(lake, ["latent_actions"])[0], *took(began, cpu))
-    print(f"  {lake.version('latent_actions') - version} transactions, peak memory {peak:.2f} → {peak_gb():.2f} GB")
+    print(
+        f"  {lake.version('latent_actions') - version} transactions, peak memory {peak:.2f} → {peak_gb():.2f} GB"
+    )
 
 
 def peak_gb() -> float:
@@ -71,7 +83,11 @@ def took(began: float, cpu: float) -> tuple[str, str]:
 
 
 def size_of(folder: str) -> int:
-    return sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
+    return sum(
+        os.path.getsize(os.path.join(at, name))
+        for at, _, names in os.walk(folder)
+        for name in names
+    )
 
 
 def fill(lake: Lake, rows: int, writes: int) -> dict[str, tuple[str, int]]:
@@ -87,10 +103,15 @@ def fill(lake: Lake, rows: int, writes: int) -> dict[str, tuple[str, int]]:
         logs[name] = (split, shard_of(name, SHARDS))
         by_shard.setdefault(logs[name], []).append(name)
     unsaid = {
-        **dict.fromkeys(("format", "path", "sensor_root", "maps_root", "content_key", "made_by"), ""),
+        **dict.fromkeys(
+            ("format", "path", "sensor_root", "maps_root", "content_key", "made_by"), ""
+        ),
         "size_bytes": 0,
     }
-    places = [{"log_name": name, "split": split, "shard": shard, **unsaid} for name, (split, shard) in logs.items()]
+    places = [
+        {"log_name": name, "split": split, "shard": shard, **unsaid}
+        for name, (split, shard) in logs.items()
+    ]
     lake.replace("logs", places, {})
     rng, table = np.random.default_rng(0), lake.delta("latent_actions")
     assert table is not None
@@ -116,17 +137,27 @@ def shard_rows(rng: np.random.Generator, split: str, shard: int, names: list[str
 
     scenes = [f"{v:016x}" for v in rng.integers(0, 2**63, -(-n // 3))]
     columns: dict[str, Any] = {
-        "split": same(split), "shard": pa.array(np.full(n, shard, np.int32)),
-        "scene_token": pa.array(scenes).take(pa.array(at // 3)), "log_name": pa.array(names).take(pa.array(at // LOG_ROWS)),
-        "timestamp_us": 1_620_000_000_000_000 + at // 3 * 500_000 + at % 3 * 1_000_000, "step": (at % 3).astype(np.int8),
-        "gap_s": np.ones(n), "ego_codes": lists(rng.integers(0, 16, 4 * n, np.int8)),
+        "split": same(split),
+        "shard": pa.array(np.full(n, shard, np.int32)),
+        "scene_token": pa.array(scenes).take(pa.array(at // 3)),
+        "log_name": pa.array(names).take(pa.array(at // LOG_ROWS)),
+        "timestamp_us": 1_620_000_000_000_000 + at // 3 * 500_000 + at % 3 * 1_000_000,
+        "step": (at % 3).astype(np.int8),
+        "gap_s": np.ones(n),
+        "ego_codes": lists(rng.integers(0, 16, 4 * n, np.int8)),
         "environment_codes": lists(rng.integers(0, 16, 4 * n, np.int8)),
-        "ego_distances": lists(rng.random(4 * n, np.float32)), "ego_confidence": lists(rng.random(4 * n, np.float32)),
-        **{name: rng.standard_normal(n, np.float32)
-           for name in ("speed_mps", "delta_speed_mps", "forward_m", "delta_heading_rad")},
-        "valid": np.ones(n, bool), "reason": same(""), "model_version": same(MODEL), "data_version": same("data"),
+        "ego_distances": lists(rng.random(4 * n, np.float32)),
+        "ego_confidence": lists(rng.random(4 * n, np.float32)),
+        **{
+            name: rng.standard_normal(n, np.float32)
+            for name in ("speed_mps", "delta_speed_mps", "forward_m", "delta_heading_rad")
+        },
+        "valid": np.ones(n, bool),
+        "reason": same(""),
+        "model_version": same(MODEL),
+        "data_version": same("data"),
         "made_by": same("made"),
-    }  # fmt: skip
+    }
     return pa.table([pa.array(columns[name]) for name in SPEC.names], schema=SPEC.arrow_schema())
 
 
@@ -136,20 +167,29 @@ def report(lake: Lake, logs: dict[str, tuple[str, int]], state: str) -> None:
     split, shard = logs[name]
     place = {"split": split, "shard": shard, "log_name": name}
     print(f"-- {state}")
-    for title, where in (("one log, shard known", place), ("one log, by name alone", {"log_name": name})):
+    for title, where in (
+        ("one log, shard known", place),
+        ("one log, by name alone", {"log_name": name}),
+    ):
         rows = lake.read("latent_actions", where).num_rows
         wall, cpu = timed(lambda where=where: lake.read("latent_actions", where), 7)
         touched, every = files_touched(lake, where)
-        print(f"{title}: {rows} rows, {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms), {touched} of {every} files")
+        print(
+            f"{title}: {rows} rows, {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms), {touched} of {every} files"
+        )
     wall, cpu = timed(lambda: lake.read("latent_actions", lake.place_of_log(name)), 7)
     print(f"one log, its shard looked up in `logs`: {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)")
     wall, cpu = timed(lambda: lake.delta("latent_actions"), 7)
     print(f"of that, opening the table: {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)")
     wall, cpu = timed(lambda: lake.rows("latent_actions", place), 7)
-    print(f"one log, shard known, as rows with arrays: {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)")
+    print(
+        f"one log, shard known, as rows with arrays: {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)"
+    )
     codes = lake.read("latent_actions", place, ["ego_codes"])
     wall, cpu = timed(lambda: lake.read("latent_actions", place, ["ego_codes"]), 7)
-    print(f"one log, codes alone: {codes.num_rows} rows, {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)")
+    print(
+        f"one log, codes alone: {codes.num_rows} rows, {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)"
+    )
     query = f"select ego_codes from latent_actions where split = '{split}' and shard = {shard} and log_name = '{name}'"
     wall, cpu = timed(lambda: lake.sql(query), 5)
     print(f"one log, SQL: {wall * 1e3:.0f} ms ({cpu * 1e3:.0f} CPU-ms)")

@@ -1,11 +1,13 @@
-"""What does each choice of the latent action model do? Trains every named preset on one embedded world; one table.
+"""What does each choice of the latent action model do? Trains every named preset on one embedded
+world; one table.
 
     python -m benchmarks.latent_ablations --out DIR --recipe long --steps 400 --seeds 0 1 2
     python -m benchmarks.latent_ablations --out DIR --presets default reencode lapo_vq
 
-All presets see the same logs, are judged on the same test logs, and their probes are fitted on the same training logs. A
-preset that is finished is not run again: kill it whenever you like, and add presets or seeds later. DIR holds the world,
-one report per preset and seed, and the table of all of them (ablations.md, ablations.json).
+All presets see the same logs, are judged on the same test logs, and their probes are fitted on the
+same training logs. A preset that is finished is not run again: kill it whenever you like, and add
+presets or seeds later. DIR holds the world, one report per preset and seed, and the table of all of
+them (ablations.md, ablations.json).
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a waiting OpenMP thread must not burn the other core
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # a waiting OpenMP thread must not burn the other core
 
 import numpy as np
 import torch
@@ -71,7 +75,9 @@ class Bench:
     steps: int
 
     def run(self, name: str, config: LatentActionConfig | PhysicalConfig) -> dict[str, Any]:
-        """The row of a preset and seed; read from its file when it is finished under the same settings."""
+        """The row of a preset and seed; read from its file when it is finished under the same
+        settings.
+        """
         settings = {
             "preset": name,
             "recipe": self.recipe,
@@ -93,7 +99,9 @@ class Bench:
         shutil.rmtree(path.with_suffix(".partial"), ignore_errors=True)
         return row
 
-    def _report(self, name: str, config: LatentActionConfig | PhysicalConfig, folder: Path) -> tuple[Report, str]:
+    def _report(
+        self, name: str, config: LatentActionConfig | PhysicalConfig, folder: Path
+    ) -> tuple[Report, str]:
         """Figures, and why there are none if the preset cannot be trained; that is a result too."""
         if isinstance(config, PhysicalConfig):
             tokenizer = fit_physical_tokenizer(self.train, config)
@@ -117,9 +125,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for name in dict.fromkeys(row["preset"] for row in rows):
         mine = [row for row in rows if row["preset"] == name]
         cells = [name, str(len(mine)), bits(mine[0]["config"])]
-        cells += [" / ".join(_mean(mine, figure) for figure in figures) for figures in COLUMNS.values()]
+        cells += [
+            " / ".join(_mean(mine, figure) for figure in figures) for figures in COLUMNS.values()
+        ]
         failures = {row["failure"] for row in mine if row["failure"]}
-        lines.append("| " + " | ".join(cells) + " |" + "".join(f" {why}" for why in sorted(failures)))
+        lines.append(
+            "| " + " | ".join(cells) + " |" + "".join(f" {why}" for why in sorted(failures))
+        )
     return "\n".join(lines)
 
 
@@ -136,7 +148,9 @@ def bits(config: dict[str, Any]) -> str:
 def _mean(rows: Sequence[dict[str, Any]], figure: str) -> str:
     if "environment" in figure and rows[0]["config"].get("env_source") == "none":
         return "–"  # no such codes to exchange
-    values = [row["report"][figure] for row in rows if math.isfinite(row["report"].get(figure, math.nan))]
+    values = [
+        row["report"][figure] for row in rows if math.isfinite(row["report"].get(figure, math.nan))
+    ]
     return f"{np.mean(values):.3g}" if values else "–"
 
 
@@ -164,18 +178,26 @@ def config_of(name: str, seed: int, steps: int, recipe: str) -> LatentActionConf
     """A preset of a recipe, checkpointed so that a killed one goes on."""
     if name in PHYSICAL:
         return replace(PHYSICAL[name], seed=seed)
-    return preset(name, getattr(LatentActionConfig, recipe)(steps=steps, seed=seed, checkpoint_every=100))
+    return preset(
+        name, getattr(LatentActionConfig, recipe)(steps=steps, seed=seed, checkpoint_every=100)
+    )
 
 
 def arguments() -> argparse.Namespace:
     names = [*PRESETS, *PHYSICAL]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the world, the reports and the table")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the world, the reports and the table"
+    )
     parser.add_argument("--presets", nargs="+", default=names, choices=names)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--recipe", default="mini", choices=("mini", "long"))
     parser.add_argument("--steps", type=int, default=2000, help="per stage")
-    parser.add_argument("--logs", type=int, default=60, help="logs of the world, a fifth of them for the test")
+    parser.add_argument(
+        "--logs", type=int, default=60, help="logs of the world, a fifth of them for the test"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a log")
     parser.add_argument("--world-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -187,15 +209,30 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     name = f"world-{args.logs}-{args.seconds:g}s-seed{args.world_seed}"
     world = WorldConfig.for_logs(
-        args.logs, seed=args.world_seed, seconds_per_log=args.seconds, cameras=("CAM_F0",), workers=args.threads
+        args.logs,
+        seed=args.world_seed,
+        seconds_per_log=args.seconds,
+        cameras=("CAM_F0",),
+        workers=args.threads,
     )
     tree = write_world(args.out / name, world)
     cache = ImageCache(LatentActionConfig.mini().features.image_size_wh, threads=args.threads)
-    bench = Bench(args.out, records_of(tree, "train"), records_of(tree, "test"), cache, name, args.recipe, args.steps)
+    bench = Bench(
+        args.out,
+        records_of(tree, "train"),
+        records_of(tree, "test"),
+        cache,
+        name,
+        args.recipe,
+        args.steps,
+    )
     for preset_name in args.presets:
         for seed in args.seeds:
             row = bench.run(preset_name, config_of(preset_name, seed, args.steps, args.recipe))
-            print(f"{preset_name} seed {seed}: {row['report']['cpu_s']:.0f} CPU s {row['failure']}", flush=True)
+            print(
+                f"{preset_name} seed {seed}: {row['report']['cpu_s']:.0f} CPU s {row['failure']}",
+                flush=True,
+            )
             write_table(bench)
     print(write_table(bench))
 

@@ -1,11 +1,13 @@
-"""What could pictures tell of other agents' motion? A supervised network on the same transitions: the ceiling for codes.
+"""What could pictures tell of other agents' motion? A supervised network on the same transitions:
+the ceiling for codes.
 
     python -m benchmarks.latent_agents --out DIR --steps 1200 [--compensate]
 
-Environment codes are asked what others do (`latent/agents.py`). When they do not know, is it the pictures or the codes? A small
-convolutional network with pooling is told the ego motion and trained on the boxes' answers directly. R² on test logs of the
-training world, over all transitions, those in which the ego stands, and those in which it drives. With --compensate the network
-sees the first frame as stage 1 does: from where the ego is at the second one.
+Environment codes are asked what others do (`latent/environment/agents.py`). When they do not know,
+is it the pictures or the codes? A small convolutional network with pooling is told the ego motion
+and trained on the boxes' answers directly. R² on test logs of the training world, over all
+transitions, those in which the ego stands, and those in which it drives. With --compensate the
+network sees the first frame as stage 1 does: from where the ego is at the second one.
 """
 
 from __future__ import annotations
@@ -16,15 +18,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a waiting OpenMP thread must not burn the other core
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # a waiting OpenMP thread must not burn the other core
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.latent_quality import TRAIN_SEED, records_of
-from latentvla_core.latent.agents import AGENT_AXES, MIRRORED, SCALES
-from latentvla_core.latent.compensation import compensated
+from latentvla_core.latent.environment.agents import AGENT_AXES, MIRRORED, SCALES
+from latentvla_core.latent.environment.compensation import compensated
 from latentvla_core.latent.features import FeatureConfig, PixelFeatures, to_map
 from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.probes import r_squared
@@ -72,10 +76,14 @@ class Watcher(nn.Module):
 
 
 def _layer(inputs: int, outputs: int, stride: int, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.GroupNorm(4, outputs), nn.GELU())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.GroupNorm(4, outputs), nn.GELU()
+    )
 
 
-def samples(out: Path, logs: int, size_wh: tuple[int, int], compensate: bool) -> tuple[Sample, Sample]:
+def samples(
+    out: Path, logs: int, size_wh: tuple[int, int], compensate: bool
+) -> tuple[Sample, Sample]:
     """Training and test transitions of the world that `latent_quality` trains on."""
     config = WorldConfig.for_logs(logs, seed=TRAIN_SEED, seconds_per_log=20.0, cameras=("CAM_F0",))
     tree, cache = write_world(out / f"world-s{TRAIN_SEED}-{logs}", config), ImageCache(size_wh)
@@ -94,7 +102,9 @@ def batch(sample: Sample, rows: Array, flip: Array) -> tuple[Tensor, Tensor, Ten
     """Pictures, motion and agents of some rows; left and right exchanged where flip."""
     index = sample.index[rows]
     features = FeatureConfig(image_size_wh=sample.pairs.cache.size_wh)
-    x = PixelFeatures(features)(torch.from_numpy(np.ascontiguousarray(sample.pairs.pictures(index, flip))))
+    x = PixelFeatures(features)(
+        torch.from_numpy(np.ascontiguousarray(sample.pairs.pictures(index, flip)))
+    )
     first, second = x[:, 0], x[:, 1]
     if sample.compensate:
         waypoints, _, projections = (torch.from_numpy(a) for a in sample.pairs.told(index, flip))
@@ -103,15 +113,23 @@ def batch(sample: Sample, rows: Array, flip: Array) -> tuple[Tensor, Tensor, Ten
     motion = sample.motion[rows] * np.where(flip[:, None], (1, -1, -1), 1)
     agents = sample.agents[rows] * np.where(flip[:, None], MIRRORED, 1)
     seen = torch.cat([first, second, second - first], dim=1)
-    return seen, torch.from_numpy(motion.astype(np.float32)), torch.from_numpy(agents.astype(np.float32))
+    return (
+        seen,
+        torch.from_numpy(motion.astype(np.float32)),
+        torch.from_numpy(agents.astype(np.float32)),
+    )
 
 
 def train(sample: Sample, steps: int, seed: int) -> Watcher:
-    """Adam with a cosine, mirrored drives, and brightness and sideways shifts that change no answer."""
+    """Adam with a cosine, mirrored drives, and brightness and sideways shifts that change no
+    answer.
+    """
     torch.manual_seed(seed)
     rng, model = np.random.default_rng(seed), Watcher()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=min(0.1, 30 / steps))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 2e-3, total_steps=steps, pct_start=min(0.1, 30 / steps)
+    )
     for _ in range(steps):
         rows = rng.integers(0, len(sample.index), BATCH)
         x, motion, agents = batch(sample, rows, rng.random(BATCH) < 0.5)
@@ -146,22 +164,36 @@ def r2(truth: Array, guess: Array, where: Array) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the world, as for latent_quality")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the world, as for latent_quality"
+    )
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--logs", type=int, default=200)
     parser.add_argument("--size", type=int, nargs=2, default=(128, 72), metavar=("W", "H"))
-    parser.add_argument("--compensate", action="store_true", help="the first frame as seen from the second pose")
+    parser.add_argument(
+        "--compensate", action="store_true", help="the first frame as seen from the second pose"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     fitted, judged = samples(args.out, args.logs, tuple(args.size), args.compensate)
     began = time.process_time()
     model = train(fitted, args.steps, args.seed)
-    print(f"{len(fitted.index)} transitions, {args.steps} steps, {time.process_time() - began:.0f} CPU-s")
+    print(
+        f"{len(fitted.index)} transitions, {args.steps} steps, {time.process_time() - began:.0f} CPU-s"
+    )
     guess, standing = guesses(model, judged), judged.standing
-    print("| | " + " | ".join(AGENT_AXES) + " | mean |\n|---" + "|---:" * (len(AGENT_AXES) + 1) + "|")
-    for name, where in (("all", standing | ~standing), ("ego stands", standing), ("ego drives", ~standing)):
+    print(
+        "| | " + " | ".join(AGENT_AXES) + " | mean |\n|---" + "|---:" * (len(AGENT_AXES) + 1) + "|"
+    )
+    for name, where in (
+        ("all", standing | ~standing),
+        ("ego stands", standing),
+        ("ego drives", ~standing),
+    ):
         values = r2(judged.agents, guess, where)
         cells = [f"{value:.2f}" for value in (*values, float(np.mean(values)))]
         print(f"| {name}, {where.sum()} | " + " | ".join(cells) + " |")

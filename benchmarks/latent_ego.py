@@ -1,10 +1,11 @@
-"""What could pictures tell of the ego's own motion? The recipe's encoder, trained to read it and nothing else: the ceiling for codes.
+"""What could pictures tell of the ego's own motion? The recipe's encoder, trained to read it and
+nothing else: the ceiling for codes.
 
     python -m benchmarks.latent_ego --out DIR --worlds 1010 1111 [--size 128 64]
 
-When transfer of speed misses its target in a world, is it the codes or the pictures? No codebook, no decoder; the same convolutions,
-transformer, transitions and probe metric as `latent_quality`. Prints R² and, as transfer is judged, the share whose speed differs from
-the mean to the right side.
+When transfer of speed misses its target in a world, is it the codes or the pictures? No codebook,
+no decoder; the same convolutions, transformer, transitions and probe metric as `latent_quality`.
+Prints R² and, as transfer is judged, the share whose speed differs from the mean to the right side.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import os
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a waiting OpenMP thread must not burn the other core
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # a waiting OpenMP thread must not burn the other core
 
 import numpy as np
 import torch
@@ -60,7 +63,9 @@ def train(pairs: Pairs, config: LatentActionConfig) -> Reader:
         return {"pictures": pictures, "waypoints": torch.from_numpy(pairs.told(index, flip)[0])}
 
     def loss(batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
-        return functional.mse_loss(reader(batch["pictures"]), reader.scales.motion(batch["waypoints"])), {}
+        return functional.mse_loss(
+            reader(batch["pictures"]), reader.scales.motion(batch["waypoints"])
+        ), {}
 
     fit(reader, num_samples=len(pairs), collate=collate, loss=loss, config=config.fit_config(2))
     return reader.eval()
@@ -70,20 +75,41 @@ def train(pairs: Pairs, config: LatentActionConfig) -> Reader:
 def judge(reader: Reader, pairs: Pairs) -> list[float]:
     """R² longitudinal and yaw, and agreement of the signs of both."""
     index = np.arange(len(pairs))
-    parts = [torch.from_numpy(np.ascontiguousarray(pairs.pictures(part))) for part in np.array_split(index, 8)]
+    parts = [
+        torch.from_numpy(np.ascontiguousarray(pairs.pictures(part)))
+        for part in np.array_split(index, 8)
+    ]
     scales, read = reader.scales, torch.cat([reader(part) for part in parts])
     moved = (read * scales.pose_std[-1] + scales.pose_mean[-1]).numpy()
-    r2, signs = r_squared(pairs.motion, moved), sign_agreement("", moved, pairs.motion, pairs.motion.mean(0))
+    r2, signs = (
+        r_squared(pairs.motion, moved),
+        sign_agreement("", moved, pairs.motion, pairs.motion.mean(0)),
+    )
     return [float(r2[0]), float(r2[2]), *signs.values()]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the worlds, as for latent_quality")
-    parser.add_argument("--worlds", type=int, nargs="+", default=[1010], help="seeds of the worlds that are judged on")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the worlds, as for latent_quality"
+    )
+    parser.add_argument(
+        "--worlds",
+        type=int,
+        nargs="+",
+        default=[1010],
+        help="seeds of the worlds that are judged on",
+    )
     parser.add_argument("--logs", type=int, default=200)
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(64, 32), metavar=("W", "H"), help="of the pictures; W / 8 is a patch"
+        "--size",
+        type=int,
+        nargs=2,
+        default=(64, 32),
+        metavar=("W", "H"),
+        help="of the pictures; W / 8 is a patch",
     )
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
@@ -96,10 +122,19 @@ def main() -> None:
     began = time.process_time()
     fitted = collect_pairs(training_scenes(args.out, args.logs, SECONDS), config.gap_frames, cache)
     reader = train(fitted, config)
-    print("| world | R² longitudinal | R² yaw | sign of speed | sign of turning |\n|---" + "|---:" * 4 + "|")
+    print(
+        "| world | R² longitudinal | R² yaw | sign of speed | sign of turning |\n|---"
+        + "|---:" * 4
+        + "|"
+    )
     for world in args.worlds:
-        judged = collect_pairs(scenes_to_judge(args.out, args.logs, SECONDS, world), config.gap_frames, cache)
-        print(f"| {world} | " + " | ".join(f"{value:.3f}" for value in judge(reader, judged)) + " |", flush=True)
+        judged = collect_pairs(
+            scenes_to_judge(args.out, args.logs, SECONDS, world), config.gap_frames, cache
+        )
+        print(
+            f"| {world} | " + " | ".join(f"{value:.3f}" for value in judge(reader, judged)) + " |",
+            flush=True,
+        )
     print(f"{args.steps} steps, {time.process_time() - began:.0f} CPU-s with reading the worlds")
 
 

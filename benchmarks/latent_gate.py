@@ -1,8 +1,10 @@
-"""Is a broken latent action model stopped? Runs job `labels` at recipe `mini` with one thing wrong, as the demo would.
+"""Is a broken latent action model stopped? Runs job `labels` at recipe `mini` with one thing wrong,
+as the demo would.
 
     LATENTVLA_HOME=DIR python -m benchmarks.latent_gate conditioning_none learning_rate
 
-Prints the gate's messages. The exit code is the number of broken recipes that made labels all the same.
+Prints the gate's messages. The exit code is the number of broken recipes that made labels all the
+same.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def stopped(broken: str) -> bool:
 
 def main() -> int:
     """Number of broken recipes that were not stopped."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("broken", nargs="*", help=f"some of {', '.join(BREAKS)}; default all")
     return sum(not stopped(broken) for broken in parser.parse_args().broken or BREAKS)
 

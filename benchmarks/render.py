@@ -1,4 +1,6 @@
-"""Frames per second and core of the renderer, JPEG encoding included: `python benchmarks/render.py --help`."""
+"""Frames per second and core of the renderer, JPEG encoding included:
+`python benchmarks/render.py --help`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from latentvla_core.types import CAMERA_NAMES
-from latentvla_core.world.calibration import camera_rig
-from latentvla_core.world.lidar import sweep
 from latentvla_core.world.noise import HAVE_NUMBA
-from latentvla_core.world.render import RenderConfig, Renderer
+from latentvla_core.world.sensors.calibration import camera_rig
+from latentvla_core.world.sensors.lidar import sweep
+from latentvla_core.world.sensors.render import RenderConfig, Renderer
 from latentvla_core.world.showcase import crossing, moment
 
 
@@ -32,7 +34,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=448)
     parser.add_argument("--height", type=int, default=252)
     parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--numpy", action="store_true", help="measure the NumPy twin instead of numba")
+    parser.add_argument(
+        "--numpy", action="store_true", help="measure the NumPy twin instead of numba"
+    )
     args = parser.parse_args()
     size = (args.width, args.height)
     config = RenderConfig(use_numba=False if args.numpy else None)
@@ -42,7 +46,10 @@ def main() -> None:
     Renderer(crossing(), camera_rig(size), size, config).render(moment(), "CAM_F0")  # compile
     for label, cameras in (("front camera", ["CAM_F0"]), ("eight cameras", list(CAMERA_NAMES))):
         renderer = Renderer(crossing(), camera_rig(size), size, config)
-        for name, note in (("first drive", "paints the ground on the way"), ("same road again", "ground is known")):
+        for name, note in (
+            ("first drive", "paints the ground on the way"),
+            ("same road again", "ground is known"),
+        ):
             seconds = drive(renderer, cameras, args.frames)
             rate = args.frames * len(cameras) / seconds
             print(f"{label:14s} {name:16s} {rate:7.1f} pictures/s per core   ({note})")

@@ -1,15 +1,20 @@
-"""How long scoring takes on one core: preparing a scene, and each trajectory of 1, 16 and 256 in a scene.
+"""How long scoring takes on one core: preparing a scene, and each trajectory of 1, 16 and 256 in a
+scene.
 
-    python -m benchmarks.score                         # official golden scenes if they are at hand, else the embedded world
+    python -m benchmarks.score                         # official golden scenes if they are at hand,
+    else the embedded world
     python -m benchmarks.score --root TREE --split S   # any NAVSIM tree
-    python -m benchmarks.score --devkit CHECKOUT --devkit-python PYTHON     # the official devkit on the same scenes
+    python -m benchmarks.score --devkit CHECKOUT --devkit-python PYTHON     # the official devkit on
+    the same scenes
     python -m benchmarks.score --numpy                 # the NumPy twins beside the compiled kernels
-    python -m benchmarks.score --device cuda           # the torch path too, there (or: --device cpu)
-    python -m benchmarks.score --workers 2             # only: how `latentvla score` scales with processes
+    python -m benchmarks.score --device cuda           # the torch path too, there (or: --device
+    cpu)
+    python -m benchmarks.score --workers 2             # only: how `latentvla score` scales with
+    processes
 
-CPU seconds of this process (not wall time) are measured, so that other work on the machine disturbs less; on a GPU it is
-wall time between synchronisations. Every number is the best of several rounds over the same scenes. `--out FILE.json` writes
-them with the conditions.
+CPU seconds of this process (not wall time) are measured, so that other work on the machine disturbs
+less; on a GPU it is wall time between synchronisations. Every number is the best of several rounds
+over the same scenes. `--out FILE.json` writes them with the conditions.
 """
 
 from __future__ import annotations
@@ -32,13 +37,16 @@ import numpy as np
 from benchmarks.score_processes import scaling
 from latentvla_core.data.filters import SceneFilter, iter_scenes
 from latentvla_core.data.layout import DataRoot
-from latentvla_core.data.maps import MapStore
+from latentvla_core.data.map_files.maps import MapStore
 from latentvla_core.pdms import World, backend, build, score_trajectories
 from latentvla_core.types import Array, Scene
 
 COUNTS = (1, 16, 256)
 TORCH_COUNTS = (16, 256, 4096)
-DEVKIT_MS = {"pdms": {1: 67.0, 256: 8.2}, "epdms": {1: 263.0, 256: 24.0}}  # the official devkit on another machine
+DEVKIT_MS = {
+    "pdms": {1: 67.0, 256: 8.2},
+    "epdms": {1: 263.0, 256: 24.0},
+}  # the official devkit on another machine
 DEVKIT_PREPARE_MS = {"pdms": 2060.0, "epdms": 2460.0}
 AIM_MS = {"pdms": {1: 3.0, 256: 0.1}}
 AIM_PREPARE_MS = 40.0
@@ -54,17 +62,31 @@ def main() -> None:
         scenes, maps = _scenes(root, split, options.scenes)
         prepare_ms, worlds = _prepare(scenes, maps, options.rounds)
         beside = _devkit(options, root, split) if options.devkit else {}
-    result = beside | {"tree": split, "scenes": len(worlds), "machine": platform.processor() or platform.machine()}
-    result |= {"objects": float(np.mean([len(w.object_tokens) for w in worlds])), "prepare_ms": prepare_ms}
-    print(f"{len(worlds)} scenes of {split!r}, {result['objects']:.0f} objects each; CPU time on one core")
+    result = beside | {
+        "tree": split,
+        "scenes": len(worlds),
+        "machine": platform.processor() or platform.machine(),
+    }
+    result |= {
+        "objects": float(np.mean([len(w.object_tokens) for w in worlds])),
+        "prepare_ms": prepare_ms,
+    }
+    print(
+        f"{len(worlds)} scenes of {split!r}, {result['objects']:.0f} objects each; CPU time on one core"
+    )
     print(
         f"prepare a scene (both metrics)  {prepare_ms:8.2f} ms   aim {AIM_PREPARE_MS:g}   devkit elsewhere {DEVKIT_PREPARE_MS}"
     )
     for twin in ("numba", "numpy") if options.numpy else ("numba",):
         with backend.using(twin):
-            result[twin] = {metric: _metric(metric, twin, worlds, options.rounds) for metric in ("pdms", "epdms")}
+            result[twin] = {
+                metric: _metric(metric, twin, worlds, options.rounds)
+                for metric in ("pdms", "epdms")
+            }
     if options.device:
-        result["torch"] = {m: torch_path(m, worlds, options.device, options.rounds) for m in ("pdms", "epdms")}
+        result["torch"] = {
+            m: torch_path(m, worlds, options.device, options.rounds) for m in ("pdms", "epdms")
+        }
     if options.out:
         Path(options.out).write_text(json.dumps(result, indent=2))
 
@@ -74,23 +96,38 @@ def _devkit(options: argparse.Namespace, root: Path, split: str) -> dict[str, ob
     from benchmarks import devkit
 
     if not options.devkit_python:
-        raise SystemExit("--devkit needs --devkit-python, the python of the devkit's own environment")
-    found = devkit.side_by_side(options.devkit, options.devkit_python, root, split, min(options.scenes, 8))
+        raise SystemExit(
+            "--devkit needs --devkit-python, the python of the devkit's own environment"
+        )
+    found = devkit.side_by_side(
+        options.devkit, options.devkit_python, root, split, min(options.scenes, 8)
+    )
     print(devkit.report(found))
     return {"devkit": found}
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", help="NAVSIM tree")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--scenes", type=int, default=16, help="how many scenes, spread over the split")
+    parser.add_argument(
+        "--scenes", type=int, default=16, help="how many scenes, spread over the split"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--numpy", action="store_true", help="measure the NumPy twins too (slow)")
-    parser.add_argument("--devkit", help="checkout of the navsim devkit to measure beside, v1.1 or v2.2")
+    parser.add_argument(
+        "--devkit", help="checkout of the navsim devkit to measure beside, v1.1 or v2.2"
+    )
     parser.add_argument("--devkit-python", help="python of the devkit's own environment")
     parser.add_argument("--device", help="measure the torch path on this device: cpu, cuda")
-    parser.add_argument("--workers", type=int, default=0, help="measure `latentvla score` on up to so many processes")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="measure `latentvla score` on up to so many processes",
+    )
     parser.add_argument("--plans", type=int, default=64, help="plans in each scene, with --workers")
     parser.add_argument("--out", help="JSON file to write")
     return parser.parse_args()
@@ -122,8 +159,13 @@ def _scenes(root: Path, split: str, count: int) -> tuple[list[Scene], MapStore]:
 def _prepare(scenes: list[Scene], maps: MapStore, rounds: int) -> tuple[float, list[World]]:
     """Mean milliseconds to build a world, map already read, and the worlds that can be scored."""
     roads = [maps.get(scene.current.map_location) for scene in scenes]
-    worlds = [build(scene, road) for scene, road in zip(scenes, roads, strict=True)]  # warms indices and kernels
-    seconds = _best(lambda: [build(scene, road) for scene, road in zip(scenes, roads, strict=True)], min(rounds, 3))
+    worlds = [
+        build(scene, road) for scene, road in zip(scenes, roads, strict=True)
+    ]  # warms indices and kernels
+    seconds = _best(
+        lambda: [build(scene, road) for scene, road in zip(scenes, roads, strict=True)],
+        min(rounds, 3),
+    )
     return seconds / len(scenes) * 1e3, [world for world in worlds if world.valid]
 
 
@@ -139,17 +181,26 @@ def _metric(metric: str, twin: str, worlds: list[World], rounds: int) -> dict[in
         devkit = DEVKIT_MS[metric].get(count)
         ratio = f"devkit elsewhere {devkit:g} ms, ratio {devkit / out[count]:.0f}" if devkit else ""
         aim = f"aim {AIM_MS[metric][count]:g}" if count in AIM_MS.get(metric, {}) else ""
-        print(f"{metric:<6} {twin:<6} {count:>4} proposals  {out[count]:8.4f} ms each   {aim:<8} {ratio}", flush=True)
+        print(
+            f"{metric:<6} {twin:<6} {count:>4} proposals  {out[count]:8.4f} ms each   {aim:<8} {ratio}",
+            flush=True,
+        )
     return out
 
 
 def torch_path(
-    metric: str, worlds: list[World], device: str, rounds: int, counts: tuple[int, ...] = TORCH_COUNTS
+    metric: str,
+    worlds: list[World],
+    device: str,
+    rounds: int,
+    counts: tuple[int, ...] = TORCH_COUNTS,
 ) -> dict:
-    """Milliseconds per trajectory by number of proposals, with the throughput, of the torch path on a device."""
+    """Milliseconds per trajectory by number of proposals, with the throughput, of the torch path on
+    a device.
+    """
     import torch
 
-    from latentvla_core.pdms.torch_score import TorchWorlds
+    from latentvla_core.pdms.tensors.torch_score import TorchWorlds
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -162,7 +213,9 @@ def torch_path(
         few = TorchWorlds.from_worlds(worlds[:1], device, metric=metric) if many else prepared  # type: ignore[arg-type]
         plans = torch.tensor(np.stack(_plans(worlds[: len(few)], count)), device=device)
         few.score(plans[:, :2])
-        least = _best(lambda p=plans, w=few: w.score(p), max(2, rounds if count < 4096 else 2), clock)  # type: ignore[misc]
+        least = _best(
+            lambda p=plans, w=few: w.score(p), max(2, rounds if count < 4096 else 2), clock
+        )  # type: ignore[misc]
         each = least / plans[..., 0, 0].numel()
         out[count] = {"ms_each": each * 1e3, "per_minute": 60 / each}
         print(
@@ -182,7 +235,9 @@ def _synchronized() -> float:
 
 
 def _plans(worlds: list[World], count: int) -> list[Array]:
-    """Per scene `count` smooth plans (count, 8, 3): speeds from standing to half above the ego's, bends to both sides."""
+    """Per scene `count` smooth plans (count, 8, 3): speeds from standing to half above the ego's,
+    bends to both sides.
+    """
     rng, t = np.random.default_rng(0), np.arange(1, 9) * 0.5
     out = []
     for world in worlds:
@@ -193,7 +248,9 @@ def _plans(worlds: list[World], count: int) -> list[Array]:
     return out
 
 
-def _best(run: Callable[[], object], rounds: int, clock: Callable[[], float] = time.process_time) -> float:
+def _best(
+    run: Callable[[], object], rounds: int, clock: Callable[[], float] = time.process_time
+) -> float:
     """Least seconds of several runs, by default of CPU."""
     best = float("inf")
     for _ in range(rounds):

@@ -1,9 +1,11 @@
-"""How scoring scales with processes: `latentvla score` of one job with one and with several, one after the other.
+"""How scoring scales with processes: `latentvla score` of one job with one and with several, one
+after the other.
 
     python -m benchmarks.score --workers 2 [--root TREE --split S] [--plans 64]
 
-Wall time says what one gets, on a machine that does nothing else. The sum of CPU seconds says what the processes cost
-in any weather: more CPU in several than in one is what starting and handing over takes, and bounds what wall time can gain.
+Wall time says what one gets, on a machine that does nothing else. The sum of CPU seconds says what
+the processes cost in any weather: more CPU in several than in one is what starting and handing over
+takes, and bounds what wall time can gain.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class Run:
 
 
 def scaling(root: Path, split: str, workers: int, plans: int, scratch: Path) -> list[Run]:
-    """Score `plans` plans in every scene of a split with 1, 2, 4, … `workers` processes; prints and returns the runs."""
+    """Score `plans` plans in every scene of a split with 1, 2, 4, … `workers` processes; prints and
+    returns the runs.
+    """
     file = scratch / "T.parquet"
     scenes = write_plans(root, split, plans, file)
     counts = sorted({1, workers} | {2**k for k in range(1, workers.bit_length()) if 2**k < workers})
@@ -75,8 +79,24 @@ def write_plans(root: Path, split: str, count: int, file: Path) -> int:
 
 
 def _run(root: Path, split: str, file: Path, workers: int, scratch: Path) -> Run:
-    command = [sys.executable, "-m", "latentvla_core", "score", "--root", str(root), "--split", split]
-    command += ["--trajectories", str(file), "--out", str(scratch / f"{workers}.parquet"), "--workers", str(workers)]
+    command = [
+        sys.executable,
+        "-m",
+        "latentvla_core",
+        "score",
+        "--root",
+        str(root),
+        "--split",
+        split,
+    ]
+    command += [
+        "--trajectories",
+        str(file),
+        "--out",
+        str(scratch / f"{workers}.parquet"),
+        "--workers",
+        str(workers),
+    ]
     before, start = _children_s(), time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     wall, cpu = time.perf_counter() - start, _children_s() - before

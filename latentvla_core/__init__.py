@@ -1,3 +1,5 @@
-"""LatentVLA: latent-action learning for driving, from logs to PDM score. Importing this costs nothing."""
+"""LatentVLA: latent-action learning for driving, from logs to PDM score. Importing this costs
+nothing.
+"""
 
 __version__ = "0.1.0"

@@ -1,7 +1,8 @@
-"""The command line. Each command parses, calls one function of the core, and prints; nothing is decided here.
+"""The command line. Each command parses, calls one function of the core, and prints; nothing is
+decided here.
 
-Commands that need the orchestrator (`demo`) are registered as entry points of group `latentvla.commands`, so the core
-works without it.
+Commands that need the orchestrator (`demo`) are registered as entry points of group
+`latentvla.commands`, so the core works without it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ import typer
 from latentvla_core import __version__
 from latentvla_core.errors import LatentVLAError, SetupError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=f"LatentVLA {__version__}: latent driving actions.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help=f"LatentVLA {__version__}: latent driving actions.",
+)
 world_app = typer.Typer(no_args_is_help=True, help="The embedded driving world.")
 data_app = typer.Typer(no_args_is_help=True, help="Driving logs on disk.")
 app.add_typer(world_app, name="world")
@@ -30,10 +35,16 @@ lake_app = typer.Typer(no_args_is_help=True, help="The Delta tables: keeping the
 app.add_typer(lake_app, name="lake")
 
 
-@world_app.command("write", epilog="Example: latentvla world write --out /data/world --logs 8 --seed 1")
+@world_app.command(
+    "write", epilog="Example: latentvla world write --out /data/world --logs 8 --seed 1"
+)
 def world_write(
-    out: Annotated[Path, typer.Option(help="New folder for navsim_logs/, sensor_blobs/ and maps/.")],
-    logs: Annotated[int, typer.Option(min=2, help="Number of logs; about one in five goes to the test split.")] = 8,
+    out: Annotated[
+        Path, typer.Option(help="New folder for navsim_logs/, sensor_blobs/ and maps/.")
+    ],
+    logs: Annotated[
+        int, typer.Option(min=2, help="Number of logs; about one in five goes to the test split.")
+    ] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
 ) -> None:
     """Write a data set in NAVSIM's own layout: log pickles, JPEGs, lidar, nuPlan maps."""
@@ -42,7 +53,9 @@ def world_write(
     if out.is_file() or (out.exists() and any(out.iterdir())):
         fault = "is a file" if out.is_file() else "is not empty"
         raise SetupError(f"--out {out} {fault}; give a new folder, nothing is overwritten")
-    beside = out.absolute().with_name(f".{out.absolute().name}.partial")  # a killed run leaves no half world at --out
+    beside = out.absolute().with_name(
+        f".{out.absolute().name}.partial"
+    )  # a killed run leaves no half world at --out
     shutil.rmtree(beside, ignore_errors=True)
     with counting("frames") as progress:
         write_world(beside, WorldConfig.for_logs(logs, seed), progress)
@@ -54,7 +67,13 @@ def world_write(
 def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with a rate for work that reports (done, total)."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn(unit),
@@ -74,14 +93,18 @@ def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-@data_app.command("check", epilog="Example: latentvla data check --root $OPENSCENE_DATA_ROOT --split test")
+@data_app.command(
+    "check", epilog="Example: latentvla data check --root $OPENSCENE_DATA_ROOT --split test"
+)
 def data_check(
     root: Annotated[Path, typer.Option(help="NAVSIM tree (OPENSCENE_DATA_ROOT).")],
     split: Annotated[str, typer.Option(help="Folder below navsim_logs/.")],
     scene_filter: Annotated[str, typer.Option("--filter", help="Devkit split name or YAML.")] = "",
 ) -> None:
-    """The data doctor: what is there, what is missing, what to do about it. Exit code 1 when something is broken."""
-    from latentvla_core.data.doctor import check
+    """The data doctor: what is there, what is missing, what to do about it. Exit code 1 when
+    something is broken.
+    """
+    from latentvla_core.data.checks.doctor import check
 
     report = check(root, split, filter=scene_filter or None)
     report.print()
@@ -89,13 +112,15 @@ def data_check(
 
 
 @app.command(
-    "score", epilog="Example: latentvla score --root ROOT --split test --trajectories T.parquet --out S.parquet"
+    "score",
+    epilog="Example: latentvla score --root ROOT --split test --trajectories T.parquet --out S.parquet",
 )
 def score(
     root: Annotated[Path, typer.Option(help="NAVSIM tree with navsim_logs/ and maps/.")],
     split: Annotated[str, typer.Option(help="Folder below navsim_logs/.")],
     trajectories: Annotated[
-        Path, typer.Option(help="Parquet with scene_token, trajectory_id, poses; or submission.pkl.")
+        Path,
+        typer.Option(help="Parquet with scene_token, trajectory_id, poses; or submission.pkl."),
     ],
     out: Annotated[Path, typer.Option(help="Parquet to write.")],
     metric: Annotated[str, typer.Option(help="pdms (v1.1) or epdms (v2.2).")] = "pdms",
@@ -111,23 +136,38 @@ def score(
 
     if two_stage:
         if metric != "epdms" or not scene_filter:
-            raise SetupError("--two-stage needs --metric epdms and --filter SPLIT, e.g. navhard_two_stage")
-        stages = score_two_stage(root, split, trajectories, out, scene_filter=scene_filter, workers=workers)
+            raise SetupError(
+                "--two-stage needs --metric epdms and --filter SPLIT, e.g. navhard_two_stage"
+            )
+        stages = score_two_stage(
+            root, split, trajectories, out, scene_filter=scene_filter, workers=workers
+        )
         typer.echo(str(stages))
         return
     summary = score_tree(
-        root, split, trajectories, metric, out, scene_filter=scene_filter or None, traffic=traffic, workers=workers
+        root,
+        split,
+        trajectories,
+        metric,
+        out,
+        scene_filter=scene_filter or None,
+        traffic=traffic,
+        workers=workers,
     )
     typer.echo(str(summary))
 
 
 @app.command(
-    "submission", epilog="Example: latentvla submission --split test --trajectory-id ipad --out submission.pkl"
+    "submission",
+    epilog="Example: latentvla submission --split test --trajectory-id ipad --out submission.pkl",
 )
 def submission(
     out: Annotated[Path, typer.Option(help="submission.pkl to write.")],
     trajectories: Annotated[
-        Path | None, typer.Option(help="Parquet with scene_token, trajectory_id, poses; default: the lake's table.")
+        Path | None,
+        typer.Option(
+            help="Parquet with scene_token, trajectory_id, poses; default: the lake's table."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the lake's table.")] = "",
     trajectory_id: Annotated[str, typer.Option(help="Whose plans, if there are several.")] = "",
@@ -140,15 +180,21 @@ def submission(
 ) -> None:
     """The official submission file of NAVSIM v1.1 or v2.2, from any trajectories table."""
     from latentvla_core.data.submissions import SubmissionInfo
+    from latentvla_core.lake.store import lake_root
     from latentvla_core.scoring.submit import plans_from, submit
-    from latentvla_core.store import lake_root
 
     who = SubmissionInfo(
-        team_name=team_name, authors=authors, email=email, institution=institution, country_or_region=country
+        team_name=team_name,
+        authors=authors,
+        email=email,
+        institution=institution,
+        country_or_region=country,
     )
     plans = plans_from(trajectories, lake_root(), split, trajectory_id)
     made = submit(out, plans, version=version, trajectory_id=trajectory_id, info=who)  # type: ignore[arg-type]
-    typer.echo(f"wrote {len(made.first_stage)} + {len(made.second_stage)} plans to {out} ({version})")
+    typer.echo(
+        f"wrote {len(made.first_stage)} + {len(made.second_stage)} plans to {out} ({version})"
+    )
 
 
 @app.command("sql", epilog='Example: latentvla sql "select ego_codes from latent_actions limit 5"')
@@ -158,18 +204,22 @@ def sql(
     out: Annotated[Path | None, typer.Option(help="File to write; parquet needs one.")] = None,
     at: Annotated[
         list[str] | None,
-        typer.Option(help="TABLE=VERSION: that Delta version. MODEL or MODEL/VERSION: what that model was trained on."),
+        typer.Option(
+            help="TABLE=VERSION: that Delta version. MODEL or MODEL/VERSION: what that model was trained on."
+        ),
     ] = None,
 ) -> None:
     """Embedded SQL over the Delta tables, now or as they were (docs/queries.md)."""
-    from latentvla_core.sql import tables_of
-    from latentvla_core.store import Lake, lake_root
+    from latentvla_core.lake.sql import tables_of
+    from latentvla_core.lake.store import Lake, lake_root
 
     _check_style(style, out)
     lake = Lake(lake_root())
     versions = _versions(lake, at or [])
     if at and (today := [name for name in tables_of(query) if name not in versions]):
-        typer.echo(f"{', '.join(today)}: as of now, because {' '.join(at)} says no version of it", err=True)
+        typer.echo(
+            f"{', '.join(today)}: as of now, because {' '.join(at)} says no version of it", err=True
+        )
     write_table(lake.sql(query, versions), style, out)
 
 
@@ -193,11 +243,15 @@ def _versions(lake: Any, at: list[str]) -> dict[str, int]:
 
 @lake_app.command("compact", epilog="Example: latentvla lake compact latent_actions")
 def lake_compact(
-    tables: Annotated[list[str] | None, typer.Argument(help="Tables; all if none is named.")] = None,
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="Tables; all if none is named.")
+    ] = None,
 ) -> None:
-    """Join small files, sorting tables that declare an order. Changes no row; old versions stay readable."""
-    from latentvla_core.maintenance import compact
-    from latentvla_core.store import Lake, lake_root
+    """Join small files, sorting tables that declare an order. Changes no row; old versions stay
+    readable.
+    """
+    from latentvla_core.lake.maintenance import compact
+    from latentvla_core.lake.store import Lake, lake_root
 
     for kept in compact(Lake(lake_root()), tables or ()):
         typer.echo(str(kept))
@@ -205,17 +259,25 @@ def lake_compact(
 
 @lake_app.command("vacuum", epilog="Example: latentvla lake vacuum --keep-days 90 --dry-run")
 def lake_vacuum(
-    tables: Annotated[list[str] | None, typer.Argument(help="Tables; all if none is named.")] = None,
-    keep_days: Annotated[int, typer.Option(min=0, help="Keep what was replaced in the last days.")] = 30,
-    forget_models: Annotated[bool, typer.Option(help="Also delete what registered models were trained on.")] = False,
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="Tables; all if none is named.")
+    ] = None,
+    keep_days: Annotated[
+        int, typer.Option(min=0, help="Keep what was replaced in the last days.")
+    ] = 30,
+    forget_models: Annotated[
+        bool, typer.Option(help="Also delete what registered models were trained on.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Only count.")] = False,
 ) -> None:
     """Delete files of old versions, except those that registered models were trained on."""
-    from latentvla_core.maintenance import vacuum
-    from latentvla_core.store import Lake, lake_root
+    from latentvla_core.lake.maintenance import vacuum
+    from latentvla_core.lake.store import Lake, lake_root
 
     lake = Lake(lake_root())
-    for kept in vacuum(lake, tables or (), keep_days=keep_days, forget_models=forget_models, dry_run=dry_run):
+    for kept in vacuum(
+        lake, tables or (), keep_days=keep_days, forget_models=forget_models, dry_run=dry_run
+    ):
         typer.echo(str(kept))
 
 
@@ -226,7 +288,9 @@ def _check_style(style: str, out: Path | None) -> None:
     if style == "parquet" and out is None:
         raise SetupError("--format parquet writes a file; give it with --out FILE.parquet")
     if style == "table" and out is not None:
-        raise SetupError(f"--out {out}: --format table is for the screen; add --format csv or --format parquet")
+        raise SetupError(
+            f"--out {out}: --format table is for the screen; add --format csv or --format parquet"
+        )
     if out is not None:
         from latentvla_core.scoring import check_writable
 
@@ -282,15 +346,21 @@ def info() -> None:
     """Versions, devices, lake and registry: what to paste into a bug report."""
     from latentvla_core.info import environment
 
-    rows = environment() + [row for plugin in entry_points(group="latentvla.info") for row in plugin.load()()]
+    rows = environment() + [
+        row for plugin in entry_points(group="latentvla.info") for row in plugin.load()()
+    ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         typer.echo(f"{name:<{width}}  {value}")
 
 
 @app.command("sizes", epilog="Example: latentvla sizes paper")
-def sizes(recipe: Annotated[str, typer.Argument(help="debug, mini, single_gpu or paper.")] = "paper") -> None:
-    """Parameters of every model of a recipe, and the VLM's memory plan; built without memory or weights."""
+def sizes(
+    recipe: Annotated[str, typer.Argument(help="debug, mini, single_gpu or paper.")] = "paper",
+) -> None:
+    """Parameters of every model of a recipe, and the VLM's memory plan; built without memory or
+    weights.
+    """
     from latentvla_core.recipes import recipe_named
     from latentvla_core.sizes import parameter_counts
     from latentvla_core.vlm.memory import memory_plan
@@ -303,7 +373,9 @@ def sizes(recipe: Annotated[str, typer.Argument(help="debug, mini, single_gpu or
 
 def main() -> None:
     """Entry point: plug-in commands, and errors as one message instead of a traceback."""
-    os.environ.setdefault("RUST_LOG", "error")  # deltalake's S3 client warns at length about what our message says
+    os.environ.setdefault(
+        "RUST_LOG", "error"
+    )  # deltalake's S3 client warns at length about what our message says
     for plugin in entry_points(group="latentvla.commands"):
         app.command(plugin.name)(_lazy(plugin))
     try:
@@ -313,7 +385,9 @@ def main() -> None:
     except OSError as error:
         if error.filename is None:
             raise  # not about a path of the user's
-        _fail(f"{error.filename}: {error.strerror}; check the path, its permissions and the space on the disk")
+        _fail(
+            f"{error.filename}: {error.strerror}; check the path, its permissions and the space on the disk"
+        )
 
 
 def _fail(message: str) -> None:
@@ -322,7 +396,9 @@ def _fail(message: str) -> None:
 
 
 def _lazy(plugin: Any) -> Any:
-    """The plug-in's function: typer needs its signature, so it is loaded only when its command is asked for."""
+    """The plug-in's function: typer needs its signature, so it is loaded only when its command is
+    asked for.
+    """
     if len(sys.argv) > 1 and sys.argv[1] == plugin.name:
         return plugin.load()
 

@@ -14,11 +14,15 @@ class SetupError(LatentVLAError):
 
 
 class DataError(LatentVLAError):
-    """Data on disk breaks its format. Names the file, the frame (token or index) and the field where known."""
+    """Data on disk breaks its format. Names the file, the frame (token or index) and the field
+    where known.
+    """
 
     def __init__(self, message: str, *, file: str = "", frame: str = "", field: str = "") -> None:
         where = ", ".join(
-            part for part in (file, f"frame {frame}" if frame else "", f"field {field}" if field else "") if part
+            part
+            for part in (file, f"frame {frame}" if frame else "", f"field {field}" if field else "")
+            if part
         )
         super().__init__(f"{where}: {message}" if where else message)
         self.file, self.frame, self.field, self.reason = file, frame, field, message

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from latentvla_core import __version__
 from latentvla_core.errors import LatentVLAError
-from latentvla_core.store import Lake, lake_root
+from latentvla_core.lake.store import Lake, lake_root
 from latentvla_core.tables import TABLES
 
 PACKAGES = (
@@ -27,7 +27,10 @@ PACKAGES = (
 
 def environment() -> list[tuple[str, str]]:
     """(name, value) lines; what is not installed says so."""
-    rows = [("latentvla", __version__), ("python", f"{platform.python_version()} on {platform.platform()}")]
+    rows = [
+        ("latentvla", __version__),
+        ("python", f"{platform.python_version()} on {platform.platform()}"),
+    ]
     rows += [(name, _version(name)) for name in PACKAGES]
     rows.append(("device", _device()))
     return rows + _lake()
@@ -57,7 +60,12 @@ def _lake() -> list[tuple[str, str]]:
         for name in TABLES:
             table = lake.delta(name)
             if table is not None:
-                rows.append((f"  {name}", f"{lake.counts(name, ()).total()} rows, version {table.version()}"))
+                rows.append(
+                    (
+                        f"  {name}",
+                        f"{lake.counts(name, ()).total()} rows, version {table.version()}",
+                    )
+                )
     except LatentVLAError as error:
         rows.append(("  tables", f"error: {error}"))
     except ImportError:

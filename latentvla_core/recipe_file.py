@@ -1,7 +1,8 @@
 """A recipe of one's own: a YAML file that names a recipe and says what is different.
 
     base: mini
-    latent: {size: long, preset: no_cycle, seed: 1}    # start from another size, apply a preset (latent/presets.py), then change fields
+    latent: {size: long, preset: no_cycle, seed: 1}    # start from another size, apply a preset
+    (latent/presets.py), then change fields
     latent_gate: {size: long}
     planner: {train: {steps: 500}}
 
@@ -30,17 +31,24 @@ def is_recipe_file(name: str) -> bool:
 
 
 def read_changes(path: Path | str) -> tuple[str, dict[str, Any]]:
-    """Name of the base recipe, and the sections that differ. Raises SetupError for a file that is no recipe."""
+    """Name of the base recipe, and the sections that differ. Raises SetupError for a file that is
+    no recipe.
+    """
     changes = _mapping(Path(path))
     return str(changes.pop(BASE, "mini")), changes
 
 
 def changed(recipe: Section, changes: Mapping[str, Any], path: Path | str) -> Section:
-    """The recipe with its changes and the file's name. Raises SetupError that lists every fault by place, value and rule."""
+    """The recipe with its changes and the file's name. Raises SetupError that lists every fault by
+    place, value and rule.
+    """
     faults: list[str] = []
     found = _changed(recipe, {"name": Path(path).stem, **changes}, (type(recipe), ""), "", faults)
     if faults:
-        raise SetupError(f"recipe {path}: {len(faults)} fault(s):" + "".join(f"\n  - {fault}" for fault in faults))
+        raise SetupError(
+            f"recipe {path}: {len(faults)} fault(s):"
+            + "".join(f"\n  - {fault}" for fault in faults)
+        )
     return found
 
 
@@ -50,14 +58,22 @@ def _mapping(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SetupError(f"recipe {path}: {error}; give a readable YAML file (examples/long.yaml)") from error
+        raise SetupError(
+            f"recipe {path}: {error}; give a readable YAML file (examples/long.yaml)"
+        ) from error
     if not isinstance(content, dict):
-        raise SetupError(f"recipe {path} holds {content!r}; needs a mapping of sections (examples/long.yaml)")
+        raise SetupError(
+            f"recipe {path} holds {content!r}; needs a mapping of sections (examples/long.yaml)"
+        )
     return content
 
 
-def _changed(value: Any, change: Any, field: tuple[type, str], where: str, faults: list[str]) -> Any:
-    """The value with its changes, checked against the types of its fields; faults are added to the list."""
+def _changed(
+    value: Any, change: Any, field: tuple[type, str], where: str, faults: list[str]
+) -> Any:
+    """The value with its changes, checked against the types of its fields; faults are added to the
+    list.
+    """
     if not is_dataclass(value):
         return _checked(change, field, where, faults)
     if not isinstance(change, Mapping):
@@ -83,19 +99,26 @@ def _changed(value: Any, change: Any, field: tuple[type, str], where: str, fault
 
 
 def _checked(value: Any, field: tuple[type, str], where: str, faults: list[str]) -> Any:
-    """A value as the type of the field (class, name) wants it: a list becomes a tuple, 2e-3 a number."""
+    """A value as the type of the field (class, name) wants it: a list becomes a tuple, 2e-3 a
+    number.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     owner, name = field
     try:
         return TypeAdapter(_hint(owner, name)).validate_python(value)
     except ValidationError as error:
-        faults += [f"{_place(where, fault['loc'])} is {fault['input']!r}; {fault['msg']}" for fault in error.errors()]
+        faults += [
+            f"{_place(where, fault['loc'])} is {fault['input']!r}; {fault['msg']}"
+            for fault in error.errors()
+        ]
         return None
 
 
 def _hint(owner: type, name: str) -> Any:
-    """Type of one field; `Recipe` names classes that are imported only where they are used, so not all fields at once."""
+    """Type of one field; `Recipe` names classes that are imported only where they are used, so not
+    all fields at once.
+    """
     alone = SimpleNamespace(__annotations__={name: owner.__annotations__[name]})
     return get_type_hints(alone, vars(sys.modules[owner.__module__]))[name]
 
@@ -108,13 +131,19 @@ def _names(value: Any) -> list[str]:
     return [field.name for field in fields(value)]
 
 
-def _sized(section: Any, change: dict[str, Any], where: str, faults: list[str]) -> tuple[Any, dict[str, Any]]:
+def _sized(
+    section: Any, change: dict[str, Any], where: str, faults: list[str]
+) -> tuple[Any, dict[str, Any]]:
     """The section's class in the size that the change asks for, and the rest of the change."""
     if SIZE not in change:
         return section, change
     size = change.pop(SIZE)
     make = getattr(type(section), str(size), None)
-    sizes = [n for n, v in vars(type(section)).items() if isinstance(v, classmethod) and not n.startswith("_")]
+    sizes = [
+        n
+        for n, v in vars(type(section)).items()
+        if isinstance(v, classmethod) and not n.startswith("_")
+    ]
     if str(size) not in sizes or make is None:
         faults.append(f"{where}.{SIZE} is {size!r}; known are {', '.join(sizes) or 'none'}")
         return section, {}
@@ -122,7 +151,9 @@ def _sized(section: Any, change: dict[str, Any], where: str, faults: list[str]) 
 
 
 def _preset(section: Any, change: dict[str, Any], where: str, faults: list[str]) -> Any:
-    """The section as the named variant that the change asks for, whose name is taken out; latent action models have some."""
+    """The section as the named variant that the change asks for, whose name is taken out; latent
+    action models have some.
+    """
     if PRESET not in change:
         return section
     from latentvla_core.latent.config import LatentActionConfig

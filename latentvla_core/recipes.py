@@ -1,6 +1,8 @@
-"""Complete named runs: `debug`, `mini`, `single_gpu`, `paper`. One schema, four sizes; no second place for defaults.
+"""Complete named runs: `debug`, `mini`, `single_gpu`, `paper`. One schema, four sizes; no second
+place for defaults.
 
-Each function picks the size of every room's configuration and nothing else. Configurations are imported where they are
+Each function picks the size of every room's configuration and nothing else. Configurations are
+imported where they are
 used: a recipe costs torch's import only when it is asked for.
 """
 
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
     from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
     from latentvla_core.planner.fusion import FusionConfig
-    from latentvla_core.planner.ipad import IpadConfig
+    from latentvla_core.planner.hosts.ipad import IpadConfig
+    from latentvla_core.planner.hosts.transfuser import TransfuserConfig
     from latentvla_core.planner.train import PlannerTrainConfig
-    from latentvla_core.planner.transfuser import TransfuserConfig
     from latentvla_core.vlm.config import VlmConfig
     from latentvla_core.world.write import WorldConfig
 
@@ -45,7 +47,9 @@ class PlannerRecipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """One complete run. A stage's fingerprint contains the sections it reads, so changing one redoes what depends on it."""
+    """One complete run. A stage's fingerprint contains the sections it reads, so changing one
+    redoes what depends on it.
+    """
 
     name: str
     world: WorldConfig
@@ -69,13 +73,17 @@ class Recipe:
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in METRIC_VERSIONS]
         if unknown or not self.metrics:
-            raise ValueError(f"metrics is {self.metrics}; needs at least one of {', '.join(METRIC_VERSIONS)}")
+            raise ValueError(
+                f"metrics is {self.metrics}; needs at least one of {', '.join(METRIC_VERSIONS)}"
+            )
         _require_words_for(self.name, self.latent)
         _require_frames_for(self.name, self.latent, self.scene_filter)
 
 
 def _require_words_for(recipe: str, latent: LatentActionConfig) -> None:
-    """The latent model's label is the VLM's answer: both must speak of the same tokens. Raises SetupError if not."""
+    """The latent model's label is the VLM's answer: both must speak of the same tokens. Raises
+    SetupError if not.
+    """
     if latent.num_tokens != NUM_ACTION_TOKENS:
         raise SetupError(
             f"recipe {recipe}: num_transitions {latent.num_transitions} × codes_per_transition {latent.codes_per_transition}"
@@ -111,9 +119,9 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
     from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
     from latentvla_core.planner.fusion import FusionConfig
-    from latentvla_core.planner.ipad import IpadConfig
+    from latentvla_core.planner.hosts.ipad import IpadConfig
+    from latentvla_core.planner.hosts.transfuser import TransfuserConfig
     from latentvla_core.planner.train import PlannerTrainConfig
-    from latentvla_core.planner.transfuser import TransfuserConfig
     from latentvla_core.vlm.config import VlmConfig
     from latentvla_core.world.write import WorldConfig
 
@@ -121,7 +129,9 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
         name=name,
         world=WorldConfig.for_logs(logs, seed=0, seconds_per_log=seconds),
         # navtrain and navtest: 4 + 10 frames, a window at every frame (navsim_format.md §2)
-        scene_filter=SceneFilter(num_history_frames=4, num_future_frames=10, frame_interval=1, has_route=True),
+        scene_filter=SceneFilter(
+            num_history_frames=4, num_future_frames=10, frame_interval=1, has_route=True
+        ),
         latent=getattr(LatentActionConfig, size)(),
         latent_gate=getattr(HealthGate, size)(),
         vlm=getattr(VlmConfig, size)(),
@@ -175,7 +185,9 @@ def recipe_named(name: str, weights: Weights | None = None) -> Recipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """Local folders of published weights, for the recipes that start from them; nothing is downloaded."""
+    """Local folders of published weights, for the recipes that start from them; nothing is
+    downloaded.
+    """
 
     qwen: str = ""
     """Qwen2.5-VL checkpoint: config.json, *.safetensors, tokenizer files."""
@@ -184,7 +196,9 @@ class Weights:
 
 
 def with_weights(recipe: Recipe, weights: Weights) -> Recipe:
-    """The recipe reading these folders. Recipes that build their networks from configuration stay as they are."""
+    """The recipe reading these folders. Recipes that build their networks from configuration stay
+    as they are.
+    """
     vlm, latent = recipe.vlm, recipe.latent
     if weights.qwen and vlm.backend == "pretrained":
         vlm = replace(vlm, pretrained_path=weights.qwen)

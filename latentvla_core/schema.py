@@ -1,7 +1,9 @@
-"""How a table is declared, and how rows of arrays become Arrow columns and come back. The tables are in `tables.py`.
+"""How a table is declared, and how rows of arrays become Arrow columns and come back. The tables
+are in `tables.py`.
 
-Arrays are stored flat, as lists, and get their shape back from `Column.shape`; timestamps are int64 microseconds
-(stack.md §4.1: fixed-size lists, unsigned and zone-less types do not survive a Delta round trip).
+Arrays are stored flat, as lists, and get their shape back from `Column.shape`; timestamps are int64
+microseconds (stack.md §4.1: fixed-size lists, unsigned and zone-less types do not survive a Delta
+round trip).
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ class Column:
     def arrow_type(self) -> pa.DataType:
         import pyarrow as pa
 
-        scalar = pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(NUMPY_OF[self.dtype]))
+        scalar = (
+            pa.string()
+            if self.dtype == "string"
+            else pa.from_numpy_dtype(np.dtype(NUMPY_OF[self.dtype]))
+        )
         return scalar if self.shape is None else pa.list_(scalar)
 
 
@@ -56,11 +62,15 @@ class TableSpec:
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ("split", "shard")
     order: tuple[str, ...] = ()
-    """How rows lie inside a partition after compaction, so that those of one value of the first column are found without
-    decoding the others; worth it where a partition has many row groups. (): as they were written."""
+    """How rows lie inside a partition after compaction, so that those of one value of the first
+    column are found without decoding the others; worth it where a partition has many row groups.
+    (): as they were written.
+    """
     version: int = 1
     is_record: bool = False
-    """Rows tell what happened and cannot be made again from inputs; a change of schema never drops them."""
+    """Rows tell what happened and cannot be made again from inputs; a change of schema never drops
+    them.
+    """
 
     def column(self, name: str) -> Column:
         return next(c for c in self.columns if c.name == name)
@@ -90,7 +100,9 @@ def single(name: str, doc: str, unit: str = "", shape: tuple[int, ...] | None = 
     return Column(name, "float32", doc, unit, shape)
 
 
-def integer(name: str, doc: str, unit: str = "", shape: tuple[int, ...] | None = None, dtype: str = "int64") -> Column:
+def integer(
+    name: str, doc: str, unit: str = "", shape: tuple[int, ...] | None = None, dtype: str = "int64"
+) -> Column:
     """Column of integers."""
     return Column(name, dtype, doc, unit, shape)
 
@@ -101,21 +113,27 @@ def flag(name: str, doc: str, shape: tuple[int, ...] | None = None) -> Column:
 
 
 def to_arrow(spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows (arrays may have any shape that fits `Column.shape`) → an Arrow table of the declared schema.
+    """Rows (arrays may have any shape that fits `Column.shape`) → an Arrow table of the declared
+    schema.
 
     Raises DataError naming table, row key and column when a value is missing or does not fit.
     """
     import pyarrow as pa
 
     rows = list(rows)
-    columns = [pa.array([_flat(spec, column, row) for row in rows], column.arrow_type()) for column in spec.columns]
+    columns = [
+        pa.array([_flat(spec, column, row) for row in rows], column.arrow_type())
+        for column in spec.columns
+    ]
     return pa.Table.from_arrays(columns, schema=spec.arrow_schema())
 
 
 def _flat(spec: TableSpec, column: Column, row: Mapping[str, Any]) -> Any:
     where = f"table {spec.name}, row {tuple(row.get(k) for k in spec.key)}"
     if column.name not in row:
-        raise DataError("the value is missing; every declared column needs one", file=where, field=column.name)
+        raise DataError(
+            "the value is missing; every declared column needs one", file=where, field=column.name
+        )
     value = row[column.name]
     if column.shape is None:
         return value.item() if isinstance(value, np.generic) else value
@@ -123,22 +141,36 @@ def _flat(spec: TableSpec, column: Column, row: Mapping[str, Any]) -> Any:
         return list(value)
     given, dtype = np.asarray(value), np.dtype(NUMPY_OF[column.dtype])
     array = given.astype(dtype, copy=False)
-    if dtype.kind == "i" and not np.can_cast(given.dtype, dtype) and not np.array_equal(array, given):
-        raise DataError(f"{given.min()} … {given.max()} do not fit {dtype}", file=where, field=column.name)
+    if (
+        dtype.kind == "i"
+        and not np.can_cast(given.dtype, dtype)
+        and not np.array_equal(array, given)
+    ):
+        raise DataError(
+            f"{given.min()} … {given.max()} do not fit {dtype}", file=where, field=column.name
+        )
     if not _fits(array.shape, column.shape):
-        raise DataError(f"shape {array.shape} does not fit {column.shape}", file=where, field=column.name)
+        raise DataError(
+            f"shape {array.shape} does not fit {column.shape}", file=where, field=column.name
+        )
     return array.ravel()
 
 
 def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
-    return len(shape) == len(declared) and all(d in (-1, s) for s, d in zip(shape, declared, strict=True))
+    return len(shape) == len(declared) and all(
+        d in (-1, s) for s, d in zip(shape, declared, strict=True)
+    )
 
 
 def to_rows(spec: TableSpec, table: pa.Table) -> list[dict[str, Any]]:
-    """Arrow table → rows with arrays restored to `Column.shape` (columns of the table only, so pruned reads work)."""
+    """Arrow table → rows with arrays restored to `Column.shape` (columns of the table only, so
+    pruned reads work).
+    """
     columns = [spec.column(name) for name in table.column_names]
     values = [_unflatten(column, table.column(column.name)) for column in columns]
-    return [dict(zip((c.name for c in columns), row, strict=True)) for row in zip(*values, strict=True)]
+    return [
+        dict(zip((c.name for c in columns), row, strict=True)) for row in zip(*values, strict=True)
+    ]
 
 
 def _unflatten(column: Column, chunked: pa.ChunkedArray) -> Sequence[Any]:
@@ -146,11 +178,17 @@ def _unflatten(column: Column, chunked: pa.ChunkedArray) -> Sequence[Any]:
         return chunked.to_pylist()
     if column.dtype == "string":
         return [tuple(v) for v in chunked.to_pylist()]
-    return [_reshape(flat, column.shape) for chunk in chunked.chunks for flat in _arrays(chunk, NUMPY_OF[column.dtype])]
+    return [
+        _reshape(flat, column.shape)
+        for chunk in chunked.chunks
+        for flat in _arrays(chunk, NUMPY_OF[column.dtype])
+    ]
 
 
 def _arrays(chunk: pa.ListArray, dtype: Any) -> Iterable[np.ndarray]:
-    """The values of each list: views of one array, since a scalar per row costs more than reading the file."""
+    """The values of each list: views of one array, since a scalar per row costs more than reading
+    the file.
+    """
     flat = np.asarray(chunk.values.to_numpy(zero_copy_only=False), dtype)
     ends = chunk.offsets.to_numpy()
     return (flat[first:last] for first, last in zip(ends[:-1], ends[1:], strict=True))
@@ -164,7 +202,10 @@ def _reshape(flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def restore(spec: TableSpec, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row that went through JSON, with the arrays of declared columns in their type and shape."""
-    return {name: _restored(spec.column(name), v) if name in spec.names else v for name, v in row.items()}
+    return {
+        name: _restored(spec.column(name), v) if name in spec.names else v
+        for name, v in row.items()
+    }
 
 
 def _restored(column: Column, value: Any) -> Any:
@@ -181,7 +222,9 @@ def markdown(spec: TableSpec) -> str:
     order = f" Compaction sorts by {', '.join(spec.order)}." if spec.order else ""
     head = f"## {spec.name}\n\nOne row is {spec.row}. Key: {', '.join(spec.key)}. Partitions: {place}. Version {spec.version}.{order}\n\n"
     lines = [f"| {c.name} | {_type_name(c)} | {c.unit} | {c.doc} |" for c in spec.columns]
-    return head + "| column | type | unit | meaning |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+    return (
+        head + "| column | type | unit | meaning |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+    )
 
 
 def _type_name(column: Column) -> str:

@@ -1,4 +1,6 @@
-"""How large a recipe is: every network built on the meta device, without memory, weights or downloads."""
+"""How large a recipe is: every network built on the meta device, without memory, weights or
+downloads.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def parameter_counts(recipe: Recipe) -> dict[str, int]:
-    """Parameters of every model of the recipe, by asset name (fused planners read features of the VLM's width)."""
+    """Parameters of every model of the recipe, by asset name (fused planners read features of the
+    VLM's width).
+    """
     import torch
 
     from latentvla_core.distill.student import StudentNetwork

@@ -1,8 +1,9 @@
 """The nouns: frames, scenes, maps, and the columns of the arrays they are made of.
 
-Legend: T time steps, N objects, H history frames (current included, last), F future frames, C cameras.
-Axes follow ISO 8855: x forward, y left, z up; angles in radians, counter-clockwise. The *ego* frame has its
-origin at the rear axle. *Global* is the UTM frame of the map's city (float64: values reach 4.5e6 m).
+Legend: T time steps, N objects, H history frames (current included, last), F future frames, C
+cameras. Axes follow ISO 8855: x forward, y left, z up; angles in radians, counter-clockwise. The
+*ego* frame has its origin at the rear axle. *Global* is the UTM frame of the map's city (float64:
+values reach 4.5e6 m).
 """
 
 from __future__ import annotations
@@ -15,14 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-FRAME_INTERVAL_S = 0.5  # NAVSIM key frames are nominally 2 Hz; the devkit hard-codes this (navsim_format.md §5.7)
+FRAME_INTERVAL_S = (
+    0.5  # NAVSIM key frames are nominally 2 Hz; the devkit hard-codes this (navsim_format.md §5.7)
+)
 PLAN_STEPS = 8  # a plan is 8 poses, 0.5 s apart, without t = 0
-NUM_ACTION_TOKENS = 12  # latent actions of a scene: 3 transitions × 4 codes, time-major (latentvla.md §2.6)
+NUM_ACTION_TOKENS = (
+    12  # latent actions of a scene: 3 transitions × 4 codes, time-major (latentvla.md §2.6)
+)
 CODEBOOK_SIZE = 16  # ego codes, the words the VLM learns [article]
 MOST_INT8_CODES = 128  # of a codebook whose codes int8 holds, as table latent_actions stores them
 FRONT_CAMERA = "CAM_F0"
 CAMERA_NAMES = (FRONT_CAMERA, "CAM_L0", "CAM_L1", "CAM_L2", "CAM_R0", "CAM_R1", "CAM_R2", "CAM_B0")
-MAP_LOCATIONS = ("sg-one-north", "us-ma-boston", "us-nv-las-vegas-strip", "us-pa-pittsburgh-hazelwood")
+MAP_LOCATIONS = (
+    "sg-one-north",
+    "us-ma-boston",
+    "us-nv-las-vegas-strip",
+    "us-pa-pittsburgh-hazelwood",
+)
 
 
 class Pose(IntEnum):
@@ -34,7 +44,9 @@ class Pose(IntEnum):
 
 
 class Box(IntEnum):
-    """Columns of a box array (N, 7): centre in metres, size in metres, yaw in radians (not wrapped)."""
+    """Columns of a box array (N, 7): centre in metres, size in metres, yaw in radians (not
+    wrapped).
+    """
 
     X = 0
     Y = 1
@@ -182,7 +194,8 @@ class Scene:
 class SceneRecord:
     """One row of the `scenes` table as arrays: what every training and planning stage reads.
 
-    Relative poses are in the ego frame of the current time step; the current pose itself is (0, 0, 0).
+    Relative poses are in the ego frame of the current time step; the current pose itself is (0, 0,
+    0).
     """
 
     scene_token: str
@@ -241,7 +254,9 @@ class SceneRecord:
 
 @dataclass(frozen=True, slots=True)
 class Polygons:
-    """A map layer of polygons: `ids[i]` names `shapes[i]` (shapely geometry, global frame), in file row order."""
+    """A map layer of polygons: `ids[i]` names `shapes[i]` (shapely geometry, global frame), in file
+    row order.
+    """
 
     ids: tuple[str, ...]
     shapes: Array
@@ -266,7 +281,9 @@ class Lanes(Polygons):
 
 @dataclass(frozen=True, slots=True)
 class LaneConnectors(Polygons):
-    """`lane_connectors`: a path through an intersection. `shapes` are the polygons of the scaled-width layer."""
+    """`lane_connectors`: a path through an intersection. `shapes` are the polygons of the
+    scaled-width layer.
+    """
 
     group_connector_ids: tuple[str, ...]
     from_lane_ids: tuple[str, ...]
@@ -287,7 +304,9 @@ class GroupConnectors(Polygons):
 
 @dataclass(frozen=True, slots=True)
 class RoadMap:
-    """A nuPlan vector map in its projected frame. ROADBLOCK = lane group, ROADBLOCK_CONNECTOR = group connector."""
+    """A nuPlan vector map in its projected frame. ROADBLOCK = lane group, ROADBLOCK_CONNECTOR =
+    group connector.
+    """
 
     location: str
     lanes: Lanes

@@ -1,6 +1,8 @@
-"""The Dagster code location. Importing it costs nothing; it only tells OpenMP to wait without spinning.
+"""The Dagster code location. Importing it costs nothing; it only tells OpenMP to wait without
+spinning.
 
-A second spinning thread on a busy machine made a training step cost ten times its CPU time (docs/results.md).
+A second spinning thread on a busy machine made a training step cost ten times its CPU time
+(docs/results.md).
 """
 
 import os

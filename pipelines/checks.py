@@ -1,4 +1,6 @@
-"""One blocking check per asset, generated from the table's declaration: is what was stored what was declared?"""
+"""One blocking check per asset, generated from the table's declaration: is what was stored what was
+declared?
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latentvla_core.store import Lake
+from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES, TableSpec
 from pipelines.engine import Engine, Outcome
 from pipelines.lineage import UNPARTITIONED, Stage, place_of
@@ -58,7 +60,9 @@ def schema_faults(lake: Lake, spec: TableSpec) -> list[str]:
         if n in stored and not _same(stored[n], t)
     ]
     if list(table.metadata().partition_columns) != list(spec.partition_by):
-        faults.append(f"partitioned by {table.metadata().partition_columns}, declared {list(spec.partition_by)}")
+        faults.append(
+            f"partitioned by {table.metadata().partition_columns}, declared {list(spec.partition_by)}"
+        )
     return faults
 
 
@@ -66,12 +70,16 @@ def _same(stored: Any, declared: Any) -> bool:
     import pyarrow as pa
 
     if pa.types.is_list(stored) and pa.types.is_list(declared):
-        return stored.value_type == declared.value_type  # the item's name differs, which means nothing
+        return (
+            stored.value_type == declared.value_type
+        )  # the item's name differs, which means nothing
     return stored == declared
 
 
 def complete(lake: Lake) -> Verdict:
-    """Was every expected scene scored? One fault per split, planner and metric with a hole, with the reasons."""
+    """Was every expected scene scored? One fault per split, planner and metric with a hole, with
+    the reasons.
+    """
     rows = lake.rows("pdm_summary")
     holes = [row for row in rows if row["num_scored"] < row["num_expected"]]
     faults = [
@@ -83,7 +91,9 @@ def complete(lake: Lake) -> Verdict:
 
 
 # Checks beside the schema's, by asset: name → function of the lake. They report and do not block.
-EXTRA: dict[str, dict[str, Callable[[Lake], Verdict]]] = {"pdm_summary": {"pdm_summary_complete": complete}}
+EXTRA: dict[str, dict[str, Callable[[Lake], Verdict]]] = {
+    "pdm_summary": {"pdm_summary_complete": complete}
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,9 @@ class FigureVerdict:
 
 @dataclass(frozen=True, slots=True)
 class FigureChecks:
-    """Blocking checks of an asset whose rows are figures with bounds: which there are, and how the last report does."""
+    """Blocking checks of an asset whose rows are figures with bounds: which there are, and how the
+    last report does.
+    """
 
     names: Callable[[], dict[str, str]]
     """Figure → what it says; known without a report."""
@@ -124,20 +136,30 @@ def _quality_verdicts(engine: Engine) -> list[FigureVerdict]:
         told = "; ".join(row.line() for row in bad) or "; ".join(
             f"{row.value:.4g} {row.bound}".rstrip() for row in mine
         )
-        bounds = {("required" if row.required else "target"): str(row.bound) or "none" for row in mine}
+        bounds = {
+            ("required" if row.required else "target"): str(row.bound) or "none" for row in mine
+        }
         numbers = {"value": f"{mine[0].value:.6g}"} if mine else {}
         blocks = any(row.blocks for row in bad)
-        verdicts.append(FigureVerdict(name, not bad, blocks, told or "not in this report", {**numbers, **bounds}))
+        verdicts.append(
+            FigureVerdict(
+                name, not bad, blocks, told or "not in this report", {**numbers, **bounds}
+            )
+        )
     return verdicts
 
 
-FIGURE_CHECKS: dict[str, FigureChecks] = {"latent_quality": FigureChecks(_quality_names, _quality_verdicts)}
+FIGURE_CHECKS: dict[str, FigureChecks] = {
+    "latent_quality": FigureChecks(_quality_names, _quality_verdicts)
+}
 
 
 def _faults_of_parts(
     lake: Lake, spec: TableSpec, stage: Stage, outcomes: Mapping[str, Outcome]
 ) -> tuple[int, list[str]]:
-    """Rows and faults of some partitions. One read for all of them: opening a table costs more than reading a shard's keys."""
+    """Rows and faults of some partitions. One read for all of them: opening a table costs more than
+    reading a shard's keys.
+    """
     place = ["split", "shard", "made_by"] if stage.partitioned else ["made_by"]
     where: dict[str, Any] = {"made_by": sorted({outcome.made_by for outcome in outcomes.values()})}
     places = [tuple(place_of(key).values()) for key in outcomes]
@@ -154,7 +176,9 @@ def _faults_of_parts(
         if distinct[wanted[key]] < rows:
             faults.append(f"{key or spec.name}: key {spec.key} is not unique")
         if not outcome.skipped and rows != outcome.rows:
-            faults.append(f"{key or spec.name}: {outcome.rows} rows were written, {rows} are stored")
+            faults.append(
+                f"{key or spec.name}: {outcome.rows} rows were written, {rows} are stored"
+            )
     return sum(stored[k] for k in wanted.values()), faults
 
 

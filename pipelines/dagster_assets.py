@@ -1,7 +1,8 @@
-"""Stages as Dagster assets: partitions, descriptions, a blocking check each, and what the UI shows of a run.
+"""Stages as Dagster assets: partitions, descriptions, a blocking check each, and what the UI shows
+of a run.
 
-Everything a stage *does* is in `engine.py` and `assets/`; this file only says it to Dagster. It has no postponed annotations,
-because Dagster inspects those of an asset's context.
+Everything a stage *does* is in `engine.py` and `assets/`; this file only says it to Dagster. It has
+no postponed annotations, because Dagster inspects those of an asset's context.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,8 +30,8 @@ def asset_of(
 ) -> dg.AssetsDefinition:
     """The Dagster asset of one stage, with its blocking schema check.
 
-    `pooled` false leaves the gpu pool out: a killed process keeps its place in a pool until a daemon frees it, and a
-    run without a daemon would wait for it for ever.
+    `pooled` false leaves the gpu pool out: a killed process keeps its place in a pool until a
+    daemon frees it, and a run without a daemon would wait for it for ever.
     """
     extra = EXTRA.get(stage.name, {})
     figures = FIGURE_CHECKS.get(stage.name)
@@ -45,8 +46,13 @@ def asset_of(
         partitions_def=partitions_of(settings) if stage.partitioned else None,
         backfill_policy=dg.BackfillPolicy.single_run() if stage.partitioned else None,
         check_specs=[
-            dg.AssetCheckSpec(check_name(stage), asset=stage.name, blocking=True, description=_CHECK),
-            *(dg.AssetCheckSpec(name, asset=stage.name, description=f.__doc__) for name, f in extra.items()),
+            dg.AssetCheckSpec(
+                check_name(stage), asset=stage.name, blocking=True, description=_CHECK
+            ),
+            *(
+                dg.AssetCheckSpec(name, asset=stage.name, description=f.__doc__)
+                for name, f in extra.items()
+            ),
             *(
                 dg.AssetCheckSpec(name, asset=stage.name, blocking=True, description=meaning)
                 for name, meaning in (figures.names() if figures else {}).items()
@@ -58,7 +64,9 @@ def asset_of(
         pool="gpu" if stage.heavy and pooled else None,
         config_schema={
             "force": dg.Field(
-                bool, default_value=False, description=f"Do the work even if nothing changed. {FORCED_MODEL}"
+                bool,
+                default_value=False,
+                description=f"Do the work even if nothing changed. {FORCED_MODEL}",
             )
         },
         output_required=True,
@@ -78,7 +86,10 @@ def asset_of(
             check_results=[
                 _result(check_name(stage), checked),
                 *(_result(name, check(engine.lake)) for name, check in extra.items()),
-                *(_figure_result(verdict) for verdict in (figures.verdicts(engine) if figures else ())),
+                *(
+                    _figure_result(verdict)
+                    for verdict in (figures.verdicts(engine) if figures else ())
+                ),
             ],
         )
 
@@ -93,7 +104,9 @@ def _result(name: str, verdict: Verdict) -> dg.AssetCheckResult:
 
 
 def _figure_result(verdict: FigureVerdict) -> dg.AssetCheckResult:
-    """A missed requirement is an error and stops what follows; a missed target is a warning and does not."""
+    """A missed requirement is an error and stops what follows; a missed target is a warning and
+    does not.
+    """
     severity = dg.AssetCheckSeverity.ERROR if verdict.blocks else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         passed=verdict.passed, check_name=verdict.name, severity=severity, description=verdict.told,
@@ -148,7 +161,9 @@ def _column(column: Column) -> dg.TableColumn:
 
 
 def run_metadata(engine: Engine, stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """Row counts, table versions of inputs and output, and what the stage itself reports (pictures, numbers)."""
+    """Row counts, table versions of inputs and output, and what the stage itself reports (pictures,
+    numbers).
+    """
     done = [o for o in outcomes.values() if not o.skipped]
     metadata: dict[str, Any] = {
         "partitions_done": len(done),

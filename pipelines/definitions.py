@@ -1,4 +1,6 @@
-"""The Dagster code location. Read `stages.py` for the order of the line, `jobs.py` for what runs when."""
+"""The Dagster code location. Read `stages.py` for the order of the line, `jobs.py` for what runs
+when.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import warnings
 
 import dagster as dg
 
-warnings.filterwarnings("ignore", category=dg.BetaWarning)  # backfill policies, without which a shard is a run
+warnings.filterwarnings(
+    "ignore", category=dg.BetaWarning
+)  # backfill policies, without which a shard is a run
 
 from pipelines.dagster_assets import asset_of  # noqa: E402
 from pipelines.jobs import EXECUTOR, jobs_of  # noqa: E402
@@ -33,5 +37,7 @@ def build(settings: Settings, *, pooled: bool = True) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Read by `dagster dev -m pipelines.definitions`; the environment is read here and nowhere else."""
+    """Read by `dagster dev -m pipelines.definitions`; the environment is read here and nowhere
+    else.
+    """
     return build(Settings.from_env())

@@ -1,6 +1,8 @@
-"""`latentvla demo`: the whole line through Dagster, in this process, with progress; then a table and a report.
+"""`latentvla demo`: the whole line through Dagster, in this process, with progress; then a table
+and a report.
 
-Run it again and it says that there is nothing to do. Kill it anywhere and run it again: it goes on where it was.
+Run it again and it says that there is nothing to do. Kill it anywhere and run it again: it goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -24,10 +26,15 @@ from pipelines.settings import Settings
 
 def demo(
     recipe: Annotated[str, typer.Option(help="debug, mini, single_gpu or paper.")] = "",
-    job: Annotated[str, typer.Option(help="whole_line, labels or baseline_scores (pipelines/jobs.py).")] = "whole_line",
-    force: Annotated[bool, typer.Option(help=f"Do everything again, even what is up to date. {FORCED_MODEL}")] = False,
+    job: Annotated[
+        str, typer.Option(help="whole_line, labels or baseline_scores (pipelines/jobs.py).")
+    ] = "whole_line",
+    force: Annotated[
+        bool, typer.Option(help=f"Do everything again, even what is up to date. {FORCED_MODEL}")
+    ] = False,
 ) -> None:
-    """Embedded world → whole line through Dagster → table, report, registry. Needs no data and no GPU.
+    """Embedded world → whole line through Dagster → table, report, registry. Needs no data and no
+    GPU.
 
     With OPENSCENE_DATA_ROOT or LATENTVLA_SOURCES set, the same line runs on your logs.
     """
@@ -39,15 +46,21 @@ def demo(
     started = time.monotonic()
     todo = None if force else work_left(settings, job)
     if todo == []:
-        print(f"nothing to do: all assets of job {job} are up to date (recipe {settings.recipe}, lake {settings.lake})")
+        print(
+            f"nothing to do: all assets of job {job} are up to date (recipe {settings.recipe}, lake {settings.lake})"
+        )
     else:
-        print(f"{'everything' if todo is None else f'{len(todo)} pieces of work'} to do; recipe {settings.recipe}")
+        print(
+            f"{'everything' if todo is None else f'{len(todo)} pieces of work'} to do; recipe {settings.recipe}"
+        )
         run_job(settings, job, force=force)
     finish(settings, time.monotonic() - started)
 
 
 def work_left(settings: Settings, job: str) -> list[tuple[str, str]] | None:
-    """(asset, partition) pairs to do, [] for none; None when the embedded world itself has yet to be written."""
+    """(asset, partition) pairs to do, [] for none; None when the embedded world itself has yet to
+    be written.
+    """
     from pipelines import sources
     from pipelines.jobs import JOBS
     from pipelines.stages import STAGES
@@ -57,7 +70,13 @@ def work_left(settings: Settings, job: str) -> list[tuple[str, str]] | None:
         return None
     sources.prepare(settings, engine.recipe, lambda text: None)  # asset logs will say it
     return stale_work(
-        STAGES, engine.recipe, settings.partitions, engine.ledger, engine.files_key, JOBS[job][0], engine.is_there
+        STAGES,
+        engine.recipe,
+        settings.partitions,
+        engine.ledger,
+        engine.files_key,
+        JOBS[job][0],
+        engine.is_there,
     )
 
 
@@ -78,7 +97,9 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
 
     _check_job(job)
     if settings != Settings.from_env():
-        raise SetupError("the settings differ from the environment's, which assets read; export the variables instead")
+        raise SetupError(
+            "the settings differ from the environment's, which assets read; export the variables instead"
+        )
     settings.prepare_dagster_home()
     if "scene_worlds" in JOBS[job][0]:
         warm.start()
@@ -111,14 +132,20 @@ def _explain(result: Any, settings: Settings) -> None:
             raise LatentVLAError(
                 f"asset {event.step_key} failed: {message}\nFinished work is kept; run again to go on."
             )
-    raise LatentVLAError("the run failed before a step could say why; look at it in the UI (make ui)")
+    raise LatentVLAError(
+        "the run failed before a step could say why; look at it in the UI (make ui)"
+    )
 
 
 def _stopped_by(result: Any, settings: Settings) -> str:
     """What the blocking checks that failed have to say; "" when none did."""
     from pipelines.stages import STAGES
 
-    checks = [event.asset_check_evaluation_data for event in result.all_events if event.event_type_value == CHECKED]
+    checks = [
+        event.asset_check_evaluation_data
+        for event in result.all_events
+        if event.event_type_value == CHECKED
+    ]
     failed = [c for c in checks if not c.passed and c.blocking and c.severity.value == "ERROR"]
     if not failed:
         return ""
@@ -136,7 +163,7 @@ def _stopped_by(result: Any, settings: Settings) -> str:
 def finish(settings: Settings, seconds: float) -> None:
     """Print the scores and where to look next."""
     from latentvla_core.cli import write_table
-    from latentvla_core.store import Lake
+    from latentvla_core.lake.store import Lake
     from pipelines.report import write_report
 
     lake = Lake(settings.lake)
@@ -147,7 +174,10 @@ def finish(settings: Settings, seconds: float) -> None:
     if refused:
         print(f'{refused} rows were refused; why: latentvla sql "select * from quarantine"')
     path = write_report(settings)
-    print(f"report  {path}\nlake    {settings.lake}\nmodels  {settings.mlflow_uri}\nUI      make ui", file=sys.stdout)
+    print(
+        f"report  {path}\nlake    {settings.lake}\nmodels  {settings.mlflow_uri}\nUI      make ui",
+        file=sys.stdout,
+    )
     print(f"done in {seconds:.0f} s")
 
 

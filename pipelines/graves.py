@@ -17,7 +17,9 @@ def process_tag() -> dict[str, str]:
 
 
 def bury(instance: dg.DagsterInstance) -> list[str]:
-    """Report runs of this machine's dead processes as failed; returns their ids. Runs of other machines are left alone."""
+    """Report runs of this machine's dead processes as failed; returns their ids. Runs of other
+    machines are left alone.
+    """
     open_runs = instance.get_runs(filters=dg.RunsFilter(statuses=_OPEN))
     dead = [run for run in open_runs if _is_dead(run.tags.get(TAG, ""))]
     for run in dead:

@@ -1,4 +1,6 @@
-"""What can be launched: the whole line, or a part of it that makes sense alone. Same graph, same recipe."""
+"""What can be launched: the whole line, or a part of it that makes sense alone. Same graph, same
+recipe.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,39 @@ from pipelines.dagster_assets import partitions_of
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
 
-# forkserver: importing torch and polars once per run instead of once per step, without forking their threads (stack.md §3.1)
+# forkserver: importing torch and polars once per run instead of once per step, without forking
+# their threads (stack.md §3.1)
 EXECUTOR = dg.multiprocess_executor.configured(
-    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["dagster", "deltalake"]}}}
+    {
+        "max_concurrent": 2,
+        "start_method": {"forkserver": {"preload_modules": ["dagster", "deltalake"]}},
+    }
 )
 
 JOBS = {
     "whole_line": (tuple(STAGES), "Everything, from logs to released models."),
     "labels": (
-        ("logs", "frames", "scenes", "latent_action_model", "latent_quality", "latent_actions", "latent_codes"),
+        (
+            "logs",
+            "frames",
+            "scenes",
+            "latent_action_model",
+            "latent_quality",
+            "latent_actions",
+            "latent_codes",
+        ),
         "Latent action labels for new logs, with the model's quality report and the atlas of its codes.",
     ),
     "baseline_scores": (
-        ("logs", "frames", "scenes", "scene_worlds", "baseline_trajectories", "pdm_scores", "pdm_summary"),
+        (
+            "logs",
+            "frames",
+            "scenes",
+            "scene_worlds",
+            "baseline_trajectories",
+            "pdm_scores",
+            "pdm_summary",
+        ),
         "PDM scores of constant velocity and the human: needs no model and no pictures.",
     ),
 }

@@ -1,8 +1,10 @@
-"""What depends on what, and whether it is still true: the stage graph, fingerprints, and the record of finished work.
+"""What depends on what, and whether it is still true: the stage graph, fingerprints, and the record
+of finished work.
 
-A *fingerprint* is a hash of code version, schema version, the recipe's sections a stage reads, and the fingerprints of
-its inputs. It is the data version Dagster sees and the `made_by` of every row; equal fingerprints mean equal rows, so
-work whose fingerprint is already recorded is not done again, whoever did it and however the last run ended.
+A *fingerprint* is a hash of code version, schema version, the recipe's sections a stage reads, and
+the fingerprints of its inputs. It is the data version Dagster sees and the `made_by` of every row;
+equal fingerprints mean equal rows, so work whose fingerprint is already recorded is not done again,
+whoever did it and however the last run ended.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from latentvla_core.store import Lake
+from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES
 from latentvla_core.training import FREE
 
@@ -43,17 +45,22 @@ class Stage:
     reads: tuple[str, ...] = ()
     """Splits an unpartitioned stage reads of partitioned inputs; empty = all."""
     gates: tuple[str, ...] = ()
-    """Stages that must have approved the inputs. They order work and may refuse it, but do not change its result, so a
-    moved threshold redoes nothing."""
+    """Stages that must have approved the inputs. They order work and may refuse it, but do not
+    change its result, so a moved threshold redoes nothing.
+    """
     approve: Callable[[Any], None] | None = None
     """Of a gate: raises, given the engine, when what follows must not run."""
     kinds: tuple[str, ...] = ()
     heavy: bool = False
     """True: takes a place in the `gpu` pool."""
     files: tuple[str, ...] = ()
-    """Kinds of files it reads beside tables, logs or maps: their contents are part of its fingerprint."""
+    """Kinds of files it reads beside tables, logs or maps: their contents are part of its
+    fingerprint.
+    """
     late: bool = False
-    """True: begins after everything else that is ready, because what it waits for is being made beside the line."""
+    """True: begins after everything else that is ready, because what it waits for is being made
+    beside the line.
+    """
 
     @property
     def family(self) -> str:
@@ -71,7 +78,9 @@ def partition_key(split: str, shard: int) -> str:
 
 
 def place_of(partition: str) -> dict[str, Any]:
-    """`partition_key` backwards, as the condition on split and shard; {} for the whole of an unpartitioned table."""
+    """`partition_key` backwards, as the condition on split and shard; {} for the whole of an
+    unpartitioned table.
+    """
     split, _, shard = partition.rpartition("-")
     return {"split": split, "shard": int(shard)} if partition != UNPARTITIONED else {}
 
@@ -87,14 +96,18 @@ def share_of(log_name: str) -> float:
 
 
 def digest(*parts: Any) -> str:
-    """Sixteen hex characters over JSON-able parts; dataclasses by their fields, less those that change no result."""
+    """Sixteen hex characters over JSON-able parts; dataclasses by their fields, less those that
+    change no result.
+    """
     text = json.dumps(parts, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in FREE}
+        return {
+            f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in FREE
+        }
     if isinstance(value, set | frozenset):
         return sorted(value)
     return str(value)
@@ -117,7 +130,9 @@ def fingerprint(
     ]
     sections = {name: getattr(recipe, name) for name in stage.recipe}
     files = {kind: files_key(kind, partition) for kind in stage.files}
-    return digest(stage.name, stage.code_version, TABLES[stage.table].version, sections, inputs, files)
+    return digest(
+        stage.name, stage.code_version, TABLES[stage.table].version, sections, inputs, files
+    )
 
 
 def _inputs_of(stage: Stage, partition: str, dep: Stage, partitions: Iterable[str]) -> list[str]:
@@ -164,7 +179,8 @@ def stale_work(
     selected: Iterable[str] | None = None,
     is_there: Callable[[Stage, str], bool] = lambda stage, partition: True,
 ) -> list[tuple[str, str]]:
-    """(asset, partition) pairs that a run of the selected assets would do, in order; empty when all are up to date.
+    """(asset, partition) pairs that a run of the selected assets would do, in order; empty when all
+    are up to date.
 
     Assets that are not selected count as they are: a run does not touch them.
     """
@@ -176,7 +192,9 @@ def stale_work(
             there = ledger.made_by(stage.name, part)
             expected[stage.name, part] = there
             if stage.name in chosen:
-                made = fingerprint(stage, part, recipe, partitions, stages, lambda a, p: expected[a, p], files_key)
+                made = fingerprint(
+                    stage, part, recipe, partitions, stages, lambda a, p: expected[a, p], files_key
+                )
                 expected[stage.name, part] = made
                 if there != made or not is_there(stage, part):
                     stale.append((stage.name, part))
@@ -188,8 +206,13 @@ def git_commit() -> str:
     """Commit of the checkout the code runs from, `+` when it has changes; empty outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     try:
-        done = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"],
-                              capture_output=True, text=True, timeout=10, check=False)  # fmt: skip
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -29,21 +29,31 @@ def pictures_of(engine: Engine, stage: Stage, outcomes: Mapping[str, Outcome]) -
         return {}
     drawn = draw(engine, made)
     pictures = [png for png in ([drawn] if isinstance(drawn, bytes) else drawn) if png]
-    return {f"picture{'' if k == 1 else f'_{k}'}": as_markdown(png) for k, png in enumerate(pictures, 1)}
+    return {
+        f"picture{'' if k == 1 else f'_{k}'}": as_markdown(png) for k, png in enumerate(pictures, 1)
+    }
 
 
 def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
     """A PNG as the UI shows it: behind "Show Markdown"."""
-    return dg.MetadataValue.md(f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return dg.MetadataValue.md(
+        f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})"
+    )
 
 
 def scene_to_show(engine: Engine, keys: list[str]) -> SceneRecord | None:
     """The scene with pictures whose human drives farthest sideways: turns say more than straights."""
-    seen = [r for r in engine.records(**place_of(keys[-1])) if FRONT_CAMERA in r.camera_names and len(r.future_poses)]
+    seen = [
+        r
+        for r in engine.records(**place_of(keys[-1]))
+        if FRONT_CAMERA in r.camera_names and len(r.future_poses)
+    ]
     return max(seen, key=lambda r: abs(float(r.future_poses[-1][1])), default=None)
 
 
-def plans_of(engine: Engine, scene_token: str, names: tuple[str, ...] = SHOWN_PLANS) -> dict[str, np.ndarray]:
+def plans_of(
+    engine: Engine, scene_token: str, names: tuple[str, ...] = SHOWN_PLANS
+) -> dict[str, np.ndarray]:
     """Plans {name: (8, 3)} stored for one scene."""
     rows = engine.lake.rows("trajectories", {"scene_token": scene_token, "valid": True})
     found = {row["trajectory_id"]: row["poses"] for row in rows}
@@ -69,7 +79,9 @@ def _codes(engine: Engine, keys: list[str]) -> bytes:
     from pipelines.assets.latent_actions import sentences_of
 
     codes = list(sentences_of(engine, sorted({place_of(key)["split"] for key in keys})).values())
-    return codebook_histogram(np.stack(codes), engine.recipe.latent.num_transitions) if codes else b""
+    return (
+        codebook_histogram(np.stack(codes), engine.recipe.latent.num_transitions) if codes else b""
+    )
 
 
 def _worlds(engine: Engine, keys: list[str]) -> bytes:
@@ -89,12 +101,15 @@ def _worst_of_split(engine: Engine, keys: list[str]) -> list[bytes]:
 
 
 def worst_plans(engine: Engine, place: Mapping[str, Any], count: int) -> list[tuple[bytes, str]]:
-    """(picture, "planner, scene") of the plans that score least by the recipe's first metric, each failing differently.
+    """(picture, "planner, scene") of the plans that score least by the recipe's first metric, each
+    failing differently.
 
     Plans of trained planners; of the baselines where there are no others.
     """
     metric = engine.recipe.metrics[0]
-    rows = engine.lake.rows("pdm_scores", {**place, "valid": True, "metric_version": METRIC_VERSIONS[metric]})
+    rows = engine.lake.rows(
+        "pdm_scores", {**place, "valid": True, "metric_version": METRIC_VERSIONS[metric]}
+    )
     lost = [row for row in rows if row["score"] < 1.0]
     planned = [row for row in lost if row["trajectory_id"] not in BASELINES] or lost
     return [
@@ -104,9 +119,17 @@ def worst_plans(engine: Engine, place: Mapping[str, Any], count: int) -> list[tu
 
 
 def _least(rows: list[dict[str, Any]], names: tuple[str, ...], count: int) -> list[dict[str, Any]]:
-    """Rows with the least score, none with the failures or the scene of one before it, as far as there are such."""
+    """Rows with the least score, none with the failures or the scene of one before it, as far as
+    there are such.
+    """
     order = sorted(
-        rows, key=lambda r: (r["score"], -sum(r[n] < 1 for n in names), r["scene_token"], r["trajectory_id"])
+        rows,
+        key=lambda r: (
+            r["score"],
+            -sum(r[n] < 1 for n in names),
+            r["scene_token"],
+            r["trajectory_id"],
+        ),
     )
     picked: list[dict[str, Any]] = []
     seen: set[Any] = set()
@@ -126,7 +149,9 @@ def _failure(engine: Engine, row: Mapping[str, Any], metric: Any) -> bytes:
     name = row["trajectory_id"]
 
     def found(token: str) -> tuple[Any, np.ndarray] | None:
-        worlds = engine.lake.rows("scene_worlds", {"split": row["split"], "scene_token": token, "valid": True})
+        worlds = engine.lake.rows(
+            "scene_worlds", {"split": row["split"], "scene_token": token, "valid": True}
+        )
         plans = plans_of(engine, token, (name,))
         return (world_from_row(worlds[0]), plans[name]) if worlds and plans else None
 
@@ -142,7 +167,9 @@ def scores_of(rows: list[dict[str, Any]], scene_token: str) -> dict[str, dict[st
     return {row["trajectory_id"]: row for row in rows if row["scene_token"] == scene_token}
 
 
-def draw_world(row: dict[str, Any], plans: Mapping[str, np.ndarray], scores: Mapping[str, Mapping[str, Any]]) -> bytes:
+def draw_world(
+    row: dict[str, Any], plans: Mapping[str, np.ndarray], scores: Mapping[str, Mapping[str, Any]]
+) -> bytes:
     """Bird's-eye view of a row of `scene_worlds`."""
     from latentvla_core.viz.birds_eye import birds_eye
 

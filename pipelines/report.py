@@ -16,7 +16,14 @@ from latentvla_core.types import FRONT_CAMERA
 from pipelines.assets.latent_actions import sentences_of
 from pipelines.engine import Engine
 from pipelines.lineage import git_commit
-from pipelines.pictures import SHOWN_PLANS, SHOWN_WORST, draw_world, plans_of, scores_of, worst_plans
+from pipelines.pictures import (
+    SHOWN_PLANS,
+    SHOWN_WORST,
+    draw_world,
+    plans_of,
+    scores_of,
+    worst_plans,
+)
 from pipelines.settings import TEST, Settings
 
 STYLE = """
@@ -50,8 +57,16 @@ def write_report(settings: Settings) -> Path:
 
 
 def _head(engine: Engine) -> str:
-    facts = {"recipe": engine.recipe.name, "lake": engine.settings.lake, "commit": git_commit() or "unknown"}
-    return "<h1>LatentVLA</h1><p>" + " · ".join(f"{k} <b>{html.escape(v)}</b>" for k, v in facts.items()) + "</p>"
+    facts = {
+        "recipe": engine.recipe.name,
+        "lake": engine.settings.lake,
+        "commit": git_commit() or "unknown",
+    }
+    return (
+        "<h1>LatentVLA</h1><p>"
+        + " · ".join(f"{k} <b>{html.escape(v)}</b>" for k, v in facts.items())
+        + "</p>"
+    )
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
@@ -73,11 +88,18 @@ def _figure(png: bytes, caption: str) -> str:
 
 
 def _scores(engine: Engine) -> str:
-    rows = sorted(engine.lake.rows("pdm_summary"), key=lambda r: (r["split"] != TEST, r["split"], -_low(r["score"])))
+    rows = sorted(
+        engine.lake.rows("pdm_summary"),
+        key=lambda r: (r["split"] != TEST, r["split"], -_low(r["score"])),
+    )
     if not rows:
         return "<h2>scores</h2><p>No scores yet.</p>"
     note = "<p>A mean is shown only when every expected scene of the split was scored.</p>"
-    return "<h2>scores</h2>" + note + "".join(_scores_of(metric, rows) for metric in engine.recipe.metrics)
+    return (
+        "<h2>scores</h2>"
+        + note
+        + "".join(_scores_of(metric, rows) for metric in engine.recipe.metrics)
+    )
 
 
 def _scores_of(metric: str, rows: list[dict[str, Any]]) -> str:
@@ -104,13 +126,23 @@ def _low(value: float) -> float:
 
 
 def _models(engine: Engine) -> str:
-    rows = engine.lake.rows("models", columns=["name", "version", "parameters", "seconds", "metrics", "mlflow_uri"])
+    rows = engine.lake.rows(
+        "models", columns=["name", "version", "parameters", "seconds", "metrics", "mlflow_uri"]
+    )
     latest = [r for r in rows if r["version"] == engine.ledger.made_by(r["name"], "")]
     table = [
-        (r["name"], f"{r['parameters']:,}", f"{r['seconds']:.0f} s", r["mlflow_uri"], _metrics(r["metrics"]))
+        (
+            r["name"],
+            f"{r['parameters']:,}",
+            f"{r['seconds']:.0f} s",
+            r["mlflow_uri"],
+            _metrics(r["metrics"]),
+        )
         for r in latest
     ]
-    return "<h2>models</h2>" + _table(("model", "weights", "trained in", "registered", "figures"), table)
+    return "<h2>models</h2>" + _table(
+        ("model", "weights", "trained in", "registered", "figures"), table
+    )
 
 
 def _metrics(text: str) -> str:
@@ -131,20 +163,30 @@ def _codes(engine: Engine) -> str:
 
 
 def _pages(engine: Engine) -> str:
-    """Links to the quality report and the code atlas of the current model, as far as they are written."""
+    """Links to the quality report and the code atlas of the current model, as far as they are
+    written.
+    """
     version = engine.ledger.made_by("latent_action_model", "")
     named = {"is the model fit to label?": "latent_quality", "what each code means": "latent_codes"}
     found = {title: engine.page(name, version) for title, name in named.items()}
-    links = [f"<a href='{p.parent.name}/{p.name}'>{title}</a>" for title, p in found.items() if p.is_file()]
+    links = [
+        f"<a href='{p.parent.name}/{p.name}'>{title}</a>"
+        for title, p in found.items()
+        if p.is_file()
+    ]
     return f"<p>{' · '.join(links)}</p>" if links else ""
 
 
 def _scenes(engine: Engine) -> str:
-    """The best, a middling and the worst scene of the held-out split, by the mean score of the shown planners."""
+    """The best, a middling and the worst scene of the held-out split, by the mean score of the
+    shown planners.
+    """
     from latentvla_core.viz.cameras import camera_strip
 
     version = METRIC_VERSIONS[engine.recipe.metrics[0]]
-    scores = engine.lake.rows("pdm_scores", {"split": TEST, "valid": True, "metric_version": version})
+    scores = engine.lake.rows(
+        "pdm_scores", {"split": TEST, "valid": True, "metric_version": version}
+    )
     if not scores:
         return ""
     shown: dict[str, list[float]] = {}
@@ -155,12 +197,16 @@ def _scenes(engine: Engine) -> str:
     order = sorted(means, key=lambda token: (means[token], token))
     records = {r.scene_token: r for r in engine.records(TEST)}
     parts = []
-    for title, token in zip(("worst", "middling", "best"), (order[0], order[len(order) // 2], order[-1]), strict=True):
+    for title, token in zip(
+        ("worst", "middling", "best"), (order[0], order[len(order) // 2], order[-1]), strict=True
+    ):
         world = engine.lake.rows("scene_worlds", {"split": TEST, "scene_token": token})[0]
         plans, record = plans_of(engine, token), records[token]
         seen = camera_strip(record, plans) if FRONT_CAMERA in record.camera_names else b""
         above = draw_world(world, plans, scores_of(scores, token))
-        parts.append(f"<h3>{title}</h3><div class=pair>{_figure(seen, record.log_name)}{_figure(above, token)}</div>")
+        parts.append(
+            f"<h3>{title}</h3><div class=pair>{_figure(seen, record.log_name)}{_figure(above, token)}</div>"
+        )
     return "<h2>scenes of the held-out split</h2>" + "".join(parts)
 
 
@@ -176,8 +222,13 @@ def _quarantine(engine: Engine) -> str:
     rows = engine.lake.rows("quarantine")
     if not rows:
         return "<h2>quarantine</h2><p>Nothing was refused.</p>"
-    table = [(f"{r['stage']} {r['split']}", r["file"], r["frame"], r["field"], r["reason"]) for r in rows[:30]]
-    return f"<h2>quarantine ({len(rows)})</h2>" + _table(("stage", "file", "frame", "field", "reason"), table)
+    table = [
+        (f"{r['stage']} {r['split']}", r["file"], r["frame"], r["field"], r["reason"])
+        for r in rows[:30]
+    ]
+    return f"<h2>quarantine ({len(rows)})</h2>" + _table(
+        ("stage", "file", "frame", "field", "reason"), table
+    )
 
 
 def _work(engine: Engine) -> str:

@@ -1,4 +1,6 @@
-"""What assets need from their surroundings, in one place: settings, and through them lake, registry and device."""
+"""What assets need from their surroundings, in one place: settings, and through them lake, registry
+and device.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from pipelines.settings import Settings
 
 
 class LatentVLAResource(dg.ConfigurableResource):
-    """The deployment an asset runs in. Empty fields mean: as the environment says (pipelines/settings.py)."""
+    """The deployment an asset runs in. Empty fields mean: as the environment says
+    (pipelines/settings.py).
+    """
 
     recipe: str = ""
     lake: str = ""
@@ -24,7 +28,15 @@ class LatentVLAResource(dg.ConfigurableResource):
     def settings(self) -> Settings:
         import dataclasses
 
-        given = {k: v for k, v in (("recipe", self.recipe), ("lake", self.lake), ("mlflow_uri", self.mlflow_uri)) if v}
+        given = {
+            k: v
+            for k, v in (
+                ("recipe", self.recipe),
+                ("lake", self.lake),
+                ("mlflow_uri", self.mlflow_uri),
+            )
+            if v
+        }
         return dataclasses.replace(Settings.from_env(), **given)
 
     def engine(self, stages: Mapping[str, Stage], say: Callable[[str], None]) -> Engine:

@@ -5,12 +5,17 @@
 | LATENTVLA_HOME | working folder: embedded world, lake, models, tracking database | ./.latentvla |
 | LATENTVLA_LAKE | root of the Delta tables, a folder or s3://… | $LATENTVLA_HOME/lake |
 | MLFLOW_TRACKING_URI | tracking server or database | sqlite:///$LATENTVLA_HOME/mlflow.db |
-| LATENTVLA_RECIPE | debug, mini, single_gpu, paper, or a YAML file of differences (examples/long.yaml) | mini |
+| LATENTVLA_RECIPE | debug, mini, single_gpu, paper, or a YAML file of differences
+(examples/long.yaml) | mini |
 | LATENTVLA_SOURCES | YAML that names the splits and where their logs are | – |
-| OPENSCENE_DATA_ROOT, NUPLAN_MAPS_ROOT | a NAVSIM tree, as the devkit reads it | the embedded world |
-| LATENTVLA_TRAIN_SPLIT, LATENTVLA_TEST_SPLIT | devkit split name or YAML used with OPENSCENE_DATA_ROOT | navtrain, navtest |
-| LATENTVLA_SHARDS | shards per split; of a lake they may become more, not fewer | 2 embedded, 64 otherwise |
-| LATENTVLA_QWEN, LATENTVLA_DINOV2 | local folders of published weights, for single_gpu and paper | – |
+| OPENSCENE_DATA_ROOT, NUPLAN_MAPS_ROOT | a NAVSIM tree, as the devkit reads it | the embedded world
+|
+| LATENTVLA_TRAIN_SPLIT, LATENTVLA_TEST_SPLIT | devkit split name or YAML used with
+OPENSCENE_DATA_ROOT | navtrain, navtest |
+| LATENTVLA_SHARDS | shards per split; of a lake they may become more, not fewer | 2 embedded, 64
+otherwise |
+| LATENTVLA_QWEN, LATENTVLA_DINOV2 | local folders of published weights, for single_gpu and paper |
+– |
 | LATENTVLA_DEVICE | torch device | cuda if there is one, else cpu |
 """
 
@@ -25,8 +30,8 @@ from typing import Any
 import yaml
 
 from latentvla_core.errors import SetupError
+from latentvla_core.lake.store import home_folder, lake_root
 from latentvla_core.recipes import Weights
-from latentvla_core.store import home_folder, lake_root
 from pipelines.lineage import partition_key
 
 SOURCE_FIELDS = {"format", "logs", "sensors", "maps", "filter", "part"}
@@ -48,17 +53,27 @@ class Source:
     maps: str = ""
     """nuPlan maps; empty = no map, so the split is not scored."""
     filter: str | Mapping[str, Any] = ""
-    """Devkit split name, path of a devkit split YAML, or fields of a scene filter; empty = the recipe's."""
+    """Devkit split name, path of a devkit split YAML, or fields of a scene filter; empty = the
+    recipe's.
+    """
     part: tuple[float, float] = (0.0, 1.0)
-    """Share of the logs by hash of their name, so that train and val can come from one folder and never share a log."""
+    """Share of the logs by hash of their name, so that train and val can come from one folder and
+    never share a log.
+    """
 
     def __post_init__(self) -> None:
         if self.format not in ("navsim", "frames_poses"):
-            raise SetupError(f"source {self.split}: format is {self.format!r}; use navsim or frames_poses")
+            raise SetupError(
+                f"source {self.split}: format is {self.format!r}; use navsim or frames_poses"
+            )
         if not 0.0 <= self.part[0] < self.part[1] <= 1.0:
-            raise SetupError(f"source {self.split}: part is {self.part}; needs 0 <= low < high <= 1")
+            raise SetupError(
+                f"source {self.split}: part is {self.part}; needs 0 <= low < high <= 1"
+            )
         if not self.split.replace("_", "").isalnum():
-            raise SetupError(f"source {self.split!r}: a split name has only letters, digits and underscores")
+            raise SetupError(
+                f"source {self.split!r}: a split name has only letters, digits and underscores"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +97,9 @@ class Settings:
 
     @property
     def partitions(self) -> tuple[str, ...]:
-        return tuple(partition_key(split, shard) for split in self.splits for shard in range(self.shards))
+        return tuple(
+            partition_key(split, shard) for split in self.splits for shard in range(self.shards)
+        )
 
     def source(self, split: str) -> Source:
         return next(s for s in self.sources if s.split == split)
@@ -92,13 +109,19 @@ class Settings:
         return self.home / "models"
 
     def prepare_dagster_home(self) -> Path:
-        """Set DAGSTER_HOME if it is not (the checkout's dagster_home/, so that demo and UI share it) and make it ready."""
+        """Set DAGSTER_HOME if it is not (the checkout's dagster_home/, so that demo and UI share
+        it) and make it ready.
+        """
         ours = Path(__file__).resolve().parent.parent / "dagster_home"
         default = ours if (ours / "dagster.yaml").is_file() else self.home / "dagster"
         home = Path(os.environ.setdefault("DAGSTER_HOME", str(default))).absolute()
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():
-            text = (ours / "dagster.yaml").read_text() if ours.is_dir() else "telemetry: {enabled: false}\n"
+            text = (
+                (ours / "dagster.yaml").read_text()
+                if ours.is_dir()
+                else "telemetry: {enabled: false}\n"
+            )
             (home / "dagster.yaml").write_text(text)
         return home
 
@@ -112,18 +135,24 @@ class Settings:
         return Settings(
             home=home,
             lake=lake_root(env),
-            mlflow_uri=_registry(env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"),
+            mlflow_uri=_registry(
+                env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+            ),
             recipe=env.get("LATENTVLA_RECIPE") or "mini",
             shards=_shards(env.get("LATENTVLA_SHARDS"), 2 if embedded else 64),
             device=env.get("LATENTVLA_DEVICE") or "auto",
             embedded=embedded,
             sources=sources,
-            weights=Weights(qwen=env.get("LATENTVLA_QWEN", ""), dinov2=env.get("LATENTVLA_DINOV2", "")),
+            weights=Weights(
+                qwen=env.get("LATENTVLA_QWEN", ""), dinov2=env.get("LATENTVLA_DINOV2", "")
+            ),
         )
 
 
 def _registry(uri: str) -> str:
-    """A tracking URI that MLflow has a store with a model registry for; a wrong one is told before any work is done."""
+    """A tracking URI that MLflow has a store with a model registry for; a wrong one is told before
+    any work is done.
+    """
     kind, _, place = uri.partition("://")
     if uri.partition(":")[0] == "databricks" or (place and kind.partition("+")[0] in REGISTRIES):
         return uri
@@ -147,7 +176,10 @@ def _sources(env: Mapping[str, str], home: Path) -> tuple[Source, ...]:
         return read_sources(Path(path), env, home)
     if root := env.get("OPENSCENE_DATA_ROOT"):
         maps = env.get("NUPLAN_MAPS_ROOT") or str(Path(root) / "maps")
-        train, test = env.get("LATENTVLA_TRAIN_SPLIT") or "navtrain", env.get("LATENTVLA_TEST_SPLIT") or "navtest"
+        train, test = (
+            env.get("LATENTVLA_TRAIN_SPLIT") or "navtrain",
+            env.get("LATENTVLA_TEST_SPLIT") or "navtest",
+        )
         return tree_sources(Path(root), maps, train, test)
     return world_sources(home)
 
@@ -159,17 +191,28 @@ def world_sources(home: Path) -> tuple[Source, ...]:
     def source(split: str, folder: str) -> Source:
         logs, sensors = world / "navsim_logs" / folder, world / "sensor_blobs" / folder
         rule = str(world / "splits" / f"world_{split}.yaml")
-        return Source(split=split, logs=str(logs), sensors=str(sensors), maps=str(world / "maps"), filter=rule)
+        return Source(
+            split=split, logs=str(logs), sensors=str(sensors), maps=str(world / "maps"), filter=rule
+        )
 
     return (source(TRAIN, "trainval"), source(VAL, "trainval"), source(TEST, "test"))
 
 
 def tree_sources(root: Path, maps: str, train: str, test: str) -> tuple[Source, ...]:
-    """train, val and test of one NAVSIM tree: val is a tenth of the trainval logs, by hash of the log name."""
+    """train, val and test of one NAVSIM tree: val is a tenth of the trainval logs, by hash of the
+    log name.
+    """
 
     def source(split: str, folder: str, scene_filter: str, part: tuple[float, float]) -> Source:
         logs, sensors = root / "navsim_logs" / folder, root / "sensor_blobs" / folder
-        return Source(split=split, logs=str(logs), sensors=str(sensors), maps=maps, filter=scene_filter, part=part)
+        return Source(
+            split=split,
+            logs=str(logs),
+            sensors=str(sensors),
+            maps=maps,
+            filter=scene_filter,
+            part=part,
+        )
 
     return (
         source(TRAIN, "trainval", train, (0.0, 0.9)),
@@ -179,14 +222,17 @@ def tree_sources(root: Path, maps: str, train: str, test: str) -> tuple[Source, 
 
 
 def read_sources(path: Path, env: Mapping[str, str], home: Path) -> tuple[Source, ...]:
-    """Sources of a YAML file: `splits: {name: {format, logs, sensors, maps, filter, part}}`; ${VARIABLES} are expanded.
+    """Sources of a YAML file: `splits: {name: {format, logs, sensors, maps, filter, part}}`;
+    ${VARIABLES} are expanded.
 
     `embedded_world: true` adds the embedded world's train, val and test to them.
     """
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SetupError(f"LATENTVLA_SOURCES is {path}: {error}; give a readable YAML file (examples/)") from error
+        raise SetupError(
+            f"LATENTVLA_SOURCES is {path}: {error}; give a readable YAML file (examples/)"
+        ) from error
     splits = content.get("splits") if isinstance(content, dict) else None
     if not isinstance(splits, dict) or not splits:
         raise SetupError(f"{path}: needs a mapping `splits:` with at least one split (examples/)")
@@ -201,12 +247,16 @@ def read_sources(path: Path, env: Mapping[str, str], home: Path) -> tuple[Source
 
 def _source(path: Path, name: str, fields: Any, env: Mapping[str, str]) -> Source:
     if not isinstance(fields, dict):
-        raise SetupError(f"{path}: split {name}: is {fields!r}; needs fields, at least `logs: FOLDER` (examples/)")
+        raise SetupError(
+            f"{path}: split {name}: is {fields!r}; needs fields, at least `logs: FOLDER` (examples/)"
+        )
     unknown = set(fields) - SOURCE_FIELDS
     if unknown or "logs" not in fields:
         fault = f"unknown fields {sorted(unknown)}" if unknown else "field `logs` is missing"
         raise SetupError(f"{path}: split {name}: {fault}; known are {sorted(SOURCE_FIELDS)}")
-    values: dict[str, Any] = {k: _expand(path, name, v, env) if isinstance(v, str) else v for k, v in fields.items()}
+    values: dict[str, Any] = {
+        k: _expand(path, name, v, env) if isinstance(v, str) else v for k, v in fields.items()
+    }
     for key, value in values.items():
         if key not in ("part", "filter") and not isinstance(value, str):
             raise SetupError(f"{path}: split {name}: {key} is {value!r}; a text is expected")
@@ -219,7 +269,9 @@ def _part(path: Path, name: str, value: Any) -> tuple[float, float]:
     try:
         low, high = map(float, value)
     except (TypeError, ValueError) as error:
-        raise SetupError(f"{path}: split {name}: part is {value!r}; needs [low, high], e.g. [0.0, 0.9]") from error
+        raise SetupError(
+            f"{path}: split {name}: part is {value!r}; needs [low, high], e.g. [0.0, 0.9]"
+        ) from error
     return low, high
 
 
@@ -227,5 +279,7 @@ def _expand(path: Path, name: str, text: str, env: Mapping[str, str]) -> str:
     for variable, value in env.items():
         text = text.replace(f"${{{variable}}}", value)
     if "${" in text:
-        raise SetupError(f"{path}: split {name}: {text!r} uses a variable that is not set; export it")
+        raise SetupError(
+            f"{path}: split {name}: {text!r} uses a variable that is not set; export it"
+        )
     return text

@@ -1,4 +1,6 @@
-"""Which logs there are: listing the sources of every split, and writing the embedded world when it is the source."""
+"""Which logs there are: listing the sources of every split, and writing the embedded world when it
+is the source.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from latentvla_core.data.filters import SceneFilter
 
 MARKER = "made_by.json"  # in the embedded world's folder: which configuration wrote it
-ENDS_B = 65_536  # a log is identified by its size and its first and last 64 KiB: cheap, and independent of mtime
+# a log is identified by its size and its first and last 64 KiB: cheap, and independent of mtime
+ENDS_B = 65_536
 
 
 def list_logs(settings: Settings) -> list[dict[str, Any]]:
@@ -43,7 +46,11 @@ def _logs_of(source: Source, shards: int) -> list[dict[str, Any]]:
     there = _offered(source)
     named = filter_of(source).log_names if source.filter and there else None
     paths = [path for path in there if named is None or path.stem in named]
-    return [_row(source, path, shards) for path in paths if source.part[0] <= share_of(path.stem) < source.part[1]]
+    return [
+        _row(source, path, shards)
+        for path in paths
+        if source.part[0] <= share_of(path.stem) < source.part[1]
+    ]
 
 
 def _offered(source: Source) -> list[Path]:
@@ -56,7 +63,8 @@ def _offered(source: Source) -> list[Path]:
 def checked_logs(settings: Settings) -> list[dict[str, Any]]:
     """`list_logs`, when every split has some: what `frames` replaces its rows by.
 
-    A disk that is not mounted must not pass for one without logs. Raises SetupError naming folder and remedy.
+    A disk that is not mounted must not pass for one without logs. Raises SetupError naming folder
+    and remedy.
     """
     _check_folders(settings)
     rows = list_logs(settings)
@@ -68,10 +76,16 @@ def checked_logs(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _why_empty(source: Source) -> str:
-    """Why a split has no logs; "" when only its part of the log names is empty, as that of a small val split is."""
+    """Why a split has no logs; "" when only its part of the log names is empty, as that of a small
+    val split is.
+    """
     there = _offered(source)
     if not there:
-        what = "no .pkl file" if source.format == "navsim" else "no sequence (a folder with frames/ and poses.csv)"
+        what = (
+            "no .pkl file"
+            if source.format == "navsim"
+            else "no sequence (a folder with frames/ and poses.csv)"
+        )
         return f"split {source.split}: {source.logs} holds {what}; download its logs, or leave the split out"
     named = filter_of(source).log_names if source.filter else None
     if named is None or any(path.stem in named for path in there):
@@ -85,7 +99,9 @@ def _why_empty(source: Source) -> str:
 def _check_folders(settings: Settings) -> None:
     missing = [f"{s.split}: {s.logs}" for s in settings.sources if not Path(s.logs).is_dir()]
     if missing and settings.embedded and not (settings.home / "world" / MARKER).is_file():
-        raise SetupError(f"the embedded world is not in {settings.home} yet; materialise asset logs, which writes it")
+        raise SetupError(
+            f"the embedded world is not in {settings.home} yet; materialise asset logs, which writes it"
+        )
     if missing:
         raise SetupError(
             f"log folders are missing: {'; '.join(missing)}. Set OPENSCENE_DATA_ROOT (with navsim_logs/trainval and"
@@ -102,11 +118,15 @@ def filter_of(source: Source) -> SceneFilter:
     try:
         return SceneFilter(**dict(source.filter))
     except (TypeError, ValueError) as error:
-        raise SetupError(f"source {source.split}: filter: {error}; use the devkit's scene filter fields") from error
+        raise SetupError(
+            f"source {source.split}: filter: {error}; use the devkit's scene filter fields"
+        ) from error
 
 
 def _sequences(folder: Path) -> list[Path]:
-    """Folders with pictures, at any depth; one without poses is listed too, so that ingest can say why it is refused."""
+    """Folders with pictures, at any depth; one without poses is listed too, so that ingest can say
+    why it is refused.
+    """
     return sorted(p.parent for p in folder.rglob("frames") if p.is_dir())
 
 
@@ -140,7 +160,9 @@ def content_key(path: Path) -> str:
 def key_of(listing: list[dict[str, Any]], partition: str) -> str:
     """Fingerprint of the log files behind one shard, or of all of them for the empty partition."""
     rows = [r for r in listing if partition in ("", partition_key(r["split"], r["shard"]))]
-    return digest([(r["log_name"], r["content_key"], r["sensor_root"], r["maps_root"]) for r in rows])
+    return digest(
+        [(r["log_name"], r["content_key"], r["sensor_root"], r["maps_root"]) for r in rows]
+    )
 
 
 def maps_key(root: str) -> str:
@@ -153,13 +175,17 @@ def maps_key(root: str) -> str:
 
 
 def prepare(settings: Settings, recipe: Recipe, say: Callable[[str], None]) -> None:
-    """Make sure there is something to list: write the embedded world, or say which folder of the user's is missing."""
+    """Make sure there is something to list: write the embedded world, or say which folder of the
+    user's is missing.
+    """
     if settings.embedded:
         _write_world(settings, recipe, say)
     filled = {row["split"] for row in checked_logs(settings)}
     for source in settings.sources:
         if source.split not in filled:
-            say(f"split {source.split} has no logs: no log name in {source.logs} falls into its part {source.part}")
+            say(
+                f"split {source.split} has no logs: no log name in {source.logs} falls into its part {source.part}"
+            )
 
 
 def world_is_current(settings: Settings, recipe: Recipe) -> bool:
@@ -186,6 +212,8 @@ def _write_world(settings: Settings, recipe: Recipe, say: Callable[[str], None])
             sink.log(done, {"progress": done / total, "samples_per_s": rate})
 
         write_world(partial, recipe.world, show)
-    (partial / MARKER).write_text(json.dumps({"made_by": digest(recipe.world), "recipe": recipe.name}))
+    (partial / MARKER).write_text(
+        json.dumps({"made_by": digest(recipe.world), "recipe": recipe.name})
+    )
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)

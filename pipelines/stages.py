@@ -1,4 +1,6 @@
-"""The contents page: every stage of the line, in order. `assets/<stage>.py` says what each one does."""
+"""The contents page: every stage of the line, in order. `assets/<stage>.py` says what each one
+does.
+"""
 
 from __future__ import annotations
 

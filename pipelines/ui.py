@@ -18,11 +18,26 @@ MLFLOW_PORT = "5000"
 
 def main() -> None:
     settings = Settings.from_env()
-    connect(settings).search_registered_models(max_results=1)  # creates the database before two processes want to
-    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": settings.mlflow_uri}
+    connect(settings).search_registered_models(
+        max_results=1
+    )  # creates the database before two processes want to
+    env = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_TRACKING_URI": settings.mlflow_uri,
+    }
     env["DAGSTER_HOME"] = str(settings.prepare_dagster_home())
     dagster = ["dagster", "dev", "-m", "pipelines.definitions", "-p", DAGSTER_PORT]
-    mlflow = ["mlflow", "server", "--backend-store-uri", settings.mlflow_uri, "--port", MLFLOW_PORT, "--workers", "1"]
+    mlflow = [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        settings.mlflow_uri,
+        "--port",
+        MLFLOW_PORT,
+        "--workers",
+        "1",
+    ]
     commands = {
         f"Dagster  http://localhost:{DAGSTER_PORT}": dagster,
         f"MLflow   http://localhost:{MLFLOW_PORT}": mlflow,
@@ -30,7 +45,8 @@ def main() -> None:
     for line in commands:
         print(line)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends both, as Ctrl-C does
-    # A session of its own each: a Ctrl-C reaches them only through us, so both stop whole (stack.md §3.2).
+    # A session of its own each: a Ctrl-C reaches them only through us, so both stop whole (stack.md
+    # §3.2).
     running = [
         subprocess.Popen([sys.executable, "-m", *command], env=env, start_new_session=True)
         for command in commands.values()

@@ -16,9 +16,13 @@ for variable in ("LATENTVLA_LAKE", "LATENTVLA_SOURCES", "LATENTVLA_RECIPE", "LAT
 
 @pytest.fixture(autouse=True)
 def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A test that forgets to say where it works still works in a folder of its own (and not in its tmp_path)."""
+    """A test that forgets to say where it works still works in a folder of its own (and not in its
+    tmp_path).
+    """
     folder: Path = tmp_path_factory.mktemp("surroundings")
     monkeypatch.setenv("LATENTVLA_HOME", str(folder / "home"))
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # mlflow.set_tracking_uri sets it for the rest of the process:
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", ""
+    )  # mlflow.set_tracking_uri sets it for the rest of the process:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # now it is forgotten after each test

@@ -1,4 +1,6 @@
-"""The house rules that a machine can hold: who imports whom, what the core may need, how long things may be."""
+"""The house rules that a machine can hold: who imports whom, what the core may need, how long
+things may be.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,40 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Left may not import right (docs/architecture.md). A name stands for a module or a whole room.
 ORDER = (
-    "errors", "types", "geometry", "pdms", "schema", "tables", "storage", "sql", "partitions", "store", "sorting", "maintenance",
-    "data", "scoring", "world", "training", "latent", "vlm", "planner", "distill", "recipe_file", "recipes", "sizes", "viz", "info",
-    "cli", "pipelines",
-)  # fmt: skip
+    "errors",
+    "types",
+    "geometry",
+    "pdms",
+    "schema",
+    "tables",
+    "lake",
+    "data",
+    "scoring",
+    "world",
+    "training",
+    "latent",
+    "vlm",
+    "planner",
+    "distill",
+    "recipe_file",
+    "recipes",
+    "sizes",
+    "viz",
+    "info",
+    "cli",
+    "pipelines",
+)
 SCORER_MAY_IMPORT = {"numpy", "shapely", "numba", "latentvla_core"}
 LONGEST_FUNCTION = 80
 LONGEST_FILE = 400
 
 
 def sources() -> list[Path]:
-    return [p for package in ("latentvla_core", "pipelines") for p in sorted((ROOT / package).rglob("*.py"))]
+    return [
+        p
+        for package in ("latentvla_core", "pipelines")
+        for p in sorted((ROOT / package).rglob("*.py"))
+    ]
 
 
 def room_of(path: Path) -> str:
@@ -60,7 +85,9 @@ def own_room(module: str) -> str | None:
     parts = module.split(".")
     if parts[0] == "pipelines":
         return "pipelines"
-    return parts[1] if parts[0] == "latentvla_core" and len(parts) > 1 and parts[1] in ORDER else None
+    return (
+        parts[1] if parts[0] == "latentvla_core" and len(parts) > 1 and parts[1] in ORDER else None
+    )
 
 
 def test_every_room_is_in_the_order():
@@ -104,7 +131,9 @@ def test_core_never_imports_the_orchestrator():
 
 
 def test_heavy_libraries_are_imported_where_they_are_needed():
-    """torch only in the rooms that train; polars, deltalake and transformers inside functions (stack.md §0)."""
+    """torch only in the rooms that train; polars, deltalake and transformers inside functions
+    (stack.md §0).
+    """
     trains = {"training", "latent", "vlm", "planner", "distill"}
     wrong = []
     for path in sources():
@@ -112,7 +141,8 @@ def test_heavy_libraries_are_imported_where_they_are_needed():
             name = module.split(".")[0]
             light_room = room_of(path) not in trains and "torch" not in path.name
             if at_top and (
-                (name == "torch" and light_room) or name in ("polars", "deltalake", "transformers", "matplotlib")
+                (name == "torch" and light_room)
+                or name in ("polars", "deltalake", "transformers", "matplotlib")
             ):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module} at module scope")
     assert not wrong, "\n".join(wrong)
@@ -123,7 +153,9 @@ def test_core_imports_without_orchestrator_and_lake_installed():
         "import sys\nfor m in ('dagster', 'mlflow', 'polars', 'deltalake'): sys.modules[m] = None\n"
         "import latentvla_core.cli, latentvla_core.recipes, latentvla_core.data.navsim, latentvla_core.pdms.score\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -132,14 +164,18 @@ def test_scorer_imports_with_numpy_and_shapely_alone():
         "import sys\nfor m in ('torch', 'transformers', 'dagster', 'mlflow', 'polars', 'deltalake', 'numba', 'PIL', 'scipy'):"
         " sys.modules[m] = None\nimport latentvla_core.scoring, latentvla_core.pdms.score, latentvla_core.pdms.world\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_functions_and_files_stay_readable(path: Path):
     text = path.read_text()
-    assert text.count("\n") <= LONGEST_FILE, f"{path.name} has {text.count(chr(10))} lines; split it"
+    assert text.count("\n") <= LONGEST_FILE, (
+        f"{path.name} has {text.count(chr(10))} lines; split it"
+    )
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -149,12 +185,18 @@ def test_functions_and_files_stay_readable(path: Path):
 
 
 def test_nothing_of_a_machine_is_committed():
-    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout.split()
+    listed = subprocess.run(
+        ["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
     private = ("/" + "work/", "/" + "root/", "/" + "home/")
     wrong = []
     for name in listed:
         path = ROOT / name
-        if path.suffix in (".py", ".md", ".toml", ".yaml", ".yml", ".txt", "") and path.is_file() and name != "LICENSE":
+        if (
+            path.suffix in (".py", ".md", ".toml", ".yaml", ".yml", ".txt", "")
+            and path.is_file()
+            and name != "LICENSE"
+        ):
             for number, line in enumerate(path.read_text(errors="ignore").splitlines(), 1):
                 if any(p in line for p in private):
                     wrong.append(f"{name}:{number}: {line.strip()[:80]}")

@@ -1,4 +1,6 @@
-"""The whole line at recipe `debug`, as a user runs it: killed in the middle, run again, run once more, then used."""
+"""The whole line at recipe `debug`, as a user runs it: killed in the middle, run again, run once
+more, then used.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from latentvla_core.lake.store import Lake
 from latentvla_core.recipes import RECIPES
-from latentvla_core.store import Lake
 from latentvla_core.tables import TABLES
 from latentvla_core.tables.sentences import sentences
 from pipelines.engine import Engine
@@ -46,7 +48,9 @@ COMMAND = [sys.executable, "-m", "latentvla_core", "demo"]
 
 
 def demo(home: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(COMMAND, env=environment(home), capture_output=True, text=True, check=False, timeout=1500)
+    return subprocess.run(
+        COMMAND, env=environment(home), capture_output=True, text=True, check=False, timeout=1500
+    )
 
 
 def kill_once(home: Path, sign: str) -> None:
@@ -66,7 +70,9 @@ def kill_once(home: Path, sign: str) -> None:
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """A line killed among its scenes and again inside a training, then finished; and one that nobody disturbed."""
+    """A line killed among its scenes and again inside a training, then finished; and one that
+    nobody disturbed.
+    """
     root = tmp_path_factory.mktemp("smoke")
     home, calm = root / "home", root / "calm"
     with (root / "calm.log").open("w") as log:
@@ -78,7 +84,9 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path
         done = demo(home)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         assert interrupted > 0
-        assert "up to date" in done.stderr, "the last start should have kept what the killed ones finished"
+        assert "up to date" in done.stderr, (
+            "the last start should have kept what the killed ones finished"
+        )
         assert undisturbed.wait(timeout=1500) == 0, (root / "calm.log").read_text()[-4000:]
         yield home, calm
     finally:
@@ -107,22 +115,40 @@ def test_every_table_has_rows_with_unique_keys_and_provenance(settings: Settings
     spec, table = TABLES[name], Lake(settings.lake).read(name)
     assert table.num_rows > 0
     assert table.group_by(list(spec.key)).aggregate([]).num_rows == table.num_rows
-    known = set(Lake(settings.lake).read("materialisations", columns=["made_by"])["made_by"].to_pylist())
+    known = set(
+        Lake(settings.lake).read("materialisations", columns=["made_by"])["made_by"].to_pylist()
+    )
     assert set(table["made_by"].to_pylist()) <= known
 
 
 # Where a run lies and when it ran; fingerprints contain the folders of the logs.
-OWN = {"made_by", "model_version", "data_version", "path", "sensor_root", "maps_root", "version", "inputs", "commit",
-       "seconds", "mlflow_uri", "champion"}  # fmt: skip
+OWN = {
+    "made_by",
+    "model_version",
+    "data_version",
+    "path",
+    "sensor_root",
+    "maps_root",
+    "version",
+    "inputs",
+    "commit",
+    "seconds",
+    "mlflow_uri",
+    "champion",
+}
 
 
 @pytest.mark.parametrize("name", [n for n in TABLES if n not in ("quarantine", "materialisations")])
 def test_killed_twice_it_ends_in_the_same_tables(homes: tuple[Path, Path], name: str):
     columns = [c.name for c in TABLES[name].columns if c.name not in OWN]
     key = [(c, "ascending") for c in TABLES[name].key if c not in OWN]
-    killed, calm = (Lake(str(home / "lake")).read(name, columns=columns).sort_by(key) for home in homes)
+    killed, calm = (
+        Lake(str(home / "lake")).read(name, columns=columns).sort_by(key) for home in homes
+    )
     for column in columns:
-        assert killed[column].to_pylist() == calm[column].to_pylist() or both_nan(killed[column], calm[column]), column
+        assert killed[column].to_pylist() == calm[column].to_pylist() or both_nan(
+            killed[column], calm[column]
+        ), column
 
 
 def both_nan(a: Any, b: Any) -> bool:
@@ -134,10 +160,13 @@ def both_nan(a: Any, b: Any) -> bool:
 
 def test_every_planner_was_scored_on_every_scene(settings: Settings):
     rows = {
-        (r["trajectory_id"], r["metric_version"]): r for r in Lake(settings.lake).rows("pdm_summary", {"split": "test"})
+        (r["trajectory_id"], r["metric_version"]): r
+        for r in Lake(settings.lake).rows("pdm_summary", {"split": "test"})
     }
     everybody = {*PLANNERS, "human", "constant_velocity"}
-    assert set(rows) == {(name, version) for name in everybody for version in ("pdms-v1.1", "epdms-v2.2")}
+    assert set(rows) == {
+        (name, version) for name in everybody for version in ("pdms-v1.1", "epdms-v2.2")
+    }
     for row in rows.values():
         assert row["num_scored"] == row["num_expected"] > 0, row["reasons"]
         assert 0.0 <= row["score"] <= 1.0
@@ -146,7 +175,9 @@ def test_every_planner_was_scored_on_every_scene(settings: Settings):
 def test_twelve_codes_in_range_for_every_scene(settings: Settings):
     lake = Lake(settings.lake)
     scenes = lake.read("scenes").num_rows
-    labelled = sentences(lake.read("latent_actions", columns=["scene_token", "step", "valid", "ego_codes"]))
+    labelled = sentences(
+        lake.read("latent_actions", columns=["scene_token", "step", "valid", "ego_codes"])
+    )
     predicted = {
         table: {row["scene_token"]: row["codes"] for row in lake.rows(table, {"valid": True})}
         for table in ("vlm_features", "student_features")
@@ -168,15 +199,20 @@ def test_running_again_does_nothing_and_says_so(home: Path):
 
 def test_sql_answers_from_the_command_line(home: Path):
     query = "select ego_codes from latent_actions limit 5"
-    done = subprocess.run([sys.executable, "-m", "latentvla_core", "sql", query, "--format", "csv"],
-                          env=environment(home), capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "latentvla_core", "sql", query, "--format", "csv"],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 6
 
 
 PLAN_A_SCENE = """
 import os, mlflow, pandas as pd
-from latentvla_core.store import Lake, lake_root
+from latentvla_core.lake.store import Lake, lake_root
 from latentvla_core.data.records import record_from_row
 mlflow.set_tracking_uri("sqlite:///" + os.environ["LATENTVLA_HOME"] + "/mlflow.db")
 model = mlflow.pyfunc.load_model("models:/ipad_student@champion")
@@ -190,7 +226,11 @@ print(poses.shape, poses.dtype, abs(poses[0] - stored["poses"]).max() < 1e-3)
 
 def test_a_clean_process_loads_the_champion_and_plans_as_the_line_did(home: Path):
     done = subprocess.run(
-        [sys.executable, "-c", PLAN_A_SCENE], env=environment(home), capture_output=True, text=True, check=False
+        [sys.executable, "-c", PLAN_A_SCENE],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split("\n")[-2] == "(1, 8, 3) float32 True"
@@ -204,16 +244,23 @@ def test_registered_models_say_what_made_them(settings: Settings):
         version = client.get_model_version_by_alias(name, "challenger")
         assert version.tags["recipe"] == "debug"
         assert version.tags["delta.scenes"].isdigit()
-        assert version.tags["made_by"] == Engine(settings, STAGES).ledger.made_by(name, UNPARTITIONED)
+        assert version.tags["made_by"] == Engine(settings, STAGES).ledger.made_by(
+            name, UNPARTITIONED
+        )
 
 
-def test_figures_of_held_out_logs_streamed_to_the_run_of_the_latent_action_model(settings: Settings):
+def test_figures_of_held_out_logs_streamed_to_the_run_of_the_latent_action_model(
+    settings: Settings,
+):
     from pipelines.registry.connection import connect
 
     client = connect(settings)
     run = client.get_model_version_by_alias("latent_action_model", "challenger").run_id
     steps = RECIPES["debug"]().latent.steps
-    for name, step in (("stage1/quality/trajectory_use", steps), ("stage2/quality/gain_over_copy", 2 * steps)):
+    for name, step in (
+        ("stage1/quality/trajectory_use", steps),
+        ("stage2/quality/gain_over_copy", 2 * steps),
+    ):
         assert step in {point.step for point in client.get_metric_history(run, name)}
 
 

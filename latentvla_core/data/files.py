@@ -38,8 +38,12 @@ def _filesystem(scheme: str, _settings: tuple[str, ...]) -> Any:
 
 
 def filesystem(path: str) -> Any:
-    """The fsspec file system of a remote path; one per endpoint and key, as the environment gives them."""
-    settings = tuple(os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_REGION"))
+    """The fsspec file system of a remote path; one per endpoint and key, as the environment gives
+    them.
+    """
+    settings = tuple(
+        os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_REGION")
+    )
     return _filesystem(path.split("://", 1)[0], settings)
 
 
@@ -47,7 +51,9 @@ def read_bytes(path: str | Path, *, remedy: str) -> bytes:
     """The whole file. Raises DataError naming it, with `remedy`, when it cannot be read."""
     name = str(path)
     return _attempt(
-        lambda: filesystem(name).cat_file(name) if is_remote(name) else Path(name).read_bytes(), name, remedy
+        lambda: filesystem(name).cat_file(name) if is_remote(name) else Path(name).read_bytes(),
+        name,
+        remedy,
     )
 
 
@@ -76,9 +82,11 @@ def _attempt(read: Callable[[], bytes], name: str, remedy: str) -> bytes:
 
 
 def local_file(path: str | Path, *, remedy: str) -> Path:
-    """The path itself, or a copy of a remote file for readers that need a real one (SQLite); copied once per version.
+    """The path itself, or a copy of a remote file for readers that need a real one (SQLite); copied
+    once per version.
 
-    Copies lie in the temporary folder of the machine, named by address and content, so that processes can share them.
+    Copies lie in the temporary folder of the machine, named by address and content, so that
+    processes can share them.
     """
     if not is_remote(path):
         return Path(path)
@@ -94,7 +102,11 @@ def local_file(path: str | Path, *, remedy: str) -> Path:
 
 def exists(path: str | Path) -> bool:
     name = str(path)
-    return bool(_remote(lambda: filesystem(name).exists(name), name)) if is_remote(name) else Path(name).exists()
+    return (
+        bool(_remote(lambda: filesystem(name).exists(name), name))
+        if is_remote(name)
+        else Path(name).exists()
+    )
 
 
 def list_dir(path: str | Path) -> list[str]:

@@ -1,4 +1,6 @@
-"""`Frame` ↔ a row of table `frames`, without loss: scoring from the lake equals scoring from the log pickles."""
+"""`Frame` ↔ a row of table `frames`, without loss: scoring from the lake equals scoring from the
+log pickles.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from latentvla_core.types import CAMERA_NAMES, Camera, Command, Frame, Objects
 
 
 def row_from_frame(frame: Frame, log_index: int, sensor_root: str) -> dict[str, Any]:
-    """Columns of table `frames` except split, shard and made_by; `log_index` is the position in the log file."""
+    """Columns of table `frames` except split, shard and made_by; `log_index` is the position in the
+    log file.
+    """
     objects = frame.objects if frame.objects is not None else Objects.empty()
     cameras = [(name, frame.cameras[name]) for name in CAMERA_NAMES if name in frame.cameras]
     return {
@@ -80,7 +84,9 @@ def frame_from_row(row: Mapping[str, Any]) -> Frame:
         ego_acceleration_mps2=row["ego_acceleration_mps2"],
         command=Command(row["command"]),
         roadblock_ids=tuple(row["roadblock_ids"]),
-        traffic_lights=tuple((i, bool(red)) for i, red in zip(row["light_ids"], row["light_is_red"], strict=True)),
+        traffic_lights=tuple(
+            (i, bool(red)) for i, red in zip(row["light_ids"], row["light_is_red"], strict=True)
+        ),
         objects=objects if row["has_objects"] else None,
         cameras={name: Camera(*values) for name, *values in cameras},
         lidar_path=row["lidar_path"],

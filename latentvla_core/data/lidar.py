@@ -1,4 +1,6 @@
-"""Point clouds: the `.pcd` dialect of OpenScene's MergedPointCloud (navsim_format.md §6.1), read and written."""
+"""Point clouds: the `.pcd` dialect of OpenScene's MergedPointCloud (navsim_format.md §6.1), read
+and written.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,18 @@ from latentvla_core.errors import DataError
 from latentvla_core.types import Array
 
 FIELDS = ("x", "y", "z", "intensity", "ring", "lidar_info")
-_KEYWORDS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA")
+_KEYWORDS = (
+    "VERSION",
+    "FIELDS",
+    "SIZE",
+    "TYPE",
+    "COUNT",
+    "WIDTH",
+    "HEIGHT",
+    "VIEWPOINT",
+    "POINTS",
+    "DATA",
+)
 _KINDS = {"F": "f", "U": "u", "I": "i"}
 _REMEDY = "download the point clouds of this log, or leave the lidar out"
 
@@ -30,7 +43,9 @@ def read_pcd(path: str | Path) -> Array:
         raise DataError(f"header not understood ({error}); {_REMEDY}", file=str(path)) from error
     if len(data) - start < count * record.itemsize:
         have = (len(data) - start) // record.itemsize
-        raise DataError(f"ends early: {have:,} of {count:,} points; {_REMEDY}", file=str(path), field="POINTS")
+        raise DataError(
+            f"ends early: {have:,} of {count:,} points; {_REMEDY}", file=str(path), field="POINTS"
+        )
     points = np.frombuffer(data, record, count, start)
     return np.stack([points[name].astype(np.float32) for name in FIELDS])
 
@@ -48,7 +63,9 @@ def _header(data: bytes, file: str) -> tuple[dict[str, list[str]], int]:
         if words and not words[0].startswith("#"):
             header[words[0]] = words[1:]
     if missing := [word for word in _KEYWORDS if word not in header]:
-        raise DataError(f"the header lacks {', '.join(missing)}; {_REMEDY}", file=file, field=missing[0])
+        raise DataError(
+            f"the header lacks {', '.join(missing)}; {_REMEDY}", file=file, field=missing[0]
+        )
     if header["DATA"] != ["binary"]:
         message = f"DATA is {' '.join(header['DATA'])!r}; only binary is read, convert the file"
         raise DataError(message, file=file, field="DATA")
@@ -69,9 +86,13 @@ def _record(header: Mapping[str, list[str]]) -> np.dtype:
 
 
 def write_pcd(path: str | Path, points: Array) -> None:
-    """Writes (6, n) points as float32 positions and uint8 intensity, ring and lidar id, which the devkit reads."""
+    """Writes (6, n) points as float32 positions and uint8 intensity, ring and lidar id, which the
+    devkit reads.
+    """
     if points.ndim != 2 or points.shape[0] != len(FIELDS):
-        raise ValueError(f"points have shape {points.shape}; (6, n) is expected: {', '.join(FIELDS)}")
+        raise ValueError(
+            f"points have shape {points.shape}; (6, n) is expected: {', '.join(FIELDS)}"
+        )
     if points.shape[1] and not ((points[3:] >= 0) & (points[3:] <= 255)).all():
         raise ValueError("intensity, ring and lidar id must lie in 0 … 255 to be stored in a byte")
     count = points.shape[1]
@@ -79,9 +100,21 @@ def write_pcd(path: str | Path, points: Array) -> None:
     for name, row in zip(FIELDS, points, strict=True):
         records[name] = row if records.dtype[name].kind == "f" else np.rint(row)
     lines = (
-        *("# .PCD v0.7 - Point Cloud Data file format", "VERSION 0.7", f"FIELDS {' '.join(FIELDS)}"),
-        *("SIZE 4 4 4 1 1 1", "TYPE F F F U U U", "COUNT 1 1 1 1 1 1", f"WIDTH {count}", "HEIGHT 1"),
+        *(
+            "# .PCD v0.7 - Point Cloud Data file format",
+            "VERSION 0.7",
+            f"FIELDS {' '.join(FIELDS)}",
+        ),
+        *(
+            "SIZE 4 4 4 1 1 1",
+            "TYPE F F F U U U",
+            "COUNT 1 1 1 1 1 1",
+            f"WIDTH {count}",
+            "HEIGHT 1",
+        ),
         *("VIEWPOINT 0 0 0 1 0 0 0", f"POINTS {count}", "DATA binary"),
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes("".join(line + "\n" for line in lines).encode("ascii") + records.tobytes())
+    Path(path).write_bytes(
+        "".join(line + "\n" for line in lines).encode("ascii") + records.tobytes()
+    )

@@ -1,7 +1,8 @@
-"""`Scene` → `SceneRecord`, the row that training and planning read, and the row's way through a table.
+"""`Scene` → `SceneRecord`, the row that training and planning read, and the row's way through a
+table.
 
-Poses become relative to the current rear axle (navsim_format.md §8.1) in float64; the devkit rounds its agents' history
-to float32 here, this project leaves rounding to the models.
+Poses become relative to the current rear axle (navsim_format.md §8.1) in float64; the devkit rounds
+its agents' history to float32 here, this project leaves rounding to the models.
 """
 
 from __future__ import annotations
@@ -13,15 +14,30 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.geometry import to_local
-from latentvla_core.types import CAMERA_NAMES, FRONT_CAMERA, Array, Camera, Frame, Objects, Scene, SceneRecord
+from latentvla_core.types import (
+    CAMERA_NAMES,
+    FRONT_CAMERA,
+    Array,
+    Camera,
+    Frame,
+    Objects,
+    Scene,
+    SceneRecord,
+)
 
 _TUPLES = ("front_paths", "camera_names", "camera_paths", "roadblock_ids")
 
 
 def scene_record(scene: Scene, sensor_root: str, made_by: str = "") -> SceneRecord:
-    """The record of one scene. Blind scenes have no future, unannotated ones no objects (`has_objects` says which)."""
+    """The record of one scene. Blind scenes have no future, unannotated ones no objects
+    (`has_objects` says which).
+    """
     now = scene.current
-    cameras = [(name, now.cameras[name]) for name in CAMERA_NAMES if name in now.cameras and now.cameras[name].path]
+    cameras = [
+        (name, now.cameras[name])
+        for name in CAMERA_NAMES
+        if name in now.cameras and now.cameras[name].path
+    ]
     objects = now.objects if now.objects is not None else Objects.empty()
     return SceneRecord(
         scene_token=now.token,
@@ -36,7 +52,9 @@ def scene_record(scene: Scene, sensor_root: str, made_by: str = "") -> SceneReco
         command=int(now.command),
         history_poses=relative_poses(scene.history, now),
         history_velocities_mps=_stack([frame.ego_velocity_mps for frame in scene.history], (2,)),
-        history_accelerations_mps2=_stack([frame.ego_acceleration_mps2 for frame in scene.history], (2,)),
+        history_accelerations_mps2=_stack(
+            [frame.ego_acceleration_mps2 for frame in scene.history], (2,)
+        ),
         future_poses=relative_poses(scene.future, now),
         front_paths=tuple(_front_path(frame) for frame in scene.frames),
         camera_names=tuple(name for name, _ in cameras),

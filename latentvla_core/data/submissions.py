@@ -1,8 +1,10 @@
-"""`submission.pkl` of NAVSIM v1.1 and v2.2 (navsim_format.md §9): written without the devkit, loaded by it.
+"""`submission.pkl` of NAVSIM v1.1 and v2.2 (navsim_format.md §9): written without the devkit,
+loaded by it.
 
-A submission names devkit classes, which are not installed here. So the writer emits the pickle itself: the few opcodes
-it takes to say "an object of this class with this state". Arrays are named as numpy < 2 does, which the devkit uses and
-numpy >= 2 still understands. Reading goes through the allow-list.
+A submission names devkit classes, which are not installed here. So the writer emits the pickle
+itself: the few opcodes it takes to say "an object of this class with this state". Arrays are named
+as numpy < 2 does, which the devkit uses and numpy >= 2 still understands. Reading goes through the
+allow-list.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ class Submission:
     """v2: synthetic scenes, by initial token."""
 
     def poses(self) -> dict[str, Array]:
-        """{token: (8, 3)} of both stages. Raises DataFaults for plans that are not 8 poses 0.5 s apart."""
+        """{token: (8, 3)} of both stages. Raises DataFaults for plans that are not 8 poses 0.5 s
+        apart.
+        """
         plans = self.first_stage | self.second_stage
         faults = [
             DataError(
@@ -86,10 +90,16 @@ class Submission:
 def write_submission(path: str | Path, submission: Submission) -> None:
     """Writes a file the official devkit loads with `pickle.load`."""
     if submission.version == "v1" and submission.second_stage:
-        raise SetupError("a v1 submission has one stage; write version 'v2', or leave second_stage empty")
+        raise SetupError(
+            "a v1 submission has one stage; write version 'v2', or leave second_stage empty"
+        )
     stages = (submission.first_stage, submission.second_stage)
-    content: dict[str, Any] = {key: getattr(submission.info, name) for name, key in _INFO_KEYS.items()}
-    content |= {key: [stage] for key, stage in zip(_STAGES[submission.version], stages, strict=False)}
+    content: dict[str, Any] = {
+        key: getattr(submission.info, name) for name, key in _INFO_KEYS.items()
+    }
+    content |= {
+        key: [stage] for key, stage in zip(_STAGES[submission.version], stages, strict=False)
+    }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(pickle.PROTO + b"\x04" + _encode(content) + pickle.STOP)
 
@@ -122,8 +132,14 @@ def _encode(value: Any) -> bytes:
 
 
 def _encode_plan(plan: Plan) -> bytes:
-    sampling = {"num_poses": len(plan.poses), "time_horizon": plan.horizon_s, "interval_length": plan.interval_s}
-    sampling_class = _name("nuplan.planning.simulation.trajectory.trajectory_sampling", "TrajectorySampling")
+    sampling = {
+        "num_poses": len(plan.poses),
+        "time_horizon": plan.horizon_s,
+        "interval_length": plan.interval_s,
+    }
+    sampling_class = _name(
+        "nuplan.planning.simulation.trajectory.trajectory_sampling", "TrajectorySampling"
+    )
     inner = sampling_class + pickle.EMPTY_TUPLE + pickle.NEWOBJ + _encode(sampling) + pickle.BUILD
     state = _encode("poses") + _encode_array(plan.poses) + _encode("trajectory_sampling") + inner
     outer = _name("navsim.common.dataclasses", "Trajectory") + pickle.EMPTY_TUPLE + pickle.NEWOBJ
@@ -142,7 +158,15 @@ def _encode_array(array: Array) -> bytes:
     dtype = _name("numpy", "dtype") + _encode((f"f{array.itemsize}", False, True)) + pickle.REDUCE
     dtype += _encode((3, "<", None, None, None, -1, -1, 0)) + pickle.BUILD
     data = array.astype(array.dtype.newbyteorder("<")).tobytes()
-    state = pickle.MARK + _encode(1) + _encode(array.shape) + dtype + _encode(False) + _encode(data) + pickle.TUPLE
+    state = (
+        pickle.MARK
+        + _encode(1)
+        + _encode(array.shape)
+        + dtype
+        + _encode(False)
+        + _encode(data)
+        + pickle.TUPLE
+    )
     return blank + state + pickle.BUILD
 
 
@@ -156,7 +180,8 @@ def read_submission(path: str | Path) -> Submission:
     if version is None:
         names = " or ".join(keys[0] for keys in _STAGES.values())
         raise DataError(
-            f"has neither {names} (it has {', '.join(map(str, raw))}); is it a NAVSIM submission?", file=file
+            f"has neither {names} (it has {', '.join(map(str, raw))}); is it a NAVSIM submission?",
+            file=file,
         )
     faults: list[DataError] = []
     stages = [_stage(raw.get(key), key, file, faults) for key in _STAGES[version]]
@@ -175,7 +200,11 @@ def _stage(raw: Any, key: str, file: str, faults: list[DataError]) -> dict[str, 
     if not (isinstance(raw, list) and len(raw) == 1 and isinstance(raw[0], Mapping)):
         count = f"{len(raw)} entries" if isinstance(raw, list) else f"a {type(raw).__name__}"
         faults.append(
-            DataError(f"holds {count}; a list with one dict {{token: Trajectory}} is expected", file=file, field=key)
+            DataError(
+                f"holds {count}; a list with one dict {{token: Trajectory}} is expected",
+                file=file,
+                field=key,
+            )
         )
         return {}
     plans: dict[str, Plan] = {}
@@ -197,5 +226,7 @@ def _plan(entry: Any) -> Plan:
         raise ValueError(f"poses of shape {poses.shape}, finite: {bool(np.isfinite(poses).all())}")
     interval_s = float(sampling.get("interval_length"))
     if int(sampling.get("num_poses")) != len(poses) or not interval_s > 0:
-        raise ValueError(f"{len(poses)} poses, but a sampling of {sampling.get('num_poses')} every {interval_s} s")
+        raise ValueError(
+            f"{len(poses)} poses, but a sampling of {sampling.get('num_poses')} every {interval_s} s"
+        )
     return Plan(poses, interval_s)

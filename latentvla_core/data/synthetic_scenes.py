@@ -1,7 +1,9 @@
-"""Synthetic scenes of NAVSIM v2 (navsim_format.md §10) → `Scene`s, with the future that only they carry.
+"""Synthetic scenes of NAVSIM v2 (navsim_format.md §10) → `Scene`s, with the future that only they
+carry.
 
-Their future is not in frames but in lists of nuPlan objects, one entry per 0.5 s after the last frame. The allow-list
-turns those into inert records; this file turns the records into arrays. N objects of one step.
+Their future is not in frames but in lists of nuPlan objects, one entry per 0.5 s after the last
+frame. The allow-list turns those into inert records; this file turns the records into arrays. N
+objects of one step.
 """
 
 from __future__ import annotations
@@ -73,31 +75,49 @@ class SyntheticScene:
         return self.scene.token
 
     def key_frames(self) -> tuple[KeyFrame, ...]:
-        """What the scorer needs of the steps after now: `extended` of `pdms.world.build`; empty without a future."""
+        """What the scorer needs of the steps after now: `extended` of `pdms.world.build`; empty
+        without a future.
+        """
         lights = self.future_lights or ()
         return tuple(
             KeyFrame(
-                Detections(t.track_tokens, t.classes, t.centers, t.sizes_m[:, :2], t.velocities_mps),
-                tuple((id_, status == LightStatus.RED) for id_, status in (lights[k] if k < len(lights) else ())),
+                Detections(
+                    t.track_tokens, t.classes, t.centers, t.sizes_m[:, :2], t.velocities_mps
+                ),
+                tuple(
+                    (id_, status == LightStatus.RED)
+                    for id_, status in (lights[k] if k < len(lights) else ())
+                ),
             )
             for k, t in enumerate(self.future_tracks or ())
         )
 
 
 def read_synthetic_scene(path: str | Path, split: str = "") -> SyntheticScene:
-    """One scene pickle. Raises DataError when it cannot be read, DataFaults with all its faults otherwise."""
+    """One scene pickle. Raises DataError when it cannot be read, DataFaults with all its faults
+    otherwise.
+    """
     file = str(path)
-    raw = loads(read_bytes(path, remedy="download the synthetic scenes again"), PickleKind.SYNTHETIC_SCENE, file=file)
+    raw = loads(
+        read_bytes(path, remedy="download the synthetic scenes again"),
+        PickleKind.SYNTHETIC_SCENE,
+        file=file,
+    )
     if not isinstance(raw, dict):
         raise DataError(f"holds a {type(raw).__name__}; a synthetic scene is a dict", file=file)
     faults: list[DataError] = []
     f = Fields(raw, file=file, frame="", faults=faults)
     meta = f.inner(f.mapping("scene_metadata"), "scene_metadata")
     log_name, location = meta.text("log_name"), _location(meta)
-    frames = tuple(_frame(entry, i, f, log_name, location, meta) for i, entry in enumerate(f.items("frames")))
+    frames = tuple(
+        _frame(entry, i, f, log_name, location, meta) for i, entry in enumerate(f.items("frames"))
+    )
     history = meta.integer("num_history_frames")
     if not faults and not 1 <= history <= len(frames):
-        meta.fault("num_history_frames", f"{history} of {len(frames)} frames; the current frame must be among them")
+        meta.fault(
+            "num_history_frames",
+            f"{history} of {len(frames)} frames; the current frame must be among them",
+        )
     scene = Scene(frames, history, split)
     made = SyntheticScene(
         scene=scene,
@@ -108,7 +128,10 @@ def read_synthetic_scene(path: str | Path, split: str = "") -> SyntheticScene:
         future_lights=_steps(raw, "extended_traffic_light_data", _lights, f),
     )
     if not faults and meta.text("initial_token") != made.token:
-        meta.fault("initial_token", f"{meta.text('initial_token')!r}, but the current frame is {made.token!r}")
+        meta.fault(
+            "initial_token",
+            f"{meta.text('initial_token')!r}, but the current frame is {made.token!r}",
+        )
     if faults:
         raise DataFaults(faults)
     return made
@@ -117,10 +140,11 @@ def read_synthetic_scene(path: str | Path, split: str = "") -> SyntheticScene:
 def select(
     scenes: Iterable[SyntheticScene], filter: SceneFilter, first_stage: Iterable[Scene] = ()
 ) -> list[SyntheticScene]:
-    """The synthetic scenes of a filter (navsim_format.md §3): listed ones, or those that continue a first-stage scene.
+    """The synthetic scenes of a filter (navsim_format.md §3): listed ones, or those that continue a
+    first-stage scene.
 
-    The latter are recognised by the last frame of the first-stage window, which is 4 s later only if the filter has
-    8 future frames.
+    The latter are recognised by the last frame of the first-stage window, which is 4 s later only
+    if the filter has 8 future frames.
     """
     ends = {scene.frames[-1].token for scene in first_stage}
     return [scene for scene in scenes if _wanted(scene, filter, ends)]
@@ -137,19 +161,33 @@ def _wanted(scene: SyntheticScene, filter: SceneFilter, ends: set[str]) -> bool:
 def _location(meta: Fields) -> str:
     name = meta.text("map_name")
     if name and name not in MAP_LOCATIONS:
-        meta.fault("map_name", f"{name!r} is not one of {', '.join(MAP_LOCATIONS)}{near_miss(name, MAP_LOCATIONS)}")
+        meta.fault(
+            "map_name",
+            f"{name!r} is not one of {', '.join(MAP_LOCATIONS)}{near_miss(name, MAP_LOCATIONS)}",
+        )
     return name
 
 
-def _frame(raw: Any, index: int, scene: Fields, log_name: str, location: str, meta: Fields) -> Frame:
+def _frame(
+    raw: Any, index: int, scene: Fields, log_name: str, location: str, meta: Fields
+) -> Frame:
     """A frame dict: like those of logs, with the ego as a global pose and lower-case cameras."""
-    f = Fields(raw if isinstance(raw, Mapping) else {}, file=scene.file, frame=f"#{index}", faults=scene.faults)
+    f = Fields(
+        raw if isinstance(raw, Mapping) else {},
+        file=scene.file,
+        frame=f"#{index}",
+        faults=scene.faults,
+    )
     ego = f.inner(f.mapping("ego_status"), "ego_status")
     pose = ego.array("ego_pose", (3,))
     command = ego.array("driving_command", (4,))
     if not ego_is_global(f.mapping("ego_status")):
         ego.fault("in_global_frame", "is not true; poses of scene frames are global")
-    has_notes = f.mapping("annotations") if isinstance(raw, Mapping) and raw.get("annotations") is not None else None
+    has_notes = (
+        f.mapping("annotations")
+        if isinstance(raw, Mapping) and raw.get("annotations") is not None
+        else None
+    )
     return Frame(
         token=f.text("token"),
         timestamp_us=f.integer("timestamp"),
@@ -165,7 +203,9 @@ def _frame(raw: Any, index: int, scene: Fields, log_name: str, location: str, me
         command=Command(int(command.argmax())) if command.any() else Command.UNKNOWN,
         roadblock_ids=f.texts("roadblock_ids"),
         traffic_lights=traffic_lights(f),
-        objects=objects_of(f.inner(has_notes, "annotations"), "") if has_notes is not None else None,
+        objects=objects_of(f.inner(has_notes, "annotations"), "")
+        if has_notes is not None
+        else None,
         cameras=_cameras(f),
         lidar_path=f.text("lidar_path", empty=True),
     )
@@ -180,7 +220,9 @@ def _cameras(f: Fields) -> dict[str, Camera]:
     entries = f.mapping("camera_dict")
     found = {name: entries.get(name.lower()) for name in CAMERA_NAMES}
     return {
-        name: camera_of(f.inner(entry, f"camera_dict.{name.lower()}"), {}) for name, entry in found.items() if entry
+        name: camera_of(f.inner(entry, f"camera_dict.{name.lower()}"), {})
+        for name, entry in found.items()
+        if entry
     }
 
 
@@ -192,7 +234,10 @@ def _steps(raw: Mapping[str, Any], key: str, read: Any, f: Fields) -> Any:
     try:
         return tuple(read(entry) for entry in entries)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        f.fault(key, f"not understood ({type(error).__name__}: {error}); nuPlan objects of devkit v1.2 are expected")
+        f.fault(
+            key,
+            f"not understood ({type(error).__name__}: {error}); nuPlan objects of devkit v1.2 are expected",
+        )
         return None
 
 
@@ -207,7 +252,9 @@ def _tracks(entry: Inert) -> Tracks:
     centers = [_numbers(box.get("center"), "x", "y", "heading") for box in boxes]
     return Tracks(
         centers=np.reshape(centers, (-1, 3)).astype(np.float64),
-        sizes_m=np.reshape([_numbers(box, "length", "width", "height") for box in boxes], (-1, 3)).astype(np.float64),
+        sizes_m=np.reshape(
+            [_numbers(box, "length", "width", "height") for box in boxes], (-1, 3)
+        ).astype(np.float64),
         velocities_mps=np.reshape([_velocity(o) for o in objects], (-1, 2)).astype(np.float64),
         classes=np.array([int(o.get("tracked_object_type")) for o in objects], np.int8),
         track_tokens=tuple(str(o.get("metadata").get("track_token")) for o in objects),

@@ -1,11 +1,14 @@
-"""Reading pickles that strangers wrote: an allow-list per kind of file, and nothing else is ever called.
+"""Reading pickles that strangers wrote: an allow-list per kind of file, and nothing else is ever
+called.
 
 A pickle is a program. This reader lets it name only the handful of globals that NAVSIM files need
-(navsim_format.md §12), and even those are local look-alikes: arrays are rebuilt here from checked bytes (numpy's own
-`__setstate__` trusts its input and can be made to read wild memory), and devkit classes become inert records.
-Whatever a pickle does to the look-alikes, it cannot change them: they refuse attribute writes.
+(navsim_format.md §12), and even those are local look-alikes: arrays are rebuilt here from checked
+bytes (numpy's own `__setstate__` trusts its input and can be made to read wild memory), and devkit
+classes become inert records. Whatever a pickle does to the look-alikes, it cannot change them: they
+refuse attribute writes.
 
-Not covered: a file crafted to use up memory (a huge memo index) can still do that, as a zip bomb can.
+Not covered: a file crafted to use up memory (a huge memo index) can still do that, as a zip bomb
+can.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ import numpy as np
 from latentvla_core.errors import DataError
 from latentvla_core.types import Array
 
-SAFE_KINDS = "biufSU"  # bool, integers, floats, bytes, text: kinds whose bytes cannot hide a pointer
+SAFE_KINDS = (
+    "biufSU"  # bool, integers, floats, bytes, text: kinds whose bytes cannot hide a pointer
+)
 
 
 class PickleKind(Enum):
@@ -106,7 +111,11 @@ class _Dtype:
         if not isinstance(spec, str):
             raise _Forbidden(f"array type {spec!r} is not a plain number or text")
         dtype = np.dtype(spec)
-        if dtype.kind not in SAFE_KINDS + "O" or dtype.fields is not None or dtype.subdtype is not None:
+        if (
+            dtype.kind not in SAFE_KINDS + "O"
+            or dtype.fields is not None
+            or dtype.subdtype is not None
+        ):
             raise _Forbidden(f"array type {spec!r} is not a plain number or text")
         self.dtype = dtype
 
@@ -129,9 +138,12 @@ class _Array(np.ndarray):
         else:
             fits = isinstance(data, bytes) and len(data) == size * real.itemsize
         if not fits:
-            raise _Forbidden(f"array of shape {shape} and type {real} with {type(data).__name__} that does not fit")
+            raise _Forbidden(
+                f"array of shape {shape} and type {real} with {type(data).__name__} that does not fit"
+            )
         _check_text(data, real)
-        super().__setstate__((1, shape, real, bool(fortran), data))  # pyright: ignore[reportArgumentType]
+        state = (1, shape, real, bool(fortran), data)
+        super().__setstate__(state)  # pyright: ignore[reportArgumentType]
 
 
 def _checked_size(shape: Any) -> int:
@@ -173,7 +185,9 @@ def _scalar(dtype: _Dtype, data: Any = None) -> Any:
 
 
 def _encode(text: str, codec: str = "latin1") -> bytes:
-    """`_codecs.encode`, which protocol 2 uses for bytes; other codecs could be made to import modules."""
+    """`_codecs.encode`, which protocol 2 uses for bytes; other codecs could be made to import
+    modules.
+    """
     if codec not in ("latin1", "latin-1"):
         raise _Forbidden(f"the file asks for the text codec {codec!r}")
     return text.encode("latin1")
@@ -203,7 +217,11 @@ def _numpy_names() -> dict[tuple[str, str], Any]:
     return names
 
 
-_ACTORS, _MAPS, _SIM = "nuplan.common.actor_state", "nuplan.common.maps", "nuplan.planning.simulation"
+_ACTORS, _MAPS, _SIM = (
+    "nuplan.common.actor_state",
+    "nuplan.common.maps",
+    "nuplan.planning.simulation",
+)
 _TRAJECTORIES = {
     ("navsim.common.dataclasses", "Trajectory"): _inert("Trajectory"),
     (f"{_SIM}.trajectory.trajectory_sampling", "TrajectorySampling"): _inert("TrajectorySampling"),
@@ -240,7 +258,11 @@ ALLOWED: dict[PickleKind, dict[tuple[str, str], Any]] = {
     PickleKind.SYNTHETIC_SCENE: {
         **_NUMPY,
         **_SCENE_VALUES,
-        **{(module, name): _inert(name) for module, names in _SCENE_CLASSES.items() for name in names},
+        **{
+            (module, name): _inert(name)
+            for module, names in _SCENE_CLASSES.items()
+            for name in names
+        },
     },
 }
 
@@ -263,13 +285,23 @@ class _AllowListUnpickler(pickle.Unpickler):
 
 
 BROKEN = (
-    *(pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError),
+    *(
+        pickle.UnpicklingError,
+        EOFError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ),
     *(OverflowError, MemoryError, AssertionError, RecursionError),
 )
 
 
 def loads(data: bytes, kind: PickleKind, *, file: str) -> Any:
-    """The object in `data`. Raises DataError naming the file, the reason and the remedy; runs nothing it finds."""
+    """The object in `data`. Raises DataError naming the file, the reason and the remedy; runs
+    nothing it finds.
+    """
     if hint := _not_a_pickle(data):
         raise DataError(hint, file=file)
     try:

@@ -1,7 +1,8 @@
-"""The student that replaces the language model on the road: same question, same answer, a hundredth of the weights.
+"""The student that replaces the language model on the road: same question, same answer, a hundredth
+of the weights.
 
-`config`, `inputs` (records → tensors), `student` (the network), `losses`, `train`, `predict`, `evaluation`. The names
-below are fetched when first used, because they bring torch with them.
+`config`, `inputs` (records → tensors), `student` (the network), `losses`, `train`, `predict`,
+`evaluation`. The names below are fetched when first used, because they bring torch with them.
 """
 
 from __future__ import annotations
@@ -28,5 +29,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__} has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module {__name__} has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -61,7 +61,9 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}; change one of them")
+            raise ValueError(
+                f"width {self.width} is no multiple of heads {self.heads}; change one of them"
+            )
         if not 0 <= self.label_prefix_fraction <= 1 or self.temperature <= 0:
             raise ValueError(
                 f"label_prefix_fraction {self.label_prefix_fraction} must be in 0 … 1 and temperature "
@@ -87,7 +89,14 @@ class StudentConfig:
     def debug(cls) -> StudentConfig:
         """Two steps of the smallest network: tests."""
         return cls(
-            image_size_wh=(56, 28), width=32, layers=2, heads=2, ffn_size=64, max_steps=2, batch_size=4, log_every=1
+            image_size_wh=(56, 28),
+            width=32,
+            layers=2,
+            heads=2,
+            ffn_size=64,
+            max_steps=2,
+            batch_size=4,
+            log_every=1,
         )
 
     @classmethod

@@ -1,4 +1,6 @@
-"""How much of the teacher is in the student, and how much better than guessing both are, on held-out scenes."""
+"""How much of the teacher is in the student, and how much better than guessing both are, on
+held-out scenes.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,12 @@ def evaluate(
     return found
 
 
-def _against_teacher(features: VlmFeatures, teacher: VlmFeatures, labels: Array, known: Array) -> dict[str, float]:
-    """Agreement of codes everywhere; of distributions and states where both have read the same tokens."""
+def _against_teacher(
+    features: VlmFeatures, teacher: VlmFeatures, labels: Array, known: Array
+) -> dict[str, float]:
+    """Agreement of codes everywhere; of distributions and states where both have read the same
+    tokens.
+    """
     rows = np.flatnonzero(features.valid & teacher.valid)
     if not len(rows):
         return {}

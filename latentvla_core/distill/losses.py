@@ -1,8 +1,10 @@
-"""What the student is asked to match: the teacher's distribution, the labels, and the teacher's states.
+"""What the student is asked to match: the teacher's distribution, the labels, and the teacher's
+states.
 
-B scenes, 12 positions, D width. The teacher's rows were recorded behind its own greedy tokens. Where the student reads
-other tokens before a position (labels), the teacher's distribution there is unknown, so the terms that need it count
-only the positions whose earlier tokens agree (`same_before`, `same_with`).
+B scenes, 12 positions, D width. The teacher's rows were recorded behind its own greedy tokens.
+Where the student reads other tokens before a position (labels), the teacher's distribution there is
+unknown, so the terms that need it count only the positions whose earlier tokens agree
+(`same_before`, `same_with`).
 """
 
 from __future__ import annotations
@@ -23,14 +25,20 @@ def token_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def state_distance(student: Tensor, teacher: Tensor, smooth_l1_weight: float) -> Tensor:
-    """(..., D) states of both → (...) 1 − cosine + weight · smooth L1; the teacher gets no gradient."""
+    """(..., D) states of both → (...) 1 − cosine + weight · smooth L1; the teacher gets no
+    gradient.
+    """
     teacher = teacher.detach().float()
     angle = 1 - functional.cosine_similarity(student.float(), teacher, dim=-1)
-    return angle + smooth_l1_weight * functional.smooth_l1_loss(student.float(), teacher, reduction="none").mean(-1)
+    return angle + smooth_l1_weight * functional.smooth_l1_loss(
+        student.float(), teacher, reduction="none"
+    ).mean(-1)
 
 
 def agreement(read: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 12) tokens of both → (B, 12) whether all earlier tokens agree, and whether this one does as well."""
+    """(B, 12) tokens of both → (B, 12) whether all earlier tokens agree, and whether this one does
+    as well.
+    """
     same_with = (read == teacher).cumprod(1).bool()
     same_before = functional.pad(same_with[:, :-1], (1, 0), value=True)
     return same_before, same_with
@@ -74,5 +82,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def _label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy where there are labels; 0 when the batch has none."""
-    each = functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum")
+    each = functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum"
+    )
     return each / (labels >= 0).sum().clamp(min=1)

@@ -27,7 +27,9 @@ class Student:
     config: StudentConfig
     network: StudentNetwork
     code_frequencies: Array
-    """(12, 16) how often each code stood at each position in training: the baseline of `evaluation`."""
+    """(12, 16) how often each code stood at each position in training: the baseline of
+    `evaluation`.
+    """
     metrics: dict[str, float] = field(default_factory=dict)
     """Last metrics of its training."""
 
@@ -39,9 +41,11 @@ class Student:
         return sum(p.numel() for p in self.network.parameters())
 
     def predict(self, records: Sequence[SceneRecord], batch_size: int = 64) -> VlmFeatures:
-        """One row per record, in order: greedy codes, logits and states, from generated tokens only.
+        """One row per record, in order: greedy codes, logits and states, from generated tokens
+        only.
 
-        Scenes without a readable picture or with a broken state become rows that are not valid and say why.
+        Scenes without a readable picture or with a broken state become rows that are not valid and
+        say why.
         """
         tokens = [record.scene_token for record in records]
         features = empty(tokens, self.config.num_visual_tokens, self.config.feature_width, "")
@@ -66,7 +70,11 @@ class Student:
 
     def save(self, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
         """`config.json` and `model.safetensors`."""
-        content = {"code_frequencies": self.code_frequencies.tolist(), "metrics": self.metrics, **(extra or {})}
+        content = {
+            "code_frequencies": self.code_frequencies.tolist(),
+            "metrics": self.metrics,
+            **(extra or {}),
+        }
         return artifacts.save_model(folder, self.network, self.config, content)
 
 

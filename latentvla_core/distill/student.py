@@ -1,8 +1,10 @@
-"""The student: ResNet on each view, tokens of state and history, a prefix-LM transformer, twelve answers.
+"""The student: ResNet on each view, tokens of state and history, a prefix-LM transformer, twelve
+answers.
 
-B scenes, C views, n pictures, K context tokens (pictures, state, history, command), W width, D width of the teacher's
-states, M pooled picture tokens. Attention is bidirectional over the context and causal over the actions, so the
-context is computed once and its keys and values serve all decoding steps.
+B scenes, C views, n pictures, K context tokens (pictures, state, history, command), W width, D
+width of the teacher's states, M pooled picture tokens. Attention is bidirectional over the context
+and causal over the actions, so the context is computed once and its keys and values serve all
+decoding steps.
 """
 
 from __future__ import annotations
@@ -73,8 +75,12 @@ class StudentNetwork(nn.Module):
         """All positions at once, each given the (B, 12) codes before it."""
         context, usable = self.context(inputs)
         answers = self._answer_tokens(codes)  # (B, 13, W)
-        states, _ = self._blocks(torch.cat([context, answers], 1), self._prefix_mask(usable, answers.shape[1]))
-        return self._output(codes, states[:, : context.shape[1]], states[:, context.shape[1] :], usable)
+        states, _ = self._blocks(
+            torch.cat([context, answers], 1), self._prefix_mask(usable, answers.shape[1])
+        )
+        return self._output(
+            codes, states[:, : context.shape[1]], states[:, context.shape[1] :], usable
+        )
 
     @torch.inference_mode()
     def generate(self, inputs: StudentInputs) -> StudentOutput:
@@ -97,21 +103,38 @@ class StudentNetwork(nn.Module):
     def context(self, inputs: StudentInputs) -> tuple[Tensor, Tensor]:
         """(B, K, W) tokens of everything known, and (B, K) which of them exist."""
         count, views = inputs.view_mask.shape
-        pictures = ((inputs.pictures.float() / 255.0 - self.mean) / self.std).permute(0, 3, 1, 2)  # (n, 3, H, W)
+        pictures = ((inputs.pictures.float() / 255.0 - self.mean) / self.std).permute(
+            0, 3, 1, 2
+        )  # (n, 3, H, W)
         cells = self.backbone(pictures).feature_maps[-1]
-        cells = functional.adaptive_avg_pool2d(cells, self.config.grid).permute(0, 2, 3, 1)  # (n, rows, cols, channels)
+        cells = functional.adaptive_avg_pool2d(cells, self.config.grid).permute(
+            0, 2, 3, 1
+        )  # (n, rows, cols, channels)
         tokens = self.reduce(cells) + self.row_position + self.column_position
-        grid = tokens.new_zeros(count, views, *tokens.shape[1:]).index_put((inputs.view_mask,), tokens)
+        grid = tokens.new_zeros(count, views, *tokens.shape[1:]).index_put(
+            (inputs.view_mask,), tokens
+        )
         grid = (grid + self.camera_embedding).flatten(1, 3)  # (B, C · rows · cols, W)
         history = self.history_in(inputs.history) + self.history_position
-        others = [self.state_in(inputs.state)[:, None], history, self.command_embedding(inputs.command)[:, None]]
+        others = [
+            self.state_in(inputs.state)[:, None],
+            history,
+            self.command_embedding(inputs.command)[:, None],
+        ]
         per_view = grid.shape[1] // views
         always = torch.ones(count, 1, dtype=torch.bool, device=grid.device)
-        usable = [inputs.view_mask.repeat_interleave(per_view, 1), always, inputs.history_mask, always]
+        usable = [
+            inputs.view_mask.repeat_interleave(per_view, 1),
+            always,
+            inputs.history_mask,
+            always,
+        ]
         return torch.cat([grid, *others], 1), torch.cat(usable, 1)
 
     def _answer_tokens(self, codes: Tensor) -> Tensor:
-        """(B, 12) codes → (B, 13, W): the beginning, then each code; queries alone when decoding in parallel."""
+        """(B, 12) codes → (B, 13, W): the beginning, then each code; queries alone when decoding in
+        parallel.
+        """
         if self.config.decoding == "parallel":
             codes = torch.full_like(codes, BEGIN)
         tokens = self.action_embedding(functional.pad(codes, (1, 0), value=BEGIN))
@@ -121,29 +144,42 @@ class StudentNetwork(nn.Module):
         return torch.full((count, NUM_ACTION_TOKENS), BEGIN, device=self.head.weight.device)
 
     def _prefix_mask(self, usable: Tensor, answers: int) -> Tensor:
-        """(B, 1, K + A, K + A) True where a row may look: context sees context, answers also earlier answers."""
+        """(B, 1, K + A, K + A) True where a row may look: context sees context, answers also
+        earlier answers.
+        """
         count, known = usable.shape
-        may = torch.zeros(count, 1, known + answers, known + answers, dtype=torch.bool, device=usable.device)
+        may = torch.zeros(
+            count, 1, known + answers, known + answers, dtype=torch.bool, device=usable.device
+        )
         may[..., :known] = usable[:, None, None]
-        may[..., known:, known:] = torch.ones(answers, answers, dtype=torch.bool, device=usable.device).tril()
+        may[..., known:, known:] = torch.ones(
+            answers, answers, dtype=torch.bool, device=usable.device
+        ).tril()
         return may
 
-    def _blocks(self, tokens: Tensor, mask: Tensor, past: Cache | None = None) -> tuple[Tensor, Cache]:
+    def _blocks(
+        self, tokens: Tensor, mask: Tensor, past: Cache | None = None
+    ) -> tuple[Tensor, Cache]:
         cache: Cache = []
         for i, block in enumerate(self.blocks):
             tokens, keys_values = block(tokens, mask, past[i] if past else None)
             cache.append(keys_values)
         return self.norm(tokens), cache
 
-    def _output(self, codes: Tensor, context: Tensor, answers: Tensor, usable: Tensor) -> StudentOutput:
+    def _output(
+        self, codes: Tensor, context: Tensor, answers: Tensor, usable: Tensor
+    ) -> StudentOutput:
         """Heads on (B, K, W) context and (B, 13, W) answer states.
 
-        A code is predicted where the one before it is read, except in parallel, where every query predicts its own.
+        A code is predicted where the one before it is read, except in parallel, where every query
+        predicts its own.
         """
         before, at = answers[:, :-1], answers[:, 1:]
         logits = self.head(at if self.config.decoding == "parallel" else before)
         queries = self.visual_queries.expand(len(context), -1, -1)
-        pooled, _ = self.visual_pool(queries, context, context, key_padding_mask=~usable, need_weights=False)
+        pooled, _ = self.visual_pool(
+            queries, context, context, key_padding_mask=~usable, need_weights=False
+        )
         return StudentOutput(codes, logits, self.visual_out(queries + pooled), self.action_out(at))
 
 
@@ -161,7 +197,9 @@ class Block(nn.Module):
         self, tokens: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(B, T, W) tokens; mask (B, 1, T or 1, all keys) True where attention may look."""
-        split = self.qkv(self.norm_1(tokens)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        split = (
+            self.qkv(self.norm_1(tokens)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         query, key, value = split.unbind(0)  # each (B, heads, T, W / heads)
         if past is not None:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)

@@ -1,4 +1,6 @@
-"""Teacher → student. The teacher is a table of what it said (VlmFeatures), so it is not even in memory."""
+"""Teacher → student. The teacher is a table of what it said (VlmFeatures), so it is not even in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +47,17 @@ class DistillationData:
     """Scenes that both sides can use, and the batches made of them."""
 
     def __init__(
-        self, scenes: StudentScenes, labels: Array, teacher: VlmFeatures, label_prefix_fraction: float
+        self,
+        scenes: StudentScenes,
+        labels: Array,
+        teacher: VlmFeatures,
+        label_prefix_fraction: float,
     ) -> None:
-        self.scenes, self.teacher, self.label_prefix_fraction = scenes, teacher, label_prefix_fraction
+        self.scenes, self.teacher, self.label_prefix_fraction = (
+            scenes,
+            teacher,
+            label_prefix_fraction,
+        )
         known = np.all((labels >= 0) & (labels < CODEBOOK_SIZE), axis=1)
         self.labels = np.where(known[:, None], labels, NO_CODE).astype(np.int64)
         self.usable = np.flatnonzero(scenes.valid & teacher.valid)
@@ -69,7 +79,9 @@ class DistillationData:
             self.teacher.visual[rows],
             self.teacher.action[rows],
         )
-        return StudentBatch(self.scenes.batch(rows), *(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
+        return StudentBatch(
+            self.scenes.batch(rows), *(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+        )
 
 
 def train_student(
@@ -87,14 +99,18 @@ def train_student(
     """Distil into a student with the teacher's feature shapes; resumes from `checkpoint_dir`.
 
     Args:
-        labels: (N, 12) codes, -1 where a scene has none (it then teaches by the teacher's word alone).
+        labels: (N, 12) codes, -1 where a scene has none (it then teaches by the teacher's word
+        alone).
         teacher: its features of the same records in the same order (`VlmFeatures.aligned`).
-        cache: decoded pictures of `config.image_size_wh`, shared or kept in a file; default in memory.
+        cache: decoded pictures of `config.image_size_wh`, shared or kept in a file; default in
+        memory.
         until: stop after this many steps of the run (a time slice).
     """
     _check(records, labels, teacher)
     config = replace(
-        config or StudentConfig.mini(), feature_width=teacher.width, num_visual_tokens=int(teacher.visual.shape[1])
+        config or StudentConfig.mini(),
+        feature_width=teacher.width,
+        num_visual_tokens=int(teacher.visual.shape[1]),
     )
     scenes = StudentScenes(records, config, cache or ImageCache(config.image_size_wh))
     data = DistillationData(scenes, np.asarray(labels), teacher, config.label_prefix_fraction)
@@ -112,7 +128,12 @@ def train_student(
     )
     known = data.labels[data.usable]
     frequencies = code_frequencies(known[(known >= 0).all(1)])
-    metrics = {**result.metrics, "steps": float(result.step), "seconds": result.seconds, "samples": float(len(data))}
+    metrics = {
+        **result.metrics,
+        "steps": float(result.step),
+        "seconds": result.seconds,
+        "samples": float(len(data)),
+    }
     return Student(config, network, frequencies, metrics)
 
 
@@ -130,7 +151,9 @@ def build_network(config: StudentConfig) -> StudentNetwork:
     return network
 
 
-def batch_loss(network: StudentNetwork, batch: StudentBatch, config: StudentConfig) -> tuple[Tensor, dict[str, float]]:
+def batch_loss(
+    network: StudentNetwork, batch: StudentBatch, config: StudentConfig
+) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch and its terms."""
     return distillation_loss(
         network(batch.inputs, batch.prefix),
@@ -145,7 +168,9 @@ def batch_loss(network: StudentNetwork, batch: StudentBatch, config: StudentConf
 
 def _check(records: Sequence[SceneRecord], labels: Array, teacher: VlmFeatures | None) -> None:
     if teacher is None:
-        raise SetupError("there are no teacher features; predict with the VLM for the training scenes first")
+        raise SetupError(
+            "there are no teacher features; predict with the VLM for the training scenes first"
+        )
     tokens = tuple(record.scene_token for record in records)
     if teacher.scene_tokens != tokens or len(labels) != len(tokens):
         raise SetupError(

@@ -1,7 +1,9 @@
-"""What does code 7 do? Statistics of what goes with each ego code, and a name derived from them by rule.
+"""What does code 7 do? Statistics of what goes with each ego code, and a name derived from them by
+rule.
 
-A transition carries several codes of one codebook, one per position; it counts once for each position that holds the
-code. Nothing here is learned: names are what the numbers beside them say, in words, and are labelled as derived.
+A transition carries several codes of one codebook, one per position; it counts once for each
+position that holds the code. Nothing here is learned: names are what the numbers beside them say,
+in words, and are labelled as derived.
 Legend: n transitions, N positions, K codes.
 """
 
@@ -109,9 +111,12 @@ class Entry:
 
 def _columns(name: str, unit: str, spread: Spread) -> dict[str, object]:
     return {
-        f"{name}_{unit}": spread.mean, f"{name}_p10_{unit}": spread.p10, f"{name}_p50_{unit}": spread.p50,
-        f"{name}_p90_{unit}": spread.p90, f"{name}_histogram": spread.counts,
-    }  # fmt: skip
+        f"{name}_{unit}": spread.mean,
+        f"{name}_p10_{unit}": spread.p10,
+        f"{name}_p50_{unit}": spread.p50,
+        f"{name}_p90_{unit}": spread.p90,
+        f"{name}_histogram": spread.counts,
+    }
 
 
 def atlas(transitions: Transitions, codebook: Array) -> list[Entry]:
@@ -125,7 +130,10 @@ def _entry(data: Transitions, code: int, distances: Array) -> Entry:
     weights = here.sum(axis=1)  # a transition counts once per position with the code
     speed = spread(np.repeat(data.delta_speed_mps, weights), SPEED_EDGES_MPS)
     heading = spread(np.repeat(data.delta_heading_rad, weights), HEADING_EDGES_RAD)
-    moments = [np.repeat(v, weights) for v in (data.speed_mps, data.delta_speed_mps, data.delta_heading_rad)]
+    moments = [
+        np.repeat(v, weights)
+        for v in (data.speed_mps, data.delta_speed_mps, data.delta_heading_rad)
+    ]
     order = [int(c) for c in np.argsort(distances, kind="stable") if c != code]
     return Entry(
         code=code,
@@ -165,7 +173,8 @@ def _by_position(here: Array, values: Array) -> Array:
 
 
 def typical(contexts: Mapping[str, Array], weights: Array) -> tuple[tuple[str, float, float], ...]:
-    """Conditions clearly more frequent with the code than overall: (name, frequency there, overall), most telling first.
+    """Conditions clearly more frequent with the code than overall: (name, frequency there,
+    overall), most telling first.
 
     Telling: by how many standard errors the frequency stands above the overall one.
     """
@@ -183,10 +192,14 @@ def typical(contexts: Mapping[str, Array], weights: Array) -> tuple[tuple[str, f
     return tuple(entry[1:] for entry in sorted(found, reverse=True)[:SHOWN_CONTEXTS])
 
 
-def derived_name(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array, *, gap_s: float = 1.0) -> str:
-    """Words for medians over the uses (m,) of a code: what happens to speed, to heading, and at what speed it begins.
+def derived_name(
+    speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array, *, gap_s: float = 1.0
+) -> str:
+    """Words for medians over the uses (m,) of a code: what happens to speed, to heading, and at
+    what speed it begins.
 
-    Standing still is counted apart: as part of a median it would make half of all codes "keep speed".
+    Standing still is counted apart: as part of a median it would make half of all codes "keep
+    speed".
     """
     if len(speed_mps) < FEW:
         return "hardly used"
@@ -207,34 +220,49 @@ def stands(speed_mps: Array, delta_speed_mps: Array) -> Array:
 
 
 def spoken_of(standing_share: float) -> tuple[bool, ...]:
-    """Which uses of a code its name and its examples speak of, in this order: those that stand (True), that move (False)."""
+    """Which uses of a code its name and its examples speak of, in this order: those that stand
+    (True), that move (False).
+    """
     if standing_share >= MOSTLY:
         return (True,)
     return (True, False) if standing_share >= OFTEN else (False,)
 
 
-def _moving_words(speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array, gap_s: float) -> str:
+def _moving_words(
+    speed_mps: Array, delta_speed_mps: Array, delta_heading_rad: Array, gap_s: float
+) -> str:
     level, change = (float(np.median(v)) for v in (speed_mps, delta_speed_mps))
     words = [_speed_words(level, change, gap_s), _turn_words(delta_heading_rad, gap_s)]
     return ", ".join(w for w in words if w)
 
 
 def _speed_words(level: float, change: float, gap_s: float) -> str:
-    """With the level in numbers: codes of a drive differ in how fast it goes before they differ in anything else."""
+    """With the level in numbers: codes of a drive differ in how fast it goes before they differ in
+    anything else.
+    """
     if level <= -STANDING_MPS:
         return f"reverse at {-level:.1f} m/s"
     word = _word(change, _FASTER if change > 0 else _SLOWER, gap_s)
     if level >= STANDING_MPS:
         return f"{word} from {level:.0f} m/s" if word else f"keep speed at {level:.0f} m/s"
-    return "reverse from standing" if level + change <= -STANDING_MPS else f"{word or 'keep speed'} from standing"
+    return (
+        "reverse from standing"
+        if level + change <= -STANDING_MPS
+        else f"{word or 'keep speed'} from standing"
+    )
 
 
 def _turn_words(delta_heading_rad: Array, gap_s: float) -> str:
-    """The side of the median, unless a quarter of the uses turn to the other one and at least as far; degrees are those of
-    the transition."""
+    """The side of the median, unless a quarter of the uses turn to the other one and at least as
+    far; degrees are those of the transition.
+    """
     right, change, left = (float(v) for v in np.quantile(delta_heading_rad, (0.25, 0.5, 0.75)))
     against = min(-right, left) if change == 0 else -right if change > 0 else left
-    if against >= abs(change) and _word(against, _TURN, gap_s) and _word(max(-right, left), _TURN, gap_s) == "turn":
+    if (
+        against >= abs(change)
+        and _word(against, _TURN, gap_s)
+        and _word(max(-right, left), _TURN, gap_s) == "turn"
+    ):
         return "turn either way"
     word, side = _word(change, _TURN, gap_s), "left" if change > 0 else "right"
     return f"{word} {side} {math.degrees(abs(change)):.0f}°" if word else ""
@@ -255,8 +283,9 @@ def speed_bands(speed_mps: Array) -> dict[str, Array]:
 
 
 def told_by_position(data: Transitions) -> Array:
-    """(N, 3) share of the variance that the code at each position explains: of the speed halfway through the transition, of
-    Δspeed and of Δheading; NaN if that is constant."""
+    """(N, 3) share of the variance that the code at each position explains: of the speed halfway
+    through the transition, of Δspeed and of Δheading; NaN if that is constant.
+    """
     halfway_mps = data.speed_mps + data.delta_speed_mps / 2
     moments = halfway_mps, data.delta_speed_mps, data.delta_heading_rad
     return np.array([[_explained(codes, values) for values in moments] for codes in data.codes.T])
@@ -281,13 +310,18 @@ def examples(
     count: int = 3,
     usable: Sequence[bool] | None = None,
 ) -> list[int]:
-    """Rows to show for a code, each of another group (log): clear cases of what its name speaks of, whose speed, change of
-    speed and change of heading lie between the quartiles, the most confident first."""
+    """Rows to show for a code, each of another group (log): clear cases of what its name speaks of,
+    whose speed, change of speed and change of heading lie between the quartiles, the most confident
+    first.
+    """
     here, still = data.codes == code, stands(data.speed_mps, data.delta_speed_mps)
     weights = here.sum(axis=1) * np.isfinite(data.speed_mps)  # as the name counts uses
     share = float(np.average(still, weights=weights)) if weights.any() else 0.0
     shown = here.any(axis=1) & (np.ones(len(data), bool) if usable is None else np.asarray(usable))
-    parts = [_clearest(data, np.flatnonzero(shown & (still == part)), here, confidence) for part in spoken_of(share)]
+    parts = [
+        _clearest(data, np.flatnonzero(shown & (still == part)), here, confidence)
+        for part in spoken_of(share)
+    ]
     order = [row for some in zip_longest(*parts) for row in some if row is not None]
     chosen: list[int] = []
     for row in order:  # first one per log, then whatever is clearest
@@ -306,6 +340,8 @@ def _clearest(data: Transitions, rows: Array, here: Array, confidence: Array) ->
 
 
 def _outside_quartiles(values: Array) -> Array:
-    """(m,) int: 1 where a value is below the first or above the third quartile; 0 where it is unknown."""
+    """(m,) int: 1 where a value is below the first or above the third quartile; 0 where it is
+    unknown.
+    """
     low, high = (_quantile(values, q) for q in (0.25, 0.75))
     return ((values < low) | (values > high)).astype(int)

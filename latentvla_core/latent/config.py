@@ -22,8 +22,12 @@ class LatentActionConfig:
     """Transformers of each stage."""
     ego: QuantizerConfig = field(default_factory=QuantizerConfig)
     """Codebook of the ego actions: 16 codes [article]."""
-    environment: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(statistics="running"))
-    """Codebook of the environment actions. Their outputs are nearly constant in many a drive, hence running statistics."""
+    environment: QuantizerConfig = field(
+        default_factory=lambda: QuantizerConfig(statistics="running")
+    )
+    """Codebook of the environment actions. Their outputs are nearly constant in many a drive, hence
+    running statistics.
+    """
     num_transitions: int = 3
     """Transitions labelled per scene (latentvla.md §2.6, reading a)."""
     codes_per_transition: int = 4
@@ -33,42 +37,62 @@ class LatentActionConfig:
     gap_frames: int = 2
     """Key frames per transition: 2 of 0.5 s = 1 s."""
     compensate: bool = True
-    """Stage 1 sees the first frame as the trajectory says it would look from the second frame's pose (flat ground, nothing
-    moves), where the camera's calibration is known. False = faithful: the frame as it is."""
+    """Stage 1 sees the first frame as the trajectory says it would look from the second frame's
+    pose (flat ground, nothing moves), where the camera's calibration is known. False = faithful:
+    the frame as it is.
+    """
     environment_sectors: bool = True
-    """Environment codes are local: each reads and moves one upright strip of the picture, left to right, by shared weights.
-    False = faithful: every code is about the whole picture."""
+    """Environment codes are local: each reads and moves one upright strip of the picture, left to
+    right, by shared weights. False = faithful: every code is about the whole picture.
+    """
     change_weight: float = 5.0
-    """Stage 1: weight of predicting also where, and how much, the second frame differs from what was to be expected
-    (latent/change.py). 0 = faithful."""
+    """Stage 1: weight of predicting also where, and how much, the second frame differs from what
+    was to be expected (latent/environment/change.py). 0 = faithful.
+    """
     soft_start: float = 0.3
-    """Stage 1: part of its steps in which a falling share of samples is decoded from z as it is instead of from codes, so
-    that the decoder has something to listen to before there is a codebook worth it. 0 = faithful."""
+    """Stage 1: part of its steps in which a falling share of samples is decoded from z as it is
+    instead of from codes, so that the decoder has something to listen to before there is a codebook
+    worth it. 0 = faithful.
+    """
     code_dropout: float = 0.5
-    """Stage 1: part of the samples whose codes are zeroed, so that the decoder learns to use the trajectory; of those whose
-    first frame is not compensated, where geometry does not show it."""
+    """Stage 1: part of the samples whose codes are zeroed, so that the decoder learns to use the
+    trajectory; of those whose first frame is not compensated, where geometry does not show it.
+    """
     environment_dropout: float = 0.0
-    """Stage 2: part of the samples whose environment codes are zeroed, so that the ego codes carry more."""
+    """Stage 2: part of the samples whose environment codes are zeroed, so that the ego codes carry
+    more.
+    """
     independence_weight: float = 0.5
-    """Stage 1: weight of the squared correlation between environment codes and ego motion. 0 = faithful."""
+    """Stage 1: weight of the squared correlation between environment codes and ego motion. 0 =
+    faithful.
+    """
     leak_weight: float = 0.5
-    """Stage 1: weight of the variance of ego motion between environment codes: what a probe from the codes would
-    explain. 0 = faithful."""
+    """Stage 1: weight of the variance of ego motion between environment codes: what a probe from
+    the codes would explain. 0 = faithful.
+    """
     conditioning: Literal["added", "token", "none"] = "added"
-    """How stage 1 is told the trajectory: tokens that are also added to every patch in the decoder, tokens only, not at all."""
+    """How stage 1 is told the trajectory: tokens that are also added to every patch in the decoder,
+    tokens only, not at all.
+    """
     env_source: Literal["stage1_frozen", "reencode", "none"] = "stage1_frozen"
-    """Where stage 2's environment codes come from: the frozen stage-1 encoder, or its own encoder (UniVLA's code).
-    none: there are no such codes and there is no stage 1 (LAPO)."""
+    """Where stage 2's environment codes come from: the frozen stage-1 encoder, or its own encoder
+    (UniVLA's code).
+    none: there are no such codes and there is no stage 1 (LAPO).
+    """
     action_weight: float = 1.0
     """Weight of the regression ego codes → ego motion in stage 2; 0 = faithful to the article."""
     cycle_weight: float = 0.0
-    """Stage 2: weight of the encoder reading, from frames predicted with another sample's ego codes, those codes and, times
-    action_weight, that sample's motion. 0 = faithful."""
+    """Stage 2: weight of the encoder reading, from frames predicted with another sample's ego
+    codes, those codes and, times action_weight, that sample's motion. 0 = faithful.
+    """
     agent_weight: float = 0.1
-    """Stage 1: weight of the regression environment codes and ego motion → motion of others, where scenes have boxes. Without
-    boxes it does nothing. 0 = label-free, and faithful."""
+    """Stage 1: weight of the regression environment codes and ego motion → motion of others, where
+    scenes have boxes. Without boxes it does nothing. 0 = label-free, and faithful.
+    """
     mirror: bool = True
-    """Exchange left and right in half of the training samples: pictures, trajectories and states alike."""
+    """Exchange left and right in half of the training samples: pictures, trajectories and states
+    alike.
+    """
     steps: int = 150
     """Optimiser steps of each stage."""
     batch_size: int = 32
@@ -90,29 +114,41 @@ class LatentActionConfig:
     log_every: int = 10
     """Steps per line of metrics."""
     quality_every: int = 50
-    """Steps between looks at a sample of held-out logs, in both stages; 0 = never. The asset gives that sample."""
+    """Steps between looks at a sample of held-out logs, in both stages; 0 = never. The asset gives
+    that sample.
+    """
 
     def __post_init__(self) -> None:
         if not 0 <= self.code_dropout < 1 or not 0 <= self.environment_dropout < 1:
-            raise ValueError(f"dropouts {self.code_dropout}, {self.environment_dropout}; need 0 <= p < 1")
+            raise ValueError(
+                f"dropouts {self.code_dropout}, {self.environment_dropout}; need 0 <= p < 1"
+            )
         if not 0 <= self.soft_start < 1:
             raise ValueError(f"soft_start is {self.soft_start}; need 0 <= part of the steps < 1")
         if self.environment_codes < 1:
-            raise ValueError(f"environment_codes is {self.environment_codes}; needs at least 1, or env_source 'none'")
+            raise ValueError(
+                f"environment_codes is {self.environment_codes}; needs at least 1, or env_source 'none'"
+            )
         if self.environment_positions and self.compensate and self.conditioning == "none":
             raise ValueError(
                 "conditioning 'none' hides the trajectory from stage 1, compensate shows it; set compensate=False"
             )
         self._check_sectors()
         if self.gap_frames < 1:
-            raise ValueError(f"gap_frames is {self.gap_frames}; a transition needs at least 1 frame of 0.5 s")
+            raise ValueError(
+                f"gap_frames is {self.gap_frames}; a transition needs at least 1 frame of 0.5 s"
+            )
         if self.env_source != "none" and self.environment.kind == "continuous":
-            raise ValueError("environment.kind is 'continuous'; only ego codes may be, as a comparator: use 'ema'")
+            raise ValueError(
+                "environment.kind is 'continuous'; only ego codes may be, as a comparator: use 'ema'"
+            )
 
     def _check_sectors(self) -> None:
         columns = self.features.grid_hw[1]
         if self.env_source == "reencode" and self.environment_sectors:
-            raise ValueError("env_source 'reencode' reads codes of the whole picture; set environment_sectors=False")
+            raise ValueError(
+                "env_source 'reencode' reads codes of the whole picture; set environment_sectors=False"
+            )
         if self.sectors and columns % self.sectors:
             raise ValueError(
                 f"{self.sectors} environment_codes cannot share {columns} columns of patches evenly; use a divisor, or "
@@ -126,7 +162,9 @@ class LatentActionConfig:
 
     @property
     def sectors(self) -> int:
-        """Strips of the picture that have an environment code of their own; 0 where codes are about the whole picture."""
+        """Strips of the picture that have an environment code of their own; 0 where codes are about
+        the whole picture.
+        """
         return self.environment_positions if self.environment_sectors else 0
 
     @property
@@ -180,9 +218,11 @@ class LatentActionConfig:
 
     @classmethod
     def long(cls, **changes: Any) -> LatentActionConfig:
-        """What quality is judged by on the embedded world: convolutions, reading back, eight minutes of one core.
+        """What quality is judged by on the embedded world: convolutions, reading back, eight
+        minutes of one core.
 
-        Boxes may weigh twice as much as in `mini`: stage 1 has the steps to get rid of the ego speed that comes with them.
+        Boxes may weigh twice as much as in `mini`: stage 1 has the steps to get rid of the ego
+        speed that comes with them.
         """
         sized: dict[str, Any] = {
             "dynamics": DynamicsConfig(stem="convolution"),
@@ -199,7 +239,9 @@ class LatentActionConfig:
         """DINOv2-S features, 6 + 6 layers of 384: hours on one GPU. Needs features.backbone."""
         code = QuantizerConfig(code_dim=32, decay=0.99, revive_every=200)
         sized: dict[str, Any] = {
-            "features": FeatureConfig(kind="dinov2", image_size_wh=(392, 224), patch_px=14, dim=384),
+            "features": FeatureConfig(
+                kind="dinov2", image_size_wh=(392, 224), patch_px=14, dim=384
+            ),
             "dynamics": DynamicsConfig(width=384, heads=6, encoder_layers=6, decoder_layers=6),
             "ego": code,
             "environment": replace(code, statistics="running"),
@@ -216,9 +258,13 @@ class LatentActionConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> LatentActionConfig:
-        """UniVLA's size: DINOv2-B with registers, 12 + 12 layers of 768, ≈ 198 M parameters per stage."""
+        """UniVLA's size: DINOv2-B with registers, 12 + 12 layers of 768, ≈ 198 M parameters per
+        stage.
+        """
         sized: dict[str, Any] = {
-            "features": FeatureConfig(kind="dinov2", image_size_wh=(392, 224), patch_px=14, dim=768),
+            "features": FeatureConfig(
+                kind="dinov2", image_size_wh=(392, 224), patch_px=14, dim=768
+            ),
             "dynamics": DynamicsConfig(width=768, heads=12, encoder_layers=12, decoder_layers=12),
             "steps": 100_000,
             "batch_size": 512,

@@ -1,8 +1,10 @@
-"""Patch tokens of a frozen DINOv2, computed once per picture and kept as a table that training maps into memory.
+"""Patch tokens of a frozen DINOv2, computed once per picture and kept as a table that training maps
+into memory.
 
-A folder per backbone and picture size holds Arrow files (one per block of new pictures) with the columns `content` (hash of
-the picture file), `mirrored`, and `features` (P · D float16). Any Arrow reader opens them. Rows are found by the picture's
-content, so a copied or moved data set finds its features, and a picture that was drawn anew does not find the old ones.
+A folder per backbone and picture size holds Arrow files (one per block of new pictures) with the
+columns `content` (hash of the picture file), `mirrored`, and `features` (P · D float16). Any Arrow
+reader opens them. Rows are found by the picture's content, so a copied or moved data set finds its
+features, and a picture that was drawn anew does not find the old ones.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class FeatureTable(ImageCache):
 
     Args:
         folder: where tables are kept, shared by all backbones and sizes.
-        mirror: also compute the mirrored pictures, which are other features; training with `mirror` takes them.
+        mirror: also compute the mirrored pictures, which are other features; training with `mirror`
+        takes them.
     """
 
     def __init__(
@@ -63,7 +66,12 @@ class FeatureTable(ImageCache):
         threads: int = 0,
     ) -> None:
         super().__init__(config.image_size_wh, threads=threads)
-        self.config, self.mirror, self.device, self.batch_size = config, mirror, torch.device(device), batch_size
+        self.config, self.mirror, self.device, self.batch_size = (
+            config,
+            mirror,
+            torch.device(device),
+            batch_size,
+        )
         self.features = DinoFeatures(config)
         self.folder = Path(folder) / table_key(config)
         self._parts: list[Array] = []
@@ -77,12 +85,16 @@ class FeatureTable(ImageCache):
         return int(self._starts[-1])
 
     def take(self, rows: Array, mirror: Array | None = None) -> Array:
-        """(...,) rows → (..., P, D) float16 features; those of the mirrored picture where `mirror` (...,)."""
+        """(...,) rows → (..., P, D) float16 features; those of the mirrored picture where `mirror`
+        (...,).
+        """
         rows = self._checked(rows)
         if mirror is not None and mirror.any():
             rows = np.where(mirror, self._mirrors[rows], rows)
             if rows.min() < 0:
-                raise DataError("features of a mirrored picture are not in the table; open it with mirror=True")
+                raise DataError(
+                    "features of a mirrored picture are not in the table; open it with mirror=True"
+                )
         flat = rows.reshape(-1)
         part = np.searchsorted(self._starts, flat, side="right") - 1
         picked = [self._parts[p][r - self._starts[p]] for p, r in zip(part, flat, strict=True)]
@@ -102,21 +114,34 @@ class FeatureTable(ImageCache):
             with ThreadPoolExecutor(self.threads) as pool:
                 read = list(pool.map(self._read, part))
             self._compute({r.content: r.picture for r in read if r.picture is not None})
-            self._rows |= {k: self._found.get((r.content, False), MISSING) for k, r in zip(part, read, strict=True)}
+            self._rows |= {
+                k: self._found.get((r.content, False), MISSING)
+                for k, r in zip(part, read, strict=True)
+            }
 
     def _read(self, key: Key) -> _Read:
         try:
-            data = read_bytes(join(*key), remedy="download the sensor blobs of this log, or leave the log out")
+            data = read_bytes(
+                join(*key), remedy="download the sensor blobs of this log, or leave the log out"
+            )
             content = hashlib.blake2b(data, digest_size=16).hexdigest()
-            known = (content, False) in self._found and (not self.mirror or (content, True) in self._found)
-            return _Read(content, None if known else decode_image(data, self.size_wh, name=join(*key)))
+            known = (content, False) in self._found and (
+                not self.mirror or (content, True) in self._found
+            )
+            return _Read(
+                content, None if known else decode_image(data, self.size_wh, name=join(*key))
+            )
         except (DataError, OSError) as error:
             self.faults[key[1]] = str(error)
             return _Read("", None)
 
     def _compute(self, pictures: dict[str, Array]) -> None:
         """Features of new pictures as one more file of the table."""
-        keys = [(content, side) for side in ((False, True) if self.mirror else (False,)) for content in pictures]
+        keys = [
+            (content, side)
+            for side in ((False, True) if self.mirror else (False,))
+            for content in pictures
+        ]
         keys = [key for key in keys if key not in self._found]
         if not keys:
             return
@@ -138,7 +163,10 @@ class FeatureTable(ImageCache):
         table = pa.table({"content": content, "mirrored": side, "features": features})
         path = self.folder / f"{uuid.uuid4().hex}.arrow"
         unfinished = path.with_suffix(".tmp")
-        with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        with (
+            pa.OSFile(str(unfinished), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
             writer.write_table(table)
         os.replace(unfinished, path)
         return path
@@ -149,7 +177,12 @@ class FeatureTable(ImageCache):
 
         try:
             batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-            values = batch["features"].flatten().to_numpy(zero_copy_only=True).reshape(len(batch), *self._shape)
+            values = (
+                batch["features"]
+                .flatten()
+                .to_numpy(zero_copy_only=True)
+                .reshape(len(batch), *self._shape)
+            )
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(
                 f"{path}: no readable block of features ({error}); delete it, it is computed again"
@@ -166,9 +199,14 @@ class FeatureTable(ImageCache):
 
 
 def table_key(config: FeatureConfig) -> str:
-    """Name of the table of a backbone and picture size: other weights or another size give another table."""
+    """Name of the table of a backbone and picture size: other weights or another size give another
+    table.
+    """
     folder = Path(config.backbone)
-    files = [folder / "config.json", *sorted(p for pattern in WEIGHTS for p in folder.glob(pattern))]
+    files = [
+        folder / "config.json",
+        *sorted(p for pattern in WEIGHTS for p in folder.glob(pattern)),
+    ]
     told: dict[str, Any] = {
         "format": FORMAT,
         "backbone": [file_sha256(path) for path in files],
@@ -184,7 +222,9 @@ def open_cache(
     mirror: bool = False,
     device: torch.device | str = "cpu",
 ) -> ImageCache:
-    """What a model of this observation space reads: pictures, or a table of features below `folder` for DINOv2."""
+    """What a model of this observation space reads: pictures, or a table of features below `folder`
+    for DINOv2.
+    """
     if config.kind == "pixels" or folder is None:
         return ImageCache(config.image_size_wh)
     return FeatureTable(config, folder, mirror=mirror, device=device)

@@ -1,8 +1,9 @@
-"""F: what the latent action model sees of a picture: pixel patches, or patch tokens of a frozen DINOv2.
+"""F: what the latent action model sees of a picture: pixel patches, or patch tokens of a frozen
+DINOv2.
 
-DINOv2 is read from a local folder and never downloaded; it is no part of the model's weights. Its tokens are rounded to
-fp16, as `feature_table` keeps them, and never computed under autocast: what is computed now, in training or not, and what was
-computed once are the same numbers.
+DINOv2 is read from a local folder and never downloaded; it is no part of the model's weights. Its
+tokens are rounded to fp16, as `feature_table` keeps them, and never computed under autocast: what
+is computed now, in training or not, and what was computed once are the same numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class FeatureConfig:
     kind: Literal["pixels", "dinov2"] = "pixels"
     """pixels: normalised patches; dinov2: frozen patch tokens."""
     image_size_wh: tuple[int, int] = (64, 32)
-    """Front picture after resizing, width × height; keeps about 16:9 so that side lanes stay visible."""
+    """Front picture after resizing, width × height; keeps about 16:9 so that side lanes stay
+    visible.
+    """
     patch_px: int = 8
     """Side of a patch; 14 for DINOv2."""
     dim: int = 192
@@ -40,9 +43,13 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         width, height = self.image_size_wh
         if width % self.patch_px or height % self.patch_px:
-            raise ValueError(f"image_size_wh {self.image_size_wh} is not a multiple of patch_px {self.patch_px}")
+            raise ValueError(
+                f"image_size_wh {self.image_size_wh} is not a multiple of patch_px {self.patch_px}"
+            )
         if self.kind == "pixels" and self.dim != 3 * self.patch_px**2:
-            raise ValueError(f"dim is {self.dim}; pixel patches of {self.patch_px} have {3 * self.patch_px**2} numbers")
+            raise ValueError(
+                f"dim is {self.dim}; pixel patches of {self.patch_px} have {3 * self.patch_px**2} numbers"
+            )
 
     @property
     def grid_hw(self) -> tuple[int, int]:
@@ -51,7 +58,9 @@ class FeatureConfig:
 
     @property
     def cell_side(self) -> int:
-        """Cells per side of a patch that features tell apart: its pixels, or 1 for a token of a backbone."""
+        """Cells per side of a patch that features tell apart: its pixels, or 1 for a token of a
+        backbone.
+        """
         return self.patch_px if self.kind == "pixels" else 1
 
 
@@ -65,7 +74,9 @@ class PixelFeatures:
         """(..., H, W, 3) uint8 → (..., P, D) float32, roughly zero mean and unit deviation."""
         size, (rows, columns) = self.config.patch_px, self.config.grid_hw
         x = (pictures.float() / 255 - 0.5) / 0.25
-        x = x.unflatten(-2, (columns, size)).unflatten(-4, (rows, size))  # (..., rows, p, columns, p, 3)
+        x = x.unflatten(-2, (columns, size)).unflatten(
+            -4, (rows, size)
+        )  # (..., rows, p, columns, p, 3)
         return x.transpose(-4, -3).flatten(-3).flatten(-3, -2)
 
 
@@ -82,7 +93,11 @@ class DinoFeatures:
         """The frozen network; its weights are read when a picture is seen that is in no table."""
         from transformers import AutoModel
 
-        return AutoModel.from_pretrained(self.config.backbone, local_files_only=True).eval().requires_grad_(False)
+        return (
+            AutoModel.from_pretrained(self.config.backbone, local_files_only=True)
+            .eval()
+            .requires_grad_(False)
+        )
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
@@ -93,7 +108,9 @@ class DinoFeatures:
         x = (pictures.float() / 255 - self.mean.to(pictures.device)) / self.std.to(pictures.device)
         lead, patches = pictures.shape[:-3], self.config.grid_hw[0] * self.config.grid_hw[1]
         with full_precision(pictures):
-            tokens = self.backbone(x.flatten(0, -4).permute(0, 3, 1, 2)).last_hidden_state[:, -patches:]
+            tokens = self.backbone(x.flatten(0, -4).permute(0, 3, 1, 2)).last_hidden_state[
+                :, -patches:
+            ]
         return tokens.half().float().reshape(*lead, patches, self.config.dim)
 
 
@@ -103,14 +120,18 @@ Features = PixelFeatures | DinoFeatures
 def to_map(x: Tensor, config: FeatureConfig) -> Tensor:
     """(B, P, D) → (B, C, H, W): pixels of pixel patches, the grid of tokens of a backbone."""
     (rows, columns), side = config.grid_hw, config.cell_side
-    x = x.unflatten(-1, (side, side, -1)).unflatten(1, (rows, columns))  # (B, rows, columns, side, side, C)
+    x = x.unflatten(-1, (side, side, -1)).unflatten(
+        1, (rows, columns)
+    )  # (B, rows, columns, side, side, C)
     return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 def from_map(picture: Tensor, config: FeatureConfig) -> Tensor:
     """Inverse of `to_map`."""
     (rows, columns), side = config.grid_hw, config.cell_side
-    x = picture.unflatten(3, (columns, side)).unflatten(2, (rows, side))  # (B, C, rows, side, columns, side)
+    x = picture.unflatten(3, (columns, side)).unflatten(
+        2, (rows, side)
+    )  # (B, C, rows, side, columns, side)
     return x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
@@ -129,4 +150,6 @@ def _check_backbone(config: FeatureConfig) -> None:
     shape = json.loads(path.read_text())
     found = (shape.get("hidden_size"), shape.get("patch_size"))
     if found != (config.dim, config.patch_px):
-        raise SetupError(f"{config.backbone}: width and patch {found}, config says {(config.dim, config.patch_px)}")
+        raise SetupError(
+            f"{config.backbone}: width and patch {found}, config says {(config.dim, config.patch_px)}"
+        )

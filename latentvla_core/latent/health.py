@@ -1,8 +1,9 @@
-"""May this model label? Every figure of the quality report with what it means, what a bad value says, and what to try.
+"""May this model label? Every figure of the quality report with what it means, what a bad value
+says, and what to try.
 
-`probes.evaluate` measures; this file judges: bounds by recipe, one judgement per figure, one message for all that is
-wrong. Causes and remedies are those of latentvla.md §2.8, in the order to try. No torch in here: the code location
-reads the names of the figures to declare its checks.
+`probes.evaluate` measures; this file judges: bounds by recipe, one judgement per figure, one
+message for all that is wrong. Causes and remedies are those of latentvla.md §2.8, in the order to
+try. No torch in here: the code location reads the names of the figures to declare its checks.
 """
 
 from __future__ import annotations
@@ -26,8 +27,15 @@ OF_STAGE_ONE = (
 )
 """Figures that a model of one stage does not have."""
 OF_CHANGE = ("environment_use",)
-"""Figures that a model whose first stage predicts no change does not have (change_weight 0, as in `faithful`)."""
-_DATA_MAY_NOT_TELL = ("_r2_", "transfer_", "mutual_information_", "agent_")  # NaN where nothing turns or nobody moves
+"""Figures that a model whose first stage predicts no change does not have (change_weight 0, as in
+`faithful`).
+"""
+_DATA_MAY_NOT_TELL = (
+    "_r2_",
+    "transfer_",
+    "mutual_information_",
+    "agent_",
+)  # NaN where nothing turns or nobody moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,55 +56,76 @@ _LEAK_REMEDY = (
 _APPEARANCE = "the codes are a small picture of the second frame, not what the ego did"
 _APPEARANCE_REMEDY = "action_weight up (0.3 to 1), DINOv2 features instead of pixels, fewer codes, more logs or steps"
 _UNREADABLE = "the codes mean different things in different places, or the encoder cannot read what the decoder draws"
-_UNREADABLE_REMEDY = (
-    "cycle_weight 0.2 with action_weight 1, train longer, on a mixture of logs, mirror=True; look at the atlas per map"
-)
+_UNREADABLE_REMEDY = "cycle_weight 0.2 with action_weight 1, train longer, on a mixture of logs, mirror=True; look at the atlas per map"
 _LEARNING = "learning_rate down tenfold, warmup_steps up, then more steps; then a larger gap_frames"
 
 FIGURES: dict[str, Figure] = {
     NOT_FINITE: Figure(
         "figures of the report that are not finite though any data can tell them",
-        "the weights are not finite: the training diverged", "learning_rate down tenfold, clip_norm 0.5",
+        "the weights are not finite: the training diverged",
+        "learning_rate down tenfold, clip_norm 0.5",
     ),
     "transitions": Figure(
-        "transitions the report is measured on", "the val split has no usable pair of front pictures",
+        "transitions the report is measured on",
+        "the val split has no usable pair of front pictures",
         "put logs with pictures and plausible poses into the val split; look at table quarantine",
     ),
-    "ego_usage": Figure("ego codes above 0.2 % of uses", "dead codes: most of the codebook is never the nearest", _DEAD),
+    "ego_usage": Figure(
+        "ego codes above 0.2 % of uses",
+        "dead codes: most of the codebook is never the nearest",
+        _DEAD,
+    ),
     "ego_perplexity": Figure(
-        "number of equally used ego codes that would carry as much", "a few codes take nearly all transitions", _DEAD
+        "number of equally used ego codes that would carry as much",
+        "a few codes take nearly all transitions",
+        _DEAD,
     ),
     "ego_largest_share": Figure(
-        "share of the most used ego code", "one manoeuvre dominates the logs, or the codebook collapses",
+        "share of the most used ego code",
+        "one manoeuvre dominates the logs, or the codebook collapses",
         "train on more kinds of drives (scene filter, more logs); then as for ego_usage",
     ),
     "ego_redundancy": Figure(
-        "shared information between positions: 1 = all say the same", "the positions of a transition repeat each other",
+        "shared information between positions: 1 = all say the same",
+        "the positions of a transition repeat each other",
         "fewer codes_per_transition, or another seed of the queries",
     ),
     "environment_usage": Figure(
-        "environment codes above 0.2 % of uses", "the environment branch collapsed",
+        "environment codes above 0.2 % of uses",
+        "the environment branch collapsed",
         "env_source 'stage1_frozen', leak_weight and independence_weight down, then as for ego_usage",
     ),
     "environment_perplexity": Figure(
-        "number of equally used environment codes that would carry as much", "the environment branch collapsed",
+        "number of equally used environment codes that would carry as much",
+        "the environment branch collapsed",
         "env_source 'stage1_frozen', leak_weight and independence_weight down, then as for ego_usage",
     ),
     "gain_over_copy": Figure(
         "1 − error / error of predicting that nothing changes",
-        "the forward model predicts worse than a copy: it has diverged or has hardly been trained", _LEARNING,
+        "the forward model predicts worse than a copy: it has diverged or has hardly been trained",
+        _LEARNING,
     ),
-    "ego_r2_longitudinal": Figure("speed read from ego codes by a linear probe", _APPEARANCE, _APPEARANCE_REMEDY),
-    "ego_r2_lateral": Figure("sideways motion read from ego codes", _APPEARANCE, _APPEARANCE_REMEDY),
+    "ego_r2_longitudinal": Figure(
+        "speed read from ego codes by a linear probe", _APPEARANCE, _APPEARANCE_REMEDY
+    ),
+    "ego_r2_lateral": Figure(
+        "sideways motion read from ego codes", _APPEARANCE, _APPEARANCE_REMEDY
+    ),
     "ego_r2_yaw": Figure(
-        "change of heading read from ego codes", "too few different turns were seen in training",
+        "change of heading read from ego codes",
+        "too few different turns were seen in training",
         "more logs with turns (48 logs of 20 s overfit), mirror=True, action_weight up",
     ),
     "environment_r2_longitudinal": Figure("speed read from environment codes", _LEAK, _LEAK_REMEDY),
-    "environment_r2_lateral": Figure("sideways motion read from environment codes", _LEAK, _LEAK_REMEDY),
-    "environment_r2_yaw": Figure("change of heading read from environment codes", _LEAK, _LEAK_REMEDY),
+    "environment_r2_lateral": Figure(
+        "sideways motion read from environment codes", _LEAK, _LEAK_REMEDY
+    ),
+    "environment_r2_yaw": Figure(
+        "change of heading read from environment codes", _LEAK, _LEAK_REMEDY
+    ),
     "trajectory_use": Figure(
-        "relative increase of stage 1's error when trajectories are exchanged between transitions", _LEAK,
+        "relative increase of stage 1's error when trajectories are exchanged between transitions",
+        _LEAK,
         "compensate=True, conditioning 'added' (the trajectory to every patch in the decoder), without compensation code_dropout "
         "0.5, train stage 1 longer",
     ),
@@ -123,10 +152,11 @@ FIGURES: dict[str, Figure] = {
     ),
     "transfer_longitudinal": Figure(
         "A's frame driven by B's ego codes: share whose speed then differs from the mean as B's did; 0.5 = chance",
-        _UNREADABLE, _UNREADABLE_REMEDY,
+        _UNREADABLE,
+        _UNREADABLE_REMEDY,
     ),
     "transfer_yaw": Figure("the same for the sign of turning", _UNREADABLE, _UNREADABLE_REMEDY),
-}  # fmt: skip
+}
 """Figures that a gate may bound; each is an asset check of `latent_quality`."""
 _UNNAMED = Figure("see docs/latent-actions.md", "", "")
 
@@ -154,7 +184,11 @@ def _no_leak(at_most: float) -> tuple[Bound, ...]:
 
 
 _STRUCTURE = (Bound(NOT_FINITE, at_most=0), Bound("transitions", at_least=1))
-_FULL = (Bound("ego_usage", at_least=16), Bound("ego_perplexity", at_least=10), Bound("shuffle_ego", at_least=0.05))
+_FULL = (
+    Bound("ego_usage", at_least=16),
+    Bound("ego_perplexity", at_least=10),
+    Bound("shuffle_ego", at_least=0.05),
+)
 _USED = (Bound("trajectory_use", at_least=0.05),)
 _TRANSFER = (Bound("transfer_longitudinal", at_least=0.8), Bound("transfer_yaw", at_least=0.8))
 _SPEAKING = (Bound("environment_perplexity", at_least=6), Bound("environment_use", at_least=0.2))
@@ -184,14 +218,19 @@ _PAPER = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HealthGate:
-    """When a latent action model may label (`required`), and what it should reach (`targets`: reported, not required)."""
+    """When a latent action model may label (`required`), and what it should reach (`targets`:
+    reported, not required).
+    """
 
     required: tuple[Bound, ...]
     targets: tuple[Bound, ...] = ()
 
     def without(self, names: Sequence[str]) -> HealthGate:
         """The gate of a model that does not have these figures."""
-        kept = [tuple(b for b in bounds if b.name not in names) for bounds in (self.required, self.targets)]
+        kept = [
+            tuple(b for b in bounds if b.name not in names)
+            for bounds in (self.required, self.targets)
+        ]
         return HealthGate(required=kept[0], targets=kept[1])
 
     @classmethod
@@ -201,7 +240,9 @@ class HealthGate:
 
     @classmethod
     def mini(cls) -> HealthGate:
-        """A minute of training: not collapsed, codes used, no leak. The design's targets are reported."""
+        """A minute of training: not collapsed, codes used, no leak. The design's targets are
+        reported.
+        """
         alive = (
             Bound("ego_usage", at_least=10),
             Bound("ego_perplexity", at_least=6),
@@ -215,8 +256,13 @@ class HealthGate:
 
     @classmethod
     def long(cls) -> HealthGate:
-        """What `LatentActionConfig.long` is judged by on the embedded world: the design's targets, required."""
-        return cls(required=_STRUCTURE + _EMBEDDED + _USED + _TRANSFER + _SPEAKING, targets=_LISTENING + _OTHERS)
+        """What `LatentActionConfig.long` is judged by on the embedded world: the design's targets,
+        required.
+        """
+        return cls(
+            required=_STRUCTURE + _EMBEDDED + _USED + _TRANSFER + _SPEAKING,
+            targets=_LISTENING + _OTHERS,
+        )
 
     @classmethod
     def single_gpu(cls) -> HealthGate:
@@ -247,7 +293,9 @@ class Judgement:
         return self.required and not self.passed
 
     def line(self) -> str:
-        """Figure, value, bound, likely reason, remedy: all that someone needs at three in the morning."""
+        """Figure, value, bound, likely reason, remedy: all that someone needs at three in the
+        morning.
+        """
         told = f"{self.name} is {self.value:.3g}, must be {self.bound} ({self.figure.meaning})"
         if math.isnan(self.value):
             why = "the val split holds nothing that tells it, or the model lacks that part"
@@ -256,11 +304,12 @@ class Judgement:
 
 
 def judge(report: Mapping[str, float], gate: HealthGate) -> list[Judgement]:
-    """Every figure of the report, in its order: against what is required, against its target, or as it is.
+    """Every figure of the report, in its order: against what is required, against its target, or as
+    it is.
 
-    A bound on a figure that the report lacks is judged as NaN, so a renamed figure cannot slip through. A model of one
-    stage has no environment codes: what is asked of them is not asked of it. Nor is the use that only a prediction of change
-    can tell, of a model that makes none.
+    A bound on a figure that the report lacks is judged as NaN, so a renamed figure cannot slip
+    through. A model of one stage has no environment codes: what is asked of them is not asked of
+    it. Nor is the use that only a prediction of change can tell, of a model that makes none.
     """
     if not any(name.startswith("environment_") for name in report):
         gate = gate.without(OF_STAGE_ONE)
@@ -283,7 +332,8 @@ def _not_finite(report: Mapping[str, float]) -> list[str]:
     return [
         name
         for name, value in report.items()
-        if not math.isfinite(value) and not (math.isnan(value) and any(part in name for part in _DATA_MAY_NOT_TELL))
+        if not math.isfinite(value)
+        and not (math.isnan(value) and any(part in name for part in _DATA_MAY_NOT_TELL))
     ]
 
 
@@ -294,7 +344,9 @@ class UnhealthyModelError(LatentVLAError):
 def require(report: Mapping[str, float], gate: HealthGate) -> None:
     """Raise UnhealthyModelError with a line for every required bound that the report misses."""
     if lines := [row.line() for row in blocking(judge(report, gate))]:
-        raise UnhealthyModelError("latent action model not good enough:" + "".join(f"\n  - {line}" for line in lines))
+        raise UnhealthyModelError(
+            "latent action model not good enough:" + "".join(f"\n  - {line}" for line in lines)
+        )
 
 
 def complaint(version: str, lines: Sequence[str], report: str) -> str:

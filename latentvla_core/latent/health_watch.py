@@ -1,7 +1,8 @@
 """Stopping a training that has already failed: a sink that looks at the numbers and raises.
 
-A run of days must not end with "the codebook had collapsed in the first hour". Loss and gradients that are not finite
-stop the training loop itself (`training.loop.DivergedError`); this stops what stays finite and is dead all the same.
+A run of days must not end with "the codebook had collapsed in the first hour". Loss and gradients
+that are not finite stop the training loop itself (`training.loop.DivergedError`); this stops what
+stays finite and is dead all the same.
 """
 
 from __future__ import annotations
@@ -29,15 +30,20 @@ class Alarm:
     settled: float = 0.15
     """Part of the stage after which it counts; codes and decoder need some steps to wake up."""
     patience: int = 3
-    """Bad lines in a row that are a verdict; one batch is none. A demo's training is stopped within seconds."""
+    """Bad lines in a row that are a verdict; one batch is none. A demo's training is stopped within
+    seconds.
+    """
 
 
 ALARMS = (
     Alarm("stage2/ego_perplexity", 2.0, "ego_perplexity"),
     Alarm("stage2/ego_usage", 3.0, "ego_usage"),
-    Alarm("stage1/gain", -0.02, "gain_over_copy"),  # decoders begin as the copy baseline: a sound run never falls below
+    Alarm(
+        "stage1/gain", -0.02, "gain_over_copy"
+    ),  # decoders begin as the copy baseline: a sound run never falls below
     Alarm("stage2/gain", -0.02, "gain_over_copy"),
-    # without compensation it grows slowly: -0.002 to 0.009 at half of a demo's stage, 0.02 to 0.04 at its end
+    # without compensation it grows slowly: -0.002 to 0.009 at half of a demo's stage, 0.02 to 0.04
+    # at its end
     Alarm("stage1/quality/trajectory_use", 0.005, "trajectory_use", settled=0.5, patience=2),
 )
 
@@ -46,8 +52,10 @@ class HealthWatch:
     """Raises CollapsedError when a number has been bad for `patience` of its lines in a row.
 
     Args:
-        settled_lines: in a long run numbers count from this line of the log on, if that is earlier than their `settled`.
-        before: what was logged up to the checkpoint that this training goes on from (`sinks.read_curves`). Began it to count
+        settled_lines: in a long run numbers count from this line of the log on, if that is earlier
+        than their `settled`.
+        before: what was logged up to the checkpoint that this training goes on from
+        (`sinks.read_curves`). Began it to count
             anew, a training that is stopped and started again would pass on its third attempt.
     """
 

@@ -1,7 +1,8 @@
-"""Latent action codes of scenes: transitions of 1 s from the current frame on, some ego and environment codes each.
+"""Latent action codes of scenes: transitions of 1 s from the current frame on, some ego and
+environment codes each.
 
-Ego codes need pictures only. Environment codes come from the frozen first stage, which is told the trajectory; where
-poses are unknown or jump there are none. Legend: latent/__init__.py.
+Ego codes need pictures only. Environment codes come from the frozen first stage, which is told the
+trajectory; where poses are unknown or jump there are none. Legend: latent/__init__.py.
 """
 
 from __future__ import annotations
@@ -23,20 +24,28 @@ SAME_DECIMALS = 6  # a transition seen from two scenes has equal poses up to rou
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """N scenes, T transitions each, in the order given. What is not valid or not known holds zeros or NaN."""
+    """N scenes, T transitions each, in the order given. What is not valid or not known holds zeros
+    or NaN.
+    """
 
     ego_codes: Array
     """(N, T, C) int8 (int16 for codebooks above 128)."""
     ego_distances: Array
-    """(N, T, C) float32: squared distance of z to its code, in the quantiser's own standardised space."""
+    """(N, T, C) float32: squared distance of z to its code, in the quantiser's own standardised
+    space.
+    """
     ego_confidence: Array
-    """(N, T, C) float32: 1 − nearest / second squared distance; 0 = a coin's toss between two codes, 1 = exactly a code."""
+    """(N, T, C) float32: 1 − nearest / second squared distance; 0 = a coin's toss between two
+    codes, 1 = exactly a code.
+    """
     environment_codes: Array
     """(N, T, E) like ego_codes."""
     has_environment: Array
     """(N, T) bool: the trajectory is known and plausible, or the model needs none."""
     motion: Array
-    """(N, T, 4) float32: speed_mps at the start, its change, forward_m, change of heading_rad; NaN when not known."""
+    """(N, T, 4) float32: speed_mps at the start, its change, forward_m, change of heading_rad; NaN
+    when not known.
+    """
     valid: Array
     """(N, T) bool: both pictures were read."""
     reason: tuple[tuple[str, ...], ...]
@@ -73,8 +82,16 @@ class _Transitions:
     """(...) bool: waypoints and states can be used."""
 
     def distinct(self, use: Array) -> tuple[_Transitions, Array]:
-        """Those of the mask `use` (N, T), each once and in picture order; and (m,) where each used one is among them."""
-        parts = (self.rows, self.known[..., None], self.waypoints, self.states, np.nan_to_num(self.projections))
+        """Those of the mask `use` (N, T), each once and in picture order; and (m,) where each used
+        one is among them.
+        """
+        parts = (
+            self.rows,
+            self.known[..., None],
+            self.waypoints,
+            self.states,
+            np.nan_to_num(self.projections),
+        )
         flat = [np.asarray(p[use], np.float64).reshape(int(use.sum()), -1) for p in parts]
         keys = np.concatenate(flat, axis=1).round(SAME_DECIMALS)
         _, first, where = np.unique(keys, axis=0, return_index=True, return_inverse=True)
@@ -92,8 +109,8 @@ def label_scenes(
 ) -> Labels:
     """Encode what happens after the current frame of each scene.
 
-    Each picture is decoded once and each transition encoded once, however many scenes share it. Raises SetupError for a
-    continuous model.
+    Each picture is decoded once and each transition encoded once, however many scenes share it.
+    Raises SetupError for a continuous model.
     """
     model.require_codes()
     config = model.config
@@ -108,15 +125,20 @@ def label_scenes(
     return labels
 
 
-def _empty(model: LatentActionModel, motion: Array, valid: Array, reasons: Sequence[Sequence[str]]) -> Labels:
+def _empty(
+    model: LatentActionModel, motion: Array, valid: Array, reasons: Sequence[Sequence[str]]
+) -> Labels:
     config, shape = model.config, valid.shape
     counts = {"ego": config.codes_per_transition, "environment": config.environment_positions}
     ego, environment = (
-        np.zeros((*shape, count), code_type(getattr(config, name).codebook_size)) for name, count in counts.items()
+        np.zeros((*shape, count), code_type(getattr(config, name).codebook_size))
+        for name, count in counts.items()
     )
     distances, confidence = (np.full(ego.shape, np.nan, np.float32) for _ in range(2))
     known = np.zeros(shape, bool)
-    return Labels(ego, distances, confidence, environment, known, motion, valid, tuple(map(tuple, reasons)))
+    return Labels(
+        ego, distances, confidence, environment, known, motion, valid, tuple(map(tuple, reasons))
+    )
 
 
 def code_type(codebook_size: int) -> type[np.signedinteger]:
@@ -125,32 +147,45 @@ def code_type(codebook_size: int) -> type[np.signedinteger]:
 
 
 @torch.no_grad()
-def encode(model: LatentActionModel, asked: _Transitions, cache: ImageCache, batch_size: int) -> dict[str, Array]:
-    """Fields of `Labels` for n transitions. A picture that several transitions of a batch show is looked at once."""
+def encode(
+    model: LatentActionModel, asked: _Transitions, cache: ImageCache, batch_size: int
+) -> dict[str, Array]:
+    """Fields of `Labels` for n transitions. A picture that several transitions of a batch show is
+    looked at once.
+    """
     parts = []
     for first in range(0, len(asked.rows), batch_size):
         part = slice(first, first + batch_size)
         pictures, where = np.unique(asked.rows[part], return_inverse=True)
-        seen = model.features(torch.from_numpy(np.ascontiguousarray(cache.take(pictures))).to(model.device))
+        seen = model.features(
+            torch.from_numpy(np.ascontiguousarray(cache.take(pictures))).to(model.device)
+        )
         x = seen[torch.from_numpy(where.reshape(-1, 2)).to(seen.device)]
         told = asked.waypoints[part], asked.states[part], asked.projections[part]
         parts.append(_encode_batch(model, x, told, asked.known[part]))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _encode_batch(model: LatentActionModel, x: torch.Tensor, told: Sequence[Array], known: Array) -> dict:
+def _encode_batch(
+    model: LatentActionModel, x: torch.Tensor, told: Sequence[Array], known: Array
+) -> dict:
     ego, *own_environment = model.ego.encode(x)
     quantizer = model.ego.quantizer
     codes, distances = quantizer.nearest(ego), quantizer.distances(ego)
     nearest = distances.gather(-1, codes[..., None])[..., 0]
     second = distances.scatter(-1, codes[..., None], torch.inf).amin(-1)
     if own_environment:  # mode "reencode": the second stage's encoder, which needs no trajectory
-        environment, known = model.environment.quantizer.nearest(own_environment[0]), np.ones_like(known)
+        environment, known = (
+            model.environment.quantizer.nearest(own_environment[0]),
+            np.ones_like(known),
+        )
     else:
         environment = codes.new_zeros((len(x), model.config.environment_positions))
         use = torch.from_numpy(known).to(x.device)
         if known.any():
-            given = Told(*(torch.from_numpy(a[known].astype(np.float32)).to(x.device) for a in told))
+            given = Told(
+                *(torch.from_numpy(a[known].astype(np.float32)).to(x.device) for a in told)
+            )
             environment[use] = model.environment.codes(x[use], given)
     found = {
         "ego_codes": codes,
@@ -166,7 +201,12 @@ def _asked(
 ) -> tuple[_Transitions, Array, list[list[str]]]:
     """(N, T) transitions, their (N, T, 4) motion, and why each cannot be encoded ("" = it can)."""
     needed = [[needed_pictures(record, step, gap) for step in range(count)] for record in records]
-    flat = [(r.sensor_root, path) for r, row in zip(records, needed, strict=True) for paths, _ in row for path in paths]
+    flat = [
+        (r.sensor_root, path)
+        for r, row in zip(records, needed, strict=True)
+        for paths, _ in row
+        for path in paths
+    ]
     rows = cache.indices(flat).reshape(len(records), count, 2)
     reasons = [
         [why or _unreadable(rows[i, step], paths, cache) for step, (paths, why) in enumerate(row)]
@@ -177,8 +217,11 @@ def _asked(
     return _Transitions(rows, waypoints, states, cameras, known), motion, reasons
 
 
-def _driven(records: Sequence[SceneRecord], count: int, gap: int) -> tuple[Array, Array, Array, Array]:
-    """Waypoints (N, T, gap, 3), states (N, T, 3), motion (N, T, 4) and whether they are known (N, T), as `_Transitions` has them.
+def _driven(
+    records: Sequence[SceneRecord], count: int, gap: int
+) -> tuple[Array, Array, Array, Array]:
+    """Waypoints (N, T, gap, 3), states (N, T, 3), motion (N, T, 4) and whether they are known (N,
+    T), as `_Transitions` has them.
 
     Scenes of equal length together: frame by frame this took a tenth of the encoders' time.
     """
@@ -195,9 +238,15 @@ def _driven(records: Sequence[SceneRecord], count: int, gap: int) -> tuple[Array
             path = geometry.to_local(poses[:, [start]], poses[:, start + 1 : start + 1 + gap])
             good = np.logical_and(*plausible(path, driven[:, start]))
             use, change = at[good], driven[good, start + gap, 0] - driven[good, start, 0]
-            waypoints[use, step], states[use, step], known[use, step] = path[good], driven[good, start], True
+            waypoints[use, step], states[use, step], known[use, step] = (
+                path[good],
+                driven[good, start],
+                True,
+            )
             ends = path[good, -1]
-            motion[use, step] = np.stack([driven[good, start, 0], change, ends[:, Pose.X], ends[:, Pose.YAW]], axis=-1)
+            motion[use, step] = np.stack(
+                [driven[good, start, 0], change, ends[:, Pose.X], ends[:, Pose.YAW]], axis=-1
+            )
     return waypoints, states, motion, known
 
 

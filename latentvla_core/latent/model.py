@@ -1,7 +1,8 @@
 """The latent action model: an environment stage and an ego stage, each encoder → codes → decoder.
 
-Stage 1 is told the trajectory, so its codes need only carry what *others* do. Stage 2 is given those codes, frozen,
-and must put the ego's motion into its own (latentvla.md §2.5). Legend: latent/__init__.py.
+Stage 1 is told the trajectory, so its codes need only carry what *others* do. Stage 2 is given
+those codes, frozen, and must put the ego's motion into its own (latentvla.md §2.5). Legend:
+latent/__init__.py.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
-from latentvla_core.latent.agents import AGENT_AXES
-from latentvla_core.latent.change import cells_of
-from latentvla_core.latent.compensation import calibrated, compensated
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.dynamics import ConditionEncoder, ForwardModel, InverseModel
+from latentvla_core.latent.environment.agents import AGENT_AXES
+from latentvla_core.latent.environment.change import cells_of
+from latentvla_core.latent.environment.compensation import calibrated, compensated
+from latentvla_core.latent.environment.independence import MotionByCode
 from latentvla_core.latent.features import Features, build_features
-from latentvla_core.latent.independence import MotionByCode
 from latentvla_core.latent.quantizer import build_quantizer
 from latentvla_core.training import artifacts
 
@@ -42,7 +43,9 @@ class Told(NamedTuple):
 
 
 class Scales(nn.Module):
-    """Mean and deviation of trajectories and states in the training data, so that small yaw angles count too."""
+    """Mean and deviation of trajectories and states in the training data, so that small yaw angles
+    count too.
+    """
 
     pose_mean: Tensor
     pose_std: Tensor
@@ -60,14 +63,18 @@ class Scales(nn.Module):
         """Set from all training pairs: waypoints (n, gap, 3), states (n, 3)."""
         for name, values in (("pose", waypoints), ("state", states)):
             getattr(self, f"{name}_mean").copy_(values.mean(0))
-            spread = values.std(0, correction=min(1, len(values) - 1))  # of a single pair: 0, not NaN
+            spread = values.std(
+                0, correction=min(1, len(values) - 1)
+            )  # of a single pair: 0, not NaN
             getattr(self, f"{name}_std").copy_(spread.clamp_min(1e-2))
 
     def waypoints(self, poses: Tensor) -> Tensor:
         """(B, S, 3) poses → (B, S, 5) standardised x, y, sin, cos, Δt (cos and Δt as they are)."""
         yaw = poses[..., 2:]
         xy = (poses[..., :2] - self.pose_mean[:, :2]) / self.pose_std[:, :2]
-        steps = torch.arange(1, poses.shape[1] + 1, device=poses.device)[:, None].expand(*poses.shape[:2], 1)
+        steps = torch.arange(1, poses.shape[1] + 1, device=poses.device)[:, None].expand(
+            *poses.shape[:2], 1
+        )
         return torch.cat([xy, yaw.sin() / self.pose_std[:, 2:], yaw.cos(), steps * 0.5], dim=-1)
 
     def state(self, states: Tensor) -> Tensor:
@@ -80,7 +87,9 @@ class Scales(nn.Module):
 
 
 class EnvironmentStage(nn.Module):
-    """Stage 1: codes of what the trajectory does not explain. In a single-stage model it holds the scales only."""
+    """Stage 1: codes of what the trajectory does not explain. In a single-stage model it holds the
+    scales only.
+    """
 
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
@@ -96,17 +105,26 @@ class EnvironmentStage(nn.Module):
         if config.conditioning != "none":
             self.condition = ConditionEncoder(width, waypoint_dim=WAYPOINT_DIM, state_dim=STATE_DIM)
         strips = max(1, config.sectors)
-        self.inverse = InverseModel(config.dynamics, groups=[(count // strips, code.dim)], sectors=strips, **sizes)
+        self.inverse = InverseModel(
+            config.dynamics, groups=[(count // strips, code.dim)], sectors=strips, **sizes
+        )
         self.quantizer = build_quantizer(code, count)
         coded = {"codes": count, "code_dim": code.dim, "local_codes": config.sectors}
-        self.decoder = ForwardModel(config.dynamics, conditioned=config.conditioning == "added", **coded, **sizes)
+        self.decoder = ForwardModel(
+            config.dynamics, conditioned=config.conditioning == "added", **coded, **sizes
+        )
         if config.change_weight > 0:
             self.change = nn.Linear(width, cells_of(features))
         if config.leak_weight > 0:
             self.motion_by_code = MotionByCode(count, code.codebook_size, MOTION_DIM)
         if config.agent_weight > 0:
-            # told the ego motion: what that tells of others the codes need not, else they carry ego speed
-            reads = nn.Linear(count * code.dim + MOTION_DIM, width), nn.GELU(), nn.Linear(width, len(AGENT_AXES))
+            # told the ego motion: what that tells of others the codes need not, else they carry ego
+            # speed
+            reads = (
+                nn.Linear(count * code.dim + MOTION_DIM, width),
+                nn.GELU(),
+                nn.Linear(width, len(AGENT_AXES)),
+            )
             self.agents = nn.Sequential(*reads)
 
     def can_compensate(self, projections: Tensor) -> Tensor:
@@ -114,17 +132,26 @@ class EnvironmentStage(nn.Module):
         return calibrated(projections) & self.config.compensate
 
     def look(self, x: Tensor, told: Told) -> tuple[Tensor, Tensor | None]:
-        """Features (B, 2, P, D) → the same with the first frame compensated, and the condition (B, C, W) if there is one."""
+        """Features (B, 2, P, D) → the same with the first frame compensated, and the condition (B,
+        C, W) if there is one.
+        """
         if self.config.compensate:
-            first = compensated(x[:, 0], told.projections, told.waypoints[:, -1], self.config.features)
+            first = compensated(
+                x[:, 0], told.projections, told.waypoints[:, -1], self.config.features
+            )
             x = torch.stack([first, x[:, 1]], dim=1)
         if self.condition is None:
             return x, None
-        return x, self.condition(self.scales.waypoints(told.waypoints), self.scales.state(told.states))
+        return x, self.condition(
+            self.scales.waypoints(told.waypoints), self.scales.state(told.states)
+        )
 
-    def predict(self, first: Tensor, values: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What `look` made of the first frame (B, P, D), code vectors (B, N_env, d) → second frame (B, P, D), and the change
-        (B, P, cells) where the model predicts it (`latent.change`)."""
+    def predict(
+        self, first: Tensor, values: Tensor, condition: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `look` made of the first frame (B, P, D), code vectors (B, N_env, d) → second frame
+        (B, P, D), and the change (B, P, cells) where the model predicts it (`latent.change`).
+        """
         hidden = self.decoder.hidden(first, values, condition)
         change = self.change(hidden) if self.config.change_weight > 0 else None
         return first + self.decoder.out(hidden), change
@@ -155,14 +182,18 @@ class EgoStage(nn.Module):
         coded = {"codes": sum(counts), "code_dim": code.dim, "local_codes": config.sectors}
         self.decoder = ForwardModel(config.dynamics, conditioned=False, **coded, **sizes)
         width = config.dynamics.width
-        self.motion = nn.Sequential(nn.Linear(counts[0] * code.dim, width), nn.GELU(), nn.Linear(width, MOTION_DIM))
+        self.motion = nn.Sequential(
+            nn.Linear(counts[0] * code.dim, width), nn.GELU(), nn.Linear(width, MOTION_DIM)
+        )
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Features (B, 2, P, D) → [z_ego (B, N, d)], and z_env (B, N_env, d) in mode "reencode"."""
         return [z[:, -1] for z in self.inverse(x)]
 
     def decode(self, x: Tensor, ego: Tensor, environment: Tensor) -> Tensor:
-        """First frame (B, P, D), code vectors (B, N, d) and (B, N_env, d) → the second frame's features (B, P, D)."""
+        """First frame (B, P, D), code vectors (B, N, d) and (B, N_env, d) → the second frame's
+        features (B, P, D).
+        """
         return self.decoder(x, torch.cat([ego, self.match(environment)], dim=1))
 
 
@@ -189,7 +220,8 @@ class LatentActionModel(nn.Module):
 
     @torch.no_grad()
     def codes(self, pictures: Tensor) -> Tensor:
-        """(B, 2, H, W, 3) uint8 front pictures, one gap apart → (B, N) ego codes. Needs no trajectory.
+        """(B, 2, H, W, 3) uint8 front pictures, one gap apart → (B, N) ego codes. Needs no
+        trajectory.
 
         Raises SetupError for a continuous model, which has no codes to give.
         """
@@ -200,7 +232,9 @@ class LatentActionModel(nn.Module):
     def require_codes(self) -> None:
         """Raises SetupError for a continuous model, which has no codes to give."""
         if self.config.ego.kind == "continuous":
-            raise SetupError("a model with ego.kind 'continuous' has no codes to label with; train one with 'ema'")
+            raise SetupError(
+                "a model with ego.kind 'continuous' has no codes to label with; train one with 'ema'"
+            )
 
 
 def state_hash(module: nn.Module) -> str:
@@ -208,11 +242,15 @@ def state_hash(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
-def save(model: LatentActionModel, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
+def save(
+    model: LatentActionModel, folder: Path | str, extra: Mapping[str, Any] | None = None
+) -> Path:
     """Weights and config as a model folder; `extra` takes lineage and the quality report."""
     return artifacts.save_model(folder, model, model.config, extra)
 

@@ -1,6 +1,8 @@
-"""Vector quantisers behind one interface: EMA (default), FSQ (cannot collapse), gradient (UniVLA's).
+"""Vector quantisers behind one interface: EMA (default), FSQ (cannot collapse), gradient
+(UniVLA's).
 
-All start from data and bring dead codes back from *current* encoder outputs (latentvla.md §2.2 trap 2, §2.8).
+All start from data and bring dead codes back from *current* encoder outputs (latentvla.md §2.2 trap
+2, §2.8).
 Shapes: z (B, N, d) encoder outputs at N positions, codes (B, N) int64 in 0 … K-1, values (B, N, d).
 """
 
@@ -25,8 +27,11 @@ class QuantizerConfig:
     """One codebook, shared by the N positions of a transition."""
 
     kind: Literal["ema", "fsq", "gradient", "continuous"] = "ema"
-    """ema: codes follow their encoder outputs; fsq: fixed grid; gradient: codes are parameters (UniVLA);
-    continuous: no bottleneck but the width (LAPO's ablation): probes can read it, labels cannot be made of it."""
+    """ema: codes follow their encoder outputs; fsq: fixed grid; gradient: codes are parameters
+    (UniVLA);
+    continuous: no bottleneck but the width (LAPO's ablation): probes can read it, labels cannot be
+    made of it.
+    """
     codebook_size: int = 16
     """K; also the number of words the VLM learns."""
     code_dim: int = 16
@@ -40,21 +45,32 @@ class QuantizerConfig:
     revive_every: int = 25
     """Steps between revivals of dead codes; 0 = never."""
     standardise: bool = True
-    """Give z zero mean and unit deviation per position and channel before quantising, by running statistics. Without
-    it the shared codebook is spent on telling the positions apart, and small changes of z fall into one code."""
+    """Give z zero mean and unit deviation per position and channel before quantising, by running
+    statistics. Without it the shared codebook is spent on telling the positions apart, and small
+    changes of z fall into one code.
+    """
     statistics: Literal["batch", "running"] = "batch"
-    """Whose mean and deviation standardise z in training: the batch's, or running ones, so that codes in training are
-    the codes of labels. Labels are always made by running ones."""
+    """Whose mean and deviation standardise z in training: the batch's, or running ones, so that
+    codes in training are the codes of labels. Labels are always made by running ones.
+    """
     levels: tuple[int, ...] = (4, 4)
-    """FSQ: grid points per dimension; their product must be the codebook size, their number replaces code_dim."""
+    """FSQ: grid points per dimension; their product must be the codebook size, their number
+    replaces code_dim.
+    """
 
     def __post_init__(self) -> None:
         if self.codebook_size < 2:
-            raise ValueError(f"codebook_size is {self.codebook_size}; needs at least 2 codes to carry information")
+            raise ValueError(
+                f"codebook_size is {self.codebook_size}; needs at least 2 codes to carry information"
+            )
         if not 0 <= self.decay < 1:
-            raise ValueError(f"decay is {self.decay}; needs 0 <= decay < 1, where 0 forgets every step")
+            raise ValueError(
+                f"decay is {self.decay}; needs 0 <= decay < 1, where 0 forgets every step"
+            )
         if self.kind == "fsq" and math.prod(self.levels) != self.codebook_size:
-            raise ValueError(f"FSQ levels {self.levels} make {math.prod(self.levels)} codes, not {self.codebook_size}")
+            raise ValueError(
+                f"FSQ levels {self.levels} make {math.prod(self.levels)} codes, not {self.codebook_size}"
+            )
 
     @property
     def dim(self) -> int:
@@ -76,11 +92,13 @@ class Quantized(NamedTuple):
 
 
 class Standardise(nn.Module):
-    """Zero mean and unit deviation per position and channel: of the batch while training, or by running values always.
+    """Zero mean and unit deviation per position and channel: of the batch while training, or by
+    running values always.
 
-    Running values with the gradient of the batch (batch renormalisation, arXiv 1702.03275) make training see the codes
-    that labels will be. By the batch's own values a nearly constant z is spread over the whole codebook in training, and
-    is one code afterwards. The price: z drifts, running values lag behind, codes fit it less well (docs/results.md).
+    Running values with the gradient of the batch (batch renormalisation, arXiv 1702.03275) make
+    training see the codes that labels will be. By the batch's own values a nearly constant z is
+    spread over the whole codebook in training, and is one code afterwards. The price: z drifts,
+    running values lag behind, codes fit it less well (docs/results.md).
     """
 
     mean: Tensor
@@ -90,7 +108,9 @@ class Standardise(nn.Module):
     def __init__(self, positions: int, dim: int, statistics: Literal["batch", "running"]) -> None:
         super().__init__()
         self.statistics = statistics
-        self.momentum = 0.05 if statistics == "batch" else 0.2  # running values must keep up with what they normalise
+        self.momentum = (
+            0.05 if statistics == "batch" else 0.2
+        )  # running values must keep up with what they normalise
         self.register_buffer("mean", torch.zeros(positions, dim))
         self.register_buffer("variance", torch.ones(positions, dim))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
@@ -126,7 +146,9 @@ class Quantizer(nn.Module):
     def __init__(self, config: QuantizerConfig, positions: int) -> None:
         super().__init__()
         self.config = config
-        self.standardise = Standardise(positions, config.dim, config.statistics) if config.standardise else None
+        self.standardise = (
+            Standardise(positions, config.dim, config.statistics) if config.standardise else None
+        )
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self.register_buffer("counts", torch.zeros(config.codebook_size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -140,7 +162,9 @@ class Quantizer(nn.Module):
         return self._choose(self._prepare(z, training=False))
 
     def distances(self, z: Tensor) -> Tensor:
-        """(B, N, K) squared distances of encoder outputs to every code, in the space in which `nearest` chooses."""
+        """(B, N, K) squared distances of encoder outputs to every code, in the space in which
+        `nearest` chooses.
+        """
         return (self.placed(z)[..., None, :] - self.codebook).square().sum(-1)
 
     def forward(self, z: Tensor) -> Quantized:
@@ -149,11 +173,15 @@ class Quantizer(nn.Module):
             self._start(z.detach().flatten(0, 1))
         codes = self._choose(z)
         vectors = self.lookup(codes)
-        loss = self.config.commitment * (z - vectors.detach()).square().mean() + self._codebook_loss(z, codes)
+        loss = self.config.commitment * (
+            z - vectors.detach()
+        ).square().mean() + self._codebook_loss(z, codes)
         return Quantized(z + (vectors - z).detach(), codes, loss, z)
 
     def learn(self, made: Quantized) -> int:
-        """Update usage (and the codebook) from one batch; revive dead codes when due. Returns how many were revived."""
+        """Update usage (and the codebook) from one batch; revive dead codes when due. Returns how
+        many were revived.
+        """
         z, codes = made.z.detach().flatten(0, 1), made.codes.flatten()
         self._follow(z, codes)
         self.steps += 1
@@ -161,12 +189,18 @@ class Quantizer(nn.Module):
         return self._revive(z) if due else 0
 
     def running_usage(self) -> tuple[float, float]:
-        """Codes above 0.2 % of the uses of the last batches, and their perplexity: is the codebook alive now?"""
+        """Codes above 0.2 % of the uses of the last batches, and their perplexity: is the codebook
+        alive now?
+        """
         frequencies = (self.counts / self.counts.sum().clamp_min(1e-9)).cpu()
         return float((frequencies > USED_SHARE).sum()), perplexity(frequencies)
 
     def _prepare(self, z: Tensor, *, training: bool) -> Tensor:
-        return z.float() if self.standardise is None else self.standardise(z.float(), training=training)
+        return (
+            z.float()
+            if self.standardise is None
+            else self.standardise(z.float(), training=training)
+        )
 
     def placed(self, z: Tensor) -> Tensor:
         """(B, N, d) encoder outputs as `nearest` compares them with the codes, with gradient."""
@@ -178,7 +212,10 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _start(self, z: Tensor) -> None:
-        self._place(torch.arange(self.config.codebook_size, device=z.device), _spread(z, self.config.codebook_size))
+        self._place(
+            torch.arange(self.config.codebook_size, device=z.device),
+            _spread(z, self.config.codebook_size),
+        )
         self.started.fill_(True)
 
     @torch.no_grad()
@@ -201,7 +238,9 @@ class Quantizer(nn.Module):
 
 
 class EmaQuantizer(Quantizer):
-    """Codes are running means of the encoder outputs they won: online k-means (decay 0 = one k-means step)."""
+    """Codes are running means of the encoder outputs they won: online k-means (decay 0 = one
+    k-means step).
+    """
 
     sums: Tensor
 
@@ -218,22 +257,28 @@ class EmaQuantizer(Quantizer):
             sums = functional.one_hot(codes, self.config.codebook_size).to(z.dtype).T @ z
         self.counts.lerp_(won, 1 - self.config.decay)
         self.sums.lerp_(sums, 1 - self.config.decay)
-        known = self.counts > 1e-6  # a code that won nothing for long keeps its place until it is revived
+        known = (
+            self.counts > 1e-6
+        )  # a code that won nothing for long keeps its place until it is revived
         self.codebook[known] = self.sums[known] / self.counts[known, None]
 
     @torch.no_grad()
     def _place(self, rows: Tensor, vectors: Tensor) -> None:
-        share = self.counts.sum().clamp_min(float(self.config.codebook_size)) / self.config.codebook_size
+        share = (
+            self.counts.sum().clamp_min(float(self.config.codebook_size))
+            / self.config.codebook_size
+        )
         self.codebook[rows] = vectors
         self.counts[rows] = share
         self.sums[rows] = vectors * share
 
 
 class GradientQuantizer(Quantizer):
-    """Codes are parameters, started uniformly in ±1/K and moved by the optimiser (UniVLA's mode, minus its traps).
+    """Codes are parameters, started uniformly in ±1/K and moved by the optimiser (UniVLA's mode,
+    minus its traps).
 
-    Usage is an EMA of `bincount`; dead codes restart from current encoder outputs. Keep it out of weight decay
-    (`training.loop.NO_DECAY` does).
+    Usage is an EMA of `bincount`; dead codes restart from current encoder outputs. Keep it out of
+    weight decay (`training.loop.NO_DECAY` does).
     """
 
     def __init__(self, config: QuantizerConfig, positions: int) -> None:
@@ -260,7 +305,9 @@ class GradientQuantizer(Quantizer):
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Every dimension is squashed and rounded to a few levels; the code is the mixed-radix number of the levels."""
+    """Every dimension is squashed and rounded to a few levels; the code is the mixed-radix number
+    of the levels.
+    """
 
     radix: Tensor
     levels: Tensor
@@ -272,12 +319,16 @@ class FiniteScalarQuantizer(Quantizer):
         self.register_buffer("levels", levels, persistent=False)
         self.register_buffer("radix", radix, persistent=False)
         digits = torch.arange(config.codebook_size)[:, None] // radix % levels  # (K, d)
-        self.register_buffer("codebook", 2 * digits / (levels - 1) - 1, persistent=False)  # each axis in -1 … 1
+        self.register_buffer(
+            "codebook", 2 * digits / (levels - 1) - 1, persistent=False
+        )  # each axis in -1 … 1
 
     def forward(self, z: Tensor) -> Quantized:
         squashed = torch.tanh(self._prepare(z, training=self.training))
         codes = self._digits(squashed)
-        return Quantized(squashed + (self.lookup(codes) - squashed).detach(), codes, z.new_zeros(()), squashed)
+        return Quantized(
+            squashed + (self.lookup(codes) - squashed).detach(), codes, z.new_zeros(()), squashed
+        )
 
     def learn(self, made: Quantized) -> int:
         self._follow(made.z, made.codes.flatten())
@@ -301,7 +352,9 @@ class FiniteScalarQuantizer(Quantizer):
 
 
 class Continuous(Quantizer):
-    """No codes: the encoder output is its own "code", (B, N, d) float instead of (B, N) int64. A comparator only."""
+    """No codes: the encoder output is its own "code", (B, N, d) float instead of (B, N) int64. A
+    comparator only.
+    """
 
     def __init__(self, config: QuantizerConfig, positions: int) -> None:
         super().__init__(config, positions)
@@ -345,7 +398,9 @@ def perplexity(frequencies: Tensor) -> float:
 
 
 def _spread(z: Tensor, count: int) -> Tensor:
-    """(count, d) rows of z far from each other (k-means++ seeding); repeats with small noise if z has too few."""
+    """(count, d) rows of z far from each other (k-means++ seeding); repeats with small noise if z
+    has too few.
+    """
     if len(z) < count:
         z = z.repeat(math.ceil(count / len(z)), 1)
         z = z + 1e-3 * torch.randn(z.shape).to(z.device)

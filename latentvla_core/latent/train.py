@@ -1,4 +1,6 @@
-"""Training the two stages one after the other. Stage 1 is frozen before stage 2 begins; a hash proves it stayed so."""
+"""Training the two stages one after the other. Stage 1 is frozen before stage 2 begins; a hash
+proves it stayed so.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentvla_core.errors import LatentVLAError
-from latentvla_core.latent.agents import MIRRORED, SCALES
-from latentvla_core.latent.change import change
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.independence import dependence
+from latentvla_core.latent.environment.agents import MIRRORED, SCALES
+from latentvla_core.latent.environment.change import change
+from latentvla_core.latent.environment.independence import dependence
 from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state_hash
 from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs, require_change
 from latentvla_core.latent.probes.run import stage_one_codes
@@ -31,7 +33,9 @@ from latentvla_core.types import Array, SceneRecord
 STAGES = ("stage1", "stage2")  # names in the log and of folders of checkpoints
 Numbers = dict[str, float]
 Measure = Callable[[LatentActionModel, int], Numbers]
-"""(model, stage) → figures of a model that is being trained; of stage 1 alone while that is all there is."""
+"""(model, stage) → figures of a model that is being trained; of stage 1 alone while that is all
+there is.
+"""
 
 
 def train_latent_action_model(
@@ -44,13 +48,18 @@ def train_latent_action_model(
     cache: ImageCache | None = None,
     measure: Measure | None = None,
 ) -> LatentActionModel:
-    """Both stages on all transitions of the records; resumes where a killed run stopped when it has a checkpoint_dir.
+    """Both stages on all transitions of the records; resumes where a killed run stopped when it has
+    a checkpoint_dir.
 
     Args:
-        cache: decoded pictures to share with other users; must have the size config.features.image_size_wh.
-        measure: what is logged as `quality/…` every config.quality_every steps, e.g. `probes.HeldOut.report`.
+        cache: decoded pictures to share with other users; must have the size
+        config.features.image_size_wh.
+        measure: what is logged as `quality/…` every config.quality_every steps, e.g.
+        `probes.HeldOut.report`.
     """
-    pairs = collect_pairs(records, config.gap_frames, cache or ImageCache(config.features.image_size_wh))
+    pairs = collect_pairs(
+        records, config.gap_frames, cache or ImageCache(config.features.image_size_wh)
+    )
     require_change(pairs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -63,7 +72,9 @@ def train_latent_action_model(
 
 
 def finished_steps(checkpoint_dir: Path, config: LatentActionConfig) -> int:
-    """The step, counted over both stages as in the log, that a training goes on from with these checkpoints."""
+    """The step, counted over both stages as in the log, that a training goes on from with these
+    checkpoints.
+    """
     first, second = (checkpoint.finished_steps(checkpoint_dir / stage) for stage in STAGES)
     return config.steps + second if second else first
 
@@ -78,7 +89,9 @@ def train_environment(
     measure: Measure | None = None,
 ) -> None:
     """Stage 1, in place."""
-    model.environment.scales.measure(torch.from_numpy(pairs.waypoints), torch.from_numpy(pairs.states))
+    model.environment.scales.measure(
+        torch.from_numpy(pairs.waypoints), torch.from_numpy(pairs.states)
+    )
     if model.config.env_source == "none":
         return
     fit(
@@ -123,16 +136,23 @@ def train_ego(
         identity=_identity(model.config, pairs),
     )
     if state_hash(model.environment) != before:
-        raise LatentVLAError("stage 2 changed the environment stage; its codebook and encoder must stay frozen")
+        raise LatentVLAError(
+            "stage 2 changed the environment stage; its codebook and encoder must stay frozen"
+        )
 
 
-def _looking(model: LatentActionModel, stage: int, measure: Measure | None) -> Callable[[int], Numbers]:
-    """What `measure` says of the model after every `quality_every` steps and at the end. Steps draw from their own seeds, so
-    looking changes nothing of the training."""
+def _looking(
+    model: LatentActionModel, stage: int, measure: Measure | None
+) -> Callable[[int], Numbers]:
+    """What `measure` says of the model after every `quality_every` steps and at the end. Steps draw
+    from their own seeds, so looking changes nothing of the training.
+    """
     config, part = model.config, model.environment if stage == 1 else model.ego
 
     def after_step(step: int) -> Numbers:
-        due = config.quality_every and ((step + 1) % config.quality_every == 0 or step + 1 == config.steps)
+        due = config.quality_every and (
+            (step + 1) % config.quality_every == 0 or step + 1 == config.steps
+        )
         if measure is None or not due:
             return {}
         part.eval()
@@ -144,23 +164,33 @@ def _looking(model: LatentActionModel, stage: int, measure: Measure | None) -> C
 
 
 def _identity(config: LatentActionConfig, pairs: Pairs) -> dict[str, Any]:
-    """What a checkpoint must have in common with a run that goes on from it: the whole configuration, and the transitions."""
-    data = hashlib.sha256(pairs.waypoints.tobytes() + pairs.states.tobytes() + "\n".join(pairs.logs).encode())
+    """What a checkpoint must have in common with a run that goes on from it: the whole
+    configuration, and the transitions.
+    """
+    data = hashlib.sha256(
+        pairs.waypoints.tobytes() + pairs.states.tobytes() + "\n".join(pairs.logs).encode()
+    )
     latent = {name: value for name, value in asdict(config).items() if name not in FREE}
     return {"latent": latent, "transitions_sha256": data.hexdigest()}
 
 
-def environment_loss(model: LatentActionModel, batch: dict[str, Tensor], step: int) -> tuple[Tensor, Numbers]:
-    """Second frame, and where it is unexpected, from the first one, the trajectory and the environment codes; plus VQ.
+def environment_loss(
+    model: LatentActionModel, batch: dict[str, Tensor], step: int
+) -> tuple[Tensor, Numbers]:
+    """Second frame, and where it is unexpected, from the first one, the trajectory and the
+    environment codes; plus VQ.
 
-    `copy` and `gain` are relative to the *compensated* first frame, where there is one: the decoder begins there.
+    `copy` and `gain` are relative to the *compensated* first frame, where there is one: the decoder
+    begins there.
     """
     stage, config = model.environment, model.config
     x, condition = stage.look(model.features(batch["pictures"]), told_of(batch))  # (B, 2, P, D)
     (z,) = stage.inverse(x, condition)
     quantized = stage.quantizer(z[:, -1])
     values = soften(quantized, step, config.soft_steps)
-    dropped = drop_codes(values, config.code_dropout, spared=stage.can_compensate(batch["projections"]))
+    dropped = drop_codes(
+        values, config.code_dropout, spared=stage.can_compensate(batch["projections"])
+    )
     predicted, changed = stage.predict(x[:, 0], dropped, condition)
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
     terms = _environment_terms(model, quantized, batch)
@@ -168,7 +198,9 @@ def environment_loss(model: LatentActionModel, batch: dict[str, Tensor], step: i
         seen = change(x[:, 0], x[:, 1], config.features)
         terms["change"] = config.change_weight, functional.mse_loss(changed.float(), seen)
     revived = stage.quantizer.learn(quantized)
-    numbers = _numbers(x, reconstruction, quantized.loss, revived) | _usage("environment", stage.quantizer)
+    numbers = _numbers(x, reconstruction, quantized.loss, revived) | _usage(
+        "environment", stage.quantizer
+    )
     total = reconstruction + quantized.loss + sum(weight * term for weight, term in terms.values())
     return total, numbers | {name: float(term.detach()) for name, (_, term) in terms.items()}
 
@@ -179,13 +211,17 @@ def told_of(batch: dict[str, Tensor]) -> Told:
 
 
 def soften(made: Quantized, step: int, soft_steps: int) -> Tensor:
-    """(B, N, d) codes' vectors, and z itself in a share of samples that falls from all to none in soft_steps.
+    """(B, N, d) codes' vectors, and z itself in a share of samples that falls from all to none in
+    soft_steps.
 
-    From random codes a decoder learns to ignore them, and an encoder whose codes are ignored learns nothing.
+    From random codes a decoder learns to ignore them, and an encoder whose codes are ignored learns
+    nothing.
     """
     if step >= soft_steps:
         return made.values
-    hard = torch.rand(len(made.z)).to(made.z.device) < step / soft_steps  # drawn on the CPU: same on every device
+    hard = (
+        torch.rand(len(made.z)).to(made.z.device) < step / soft_steps
+    )  # drawn on the CPU: same on every device
     return torch.where(hard[:, None, None], made.values, made.z)
 
 
@@ -199,10 +235,16 @@ def _environment_terms(
     if config.independence_weight > 0:
         terms["leak"] = config.independence_weight, dependence(values, motion)
     if config.leak_weight > 0:
-        terms["leak_by_code"] = config.leak_weight, stage.motion_by_code(made, stage.quantizer, motion)
+        terms["leak_by_code"] = (
+            config.leak_weight,
+            stage.motion_by_code(made, stage.quantizer, motion),
+        )
     if config.agent_weight > 0 and "agents" in batch:
         known = torch.cat([values, motion], dim=1)
-        terms["agents"] = config.agent_weight, known_error(stage.agents(known).float(), batch["agents"])
+        terms["agents"] = (
+            config.agent_weight,
+            known_error(stage.agents(known).float(), batch["agents"]),
+        )
     return terms
 
 
@@ -213,13 +255,17 @@ def known_error(read: Tensor, target: Tensor) -> Tensor:
 
 
 def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor, Numbers]:
-    """Reconstruction from the first frame, ego and environment codes (no trajectory); plus VQ and the action term."""
+    """Reconstruction from the first frame, ego and environment codes (no trajectory); plus VQ and
+    the action term.
+    """
     stage, config = model.ego, model.config
     x = model.features(batch["pictures"])
     z_ego, *z_environment = stage.encode(x)
     ego = stage.quantizer(z_ego)
     environment, loss = _given_environment(model, x, batch, z_environment)
-    predicted = stage.decode(x[:, 0], ego.values, drop_codes(environment, config.environment_dropout))
+    predicted = stage.decode(
+        x[:, 0], ego.values, drop_codes(environment, config.environment_dropout)
+    )
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
     revived = stage.quantizer.learn(ego)
     loss = loss + reconstruction + ego.loss
@@ -231,7 +277,9 @@ def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor
         loss = loss + config.action_weight * action
         numbers |= {"action": float(action.detach())} | _action_r2(read.detach(), target)
     if config.cycle_weight > 0:
-        cycle, moved = cycle_errors(stage, x[:, 0], ego.values.detach(), environment.detach(), target)
+        cycle, moved = cycle_errors(
+            stage, x[:, 0], ego.values.detach(), environment.detach(), target
+        )
         loss = loss + config.cycle_weight * (cycle + config.action_weight * moved)
         numbers |= {"cycle": float(cycle.detach()), "cycle_action": float(moved.detach())}
     return loss, numbers
@@ -240,13 +288,14 @@ def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor
 def cycle_errors(
     stage: EgoStage, first: Tensor, ego: Tensor, environment: Tensor, motion: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Frames (B, P, D) driven by the codes (B, N, d) of another sample: errors of those codes, and of that sample's
-    standardised motion (B, 3), as the encoder reads them back.
+    """Frames (B, P, D) driven by the codes (B, N, d) of another sample: errors of those codes, and
+    of that sample's standardised motion (B, 3), as the encoder reads them back.
 
-    The codes alone are not enough: a neighbour's vector is nearly right, and its motion need not be (docs/results.md).
-    The encoder and the action head learn from it, and get used to the blur of predictions. A decoder that learned from it
-    would signal the codes by what is no motion: its gain over copying fell from 0.3 below 0 (docs/results.md). Half of the
-    batch is used, because this is as dear as the step itself.
+    The codes alone are not enough: a neighbour's vector is nearly right, and its motion need not be
+    (docs/results.md). The encoder and the action head learn from it, and get used to the blur of
+    predictions. A decoder that learned from it would signal the codes by what is no motion: its
+    gain over copying fell from 0.3 below 0 (docs/results.md). Half of the batch is used, because
+    this is as dear as the step itself.
     """
     half = max(1, len(first) // 2)
     foreign = ego.roll(1, dims=0)[:half]
@@ -254,13 +303,19 @@ def cycle_errors(
         predicted = stage.decode(first[:half], foreign, environment[:half])
     z = stage.encode(torch.stack([first[:half], predicted], dim=1))[0]
     placed = stage.quantizer.placed(z)
-    coded = placed + (stage.quantizer.lookup(stage.quantizer.nearest(z)) - placed).detach()  # straight through
+    coded = (
+        placed + (stage.quantizer.lookup(stage.quantizer.nearest(z)) - placed).detach()
+    )  # straight through
     read = stage.motion(coded.flatten(1)).float()
-    return functional.smooth_l1_loss(placed, foreign), functional.mse_loss(read, motion.roll(1, dims=0)[:half])
+    return functional.smooth_l1_loss(placed, foreign), functional.mse_loss(
+        read, motion.roll(1, dims=0)[:half]
+    )
 
 
 def start_from_environment(model: LatentActionModel) -> None:
-    """Mode "reencode": with a fresh encoder the environment codes collapse (latentvla.md §2.9.3); IDM2 starts as IDM1."""
+    """Mode "reencode": with a fresh encoder the environment codes collapse (latentvla.md §2.9.3);
+    IDM2 starts as IDM1.
+    """
     source, target = model.environment.inverse, model.ego.inverse
     with torch.no_grad():
         for name in ("embed", "blocks", "norm"):
@@ -271,9 +326,11 @@ def start_from_environment(model: LatentActionModel) -> None:
 
 
 def environment_codes(model: LatentActionModel, pairs: Pairs) -> Array:
-    """(2, n, N_env) int64 codes of the frozen stage 1 for all transitions, as they are and mirrored.
+    """(2, n, N_env) int64 codes of the frozen stage 1 for all transitions, as they are and
+    mirrored.
 
-    Made once: stage 2 sees every transition many times, and the encoder that makes them does not change.
+    Made once: stage 2 sees every transition many times, and the encoder that makes them does not
+    change.
     """
     codes = np.zeros((2, len(pairs), model.config.environment_positions), np.int64)
     for side in range(2 if model.config.mirror else 1) if codes.size else ():
@@ -282,10 +339,14 @@ def environment_codes(model: LatentActionModel, pairs: Pairs) -> Array:
 
 
 def drop_codes(values: Tensor, probability: float, spared: Tensor | None = None) -> Tensor:
-    """(B, N, d) with all codes of a sample zeroed with the given probability, but for those that are spared (B,)."""
+    """(B, N, d) with all codes of a sample zeroed with the given probability, but for those that
+    are spared (B,).
+    """
     if probability == 0:
         return values
-    keep = torch.rand(len(values)).to(values.device) >= probability  # drawn on the CPU: same on every device
+    keep = (
+        torch.rand(len(values)).to(values.device) >= probability
+    )  # drawn on the CPU: same on every device
     keep = keep if spared is None else keep | spared
     return values * keep[:, None, None]
 
@@ -297,7 +358,9 @@ def _given_environment(
     frozen = model.environment.quantizer
     if not z:
         return frozen.lookup(batch["environment_codes"]), x.new_zeros(())
-    quantized = frozen(z[0])  # the codebook is frozen; commitment still pulls the new encoder towards it
+    quantized = frozen(
+        z[0]
+    )  # the codebook is frozen; commitment still pulls the new encoder towards it
     return quantized.values, quantized.loss
 
 
@@ -321,7 +384,9 @@ def _usage(name: str, quantizer: Quantizer) -> Numbers:
 
 
 def _action_r2(read: Tensor, target: Tensor) -> Numbers:
-    """R² within the batch of the ego motion (B, 3) that the action head reads from the codes, by axis."""
+    """R² within the batch of the ego motion (B, 3) that the action head reads from the codes, by
+    axis.
+    """
     residual, total = (target - read).square().sum(0), (target - target.mean(0)).square().sum(0)
     r2 = (1 - residual / total.clamp_min(1e-6)).tolist()
     return {f"action_r2_{axis}": value for axis, value in zip(AXES, r2, strict=True)}

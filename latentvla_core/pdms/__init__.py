@@ -1,7 +1,8 @@
 """The PDM score: PDMS (NAVSIM v1.1) and EPDMS (v2.2) of any trajectories, without the devkit.
 
-`build` turns a scene into a `World` (plain arrays), `score_trajectories` scores plans in worlds, `summarize_table` says
-what their mean is a mean of. Names are loaded when first used, so that `import latentvla_core.pdms` costs nothing.
+`build` turns a scene into a `World` (plain arrays), `score_trajectories` scores plans in worlds,
+`summarize_table` says what their mean is a mean of. Names are loaded when first used, so that
+`import latentvla_core.pdms` costs nothing.
 """
 
 from importlib import import_module
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES
+    from latentvla_core.pdms.motion.tracker import simulate
     from latentvla_core.pdms.score import ScoreConfig, score_trajectories
     from latentvla_core.pdms.summary import IncompleteError, Summary, summarize, summarize_table
     from latentvla_core.pdms.table import ScoreTable
-    from latentvla_core.pdms.tracker import simulate
     from latentvla_core.pdms.two_stage import StageGroup, StageScene, two_stage_score
     from latentvla_core.pdms.world import World, build
 
@@ -40,7 +41,7 @@ _HOME = {
     **dict.fromkeys(["StageGroup", "StageScene", "two_stage_score"], "two_stage"),
     **dict.fromkeys(["World", "build"], "world"),
     "ScoreTable": "table",
-    "simulate": "tracker",
+    "simulate": "motion.tracker",
 }
 
 

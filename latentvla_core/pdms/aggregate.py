@@ -25,15 +25,23 @@ MULTIPLIERS_V2 = (
 )
 
 
-def combine(columns: Mapping[str, Array], multipliers: tuple[str, ...], weights: Mapping[str, float]) -> Array:
-    """(...,) product of the multipliers times the weighted mean of the rest; a NaN entry leaves with its weight.
+def combine(
+    columns: Mapping[str, Array], multipliers: tuple[str, ...], weights: Mapping[str, float]
+) -> Array:
+    """(...,) product of the multipliers times the weighted mean of the rest; a NaN entry leaves
+    with its weight.
 
-    Only `two_frame_extended_comfort` may be NaN: there is none without a previous frame (v2.2: / 14 instead of / 16).
+    Only `two_frame_extended_comfort` may be NaN: there is none without a previous frame (v2.2: / 14
+    instead of / 16).
     """
     product = np.prod([columns[name] for name in multipliers], axis=0)
     total, weight = np.zeros_like(product), np.zeros_like(product)
     for name, share in weights.items():
-        known = np.isfinite(columns[name]) if name == "two_frame_extended_comfort" else np.ones(product.shape, bool)
+        known = (
+            np.isfinite(columns[name])
+            if name == "two_frame_extended_comfort"
+            else np.ones(product.shape, bool)
+        )
         total = total + np.where(known, share * columns[name], 0.0)
         weight = weight + np.where(known, share, 0.0)
     return product * total / weight
@@ -45,5 +53,7 @@ def pdms(columns: Mapping[str, Array]) -> Array:
 
 
 def epdms(columns: Mapping[str, Array]) -> Array:
-    """(...,) EPDMS v2.2: NC · DAC · DDC · TLC · (5 EP + 5 TTC + 2 LK + 2 HC + 2 EC) / 16, / 14 without EC."""
+    """(...,) EPDMS v2.2: NC · DAC · DDC · TLC · (5 EP + 5 TTC + 2 LK + 2 HC + 2 EC) / 16, / 14
+    without EC.
+    """
     return combine(columns, MULTIPLIERS_V2, WEIGHTS_V2)

@@ -1,4 +1,6 @@
-"""Which of the two twins of every kernel runs: numba where it is installed, NumPy otherwise (or when asked)."""
+"""Which of the two twins of every kernel runs: numba where it is installed, NumPy otherwise (or
+when asked).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _chosen: list[Backend] = []
 
 
 def active() -> Backend:
-    """The twin in use: the innermost `using`, else LATENTVLA_SCORER ("numba" or "numpy"), else numba if installed."""
+    """The twin in use: the innermost `using`, else LATENTVLA_SCORER ("numba" or "numpy"), else
+    numba if installed.
+    """
     wanted = _chosen[-1] if _chosen else os.environ.get("LATENTVLA_SCORER", "numba")
     return "numba" if wanted == "numba" and numba is not None else "numpy"
 
@@ -34,7 +38,9 @@ def using(backend: Backend) -> Iterator[None]:
 
 
 def kernel(function: F) -> F:
-    """Compile with numba, cached on disk and without the GIL; left as it is (and never called) without numba."""
+    """Compile with numba, cached on disk and without the GIL; left as it is (and never called)
+    without numba.
+    """
     if numba is None:
         return function
     return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[return-value]

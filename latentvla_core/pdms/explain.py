@@ -1,6 +1,7 @@
 """Why a plan lost points: what was violated, when, where, and with whom; for pictures and captions.
 
-The numbers are those of `score_trajectories`; this file looks again at one plan and finds the place. World coordinates.
+The numbers are those of `score_trajectories`; this file looks again at one plan and finds the
+place. World coordinates.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import numpy as np
 import shapely
 
 from latentvla_core.errors import DataError
-from latentvla_core.pdms import comfort, progress, road
-from latentvla_core.pdms.collision_kernels import OFFSETS
+from latentvla_core.pdms.contacts.collision_kernels import OFFSETS
 from latentvla_core.pdms.measure import Reaction, drive, obstacles_v2, red_lights, road_polygons
 from latentvla_core.pdms.metrics import SUB_SCORES, Metric
+from latentvla_core.pdms.motion import comfort
+from latentvla_core.pdms.reactive.traffic import ReactiveTraffic, as_reacted, roll_out
+from latentvla_core.pdms.roads import progress, road
 from latentvla_core.pdms.score import ScoreConfig, score_trajectories
 from latentvla_core.pdms.state import DRIVABLE, DT_S, Motion, ego_motion, ego_points, ego_speed
 from latentvla_core.pdms.table import ScoreTable
-from latentvla_core.pdms.traffic import ReactiveTraffic, as_reacted, roll_out
 from latentvla_core.pdms.world import World
 from latentvla_core.types import Array, ObjectClass
 
@@ -98,13 +100,17 @@ def explain(
     """
     pairs = [pair for pair in (before, (world, poses)) if pair is not None]
     worlds, plans = [w for w, _ in pairs], [np.asarray(p, np.float64)[None] for _, p in pairs]
-    counted = score_trajectories(worlds, plans, metric=metric, reactions=_reactions(worlds, traffic))
+    counted = score_trajectories(
+        worlds, plans, metric=metric, reactions=_reactions(worlds, traffic)
+    )
     if not counted.valid[-1]:
         raise DataError(f"cannot be scored: {counted.reason[-1]}", frame=world.scene_token)
     reference = world.reference_v1 if metric == "pdms" else world.reference_v2
     states = drive(world, reference, plans[-1], 0.5)[1]
     seen = as_reacted(world, traffic, states) if traffic else world
-    raw = score_trajectories([*worlds[:-1], seen], plans, config=ScoreConfig(metric=metric, human_filter=False))
+    raw = score_trajectories(
+        [*worlds[:-1], seen], plans, config=ScoreConfig(metric=metric, human_filter=False)
+    )
     look = _Look(seen, raw, states)
     failures = []
     for name in SUB_SCORES[metric]:
@@ -112,18 +118,24 @@ def explain(
         if value < 1.0:
             found = getattr(look, name)()
             failures.append(replace(found, value=value, forgiven=float(counted[name][-1]) > value))
-    return Explanation(metric, counted.metric_version, float(counted["score"][-1]), states, tuple(failures), seen)
+    return Explanation(
+        metric, counted.metric_version, float(counted["score"][-1]), states, tuple(failures), seen
+    )
 
 
 def _reactions(worlds: list[World], traffic: ReactiveTraffic | None) -> list[Reaction] | None:
-    """How each scene's traffic reacts; of the one before, of which only the ego's motion counts, it need not."""
+    """How each scene's traffic reacts; of the one before, of which only the ego's motion counts, it
+    need not.
+    """
     if traffic is None:
         return None
     return [*((lambda _, w=w: obstacles_v2(w)[0]) for w in worlds[:-1]), partial(roll_out, traffic)]
 
 
 class _Look:
-    """Finds the place of each failed sub-score of the last row of a table; one method per devkit name."""
+    """Finds the place of each failed sub-score of the last row of a table; one method per devkit
+    name.
+    """
 
     def __init__(self, world: World, table: ScoreTable, states: Array) -> None:
         self.world, self.table, self.states = world, table, states
@@ -147,7 +159,9 @@ class _Look:
         shared = shapely.intersection(shapely.Polygon(self.boxes[step]), shapely.Polygon(shape))
         place = np.array(shared.centroid.coords[0]) if not shared.is_empty else shape.mean(axis=0)
         text = f"hits {self._name(who)} at {step * DT_S:.1f} s, at its own fault"
-        return _failure("no_at_fault_collisions", text, step, place, egos=self.boxes[[step]], shape=shape)
+        return _failure(
+            "no_at_fault_collisions", text, step, place, egos=self.boxes[[step]], shape=shape
+        )
 
     def time_to_collision_within_bound(self) -> Failure:
         step, who = int(self._detail("ttc_step")), int(self._detail("ttc_object"))
@@ -156,12 +170,20 @@ class _Look:
         for offset in OFFSETS:
             moved = self.boxes[step] + offset * ahead
             shape = self.world.object_corners[step + offset, who]
-            if not np.isnan(shape).any() and shapely.Polygon(moved).intersects(shapely.Polygon(shape)):
+            if not np.isnan(shape).any() and shapely.Polygon(moved).intersects(
+                shapely.Polygon(shape)
+            ):
                 break
-        later = "touches it now" if offset == 0 else f"at {speed:.1f} m/s it meets it {offset * DT_S:.1f} s later"
+        later = (
+            "touches it now"
+            if offset == 0
+            else f"at {speed:.1f} m/s it meets it {offset * DT_S:.1f} s later"
+        )
         text = f"less than 1 s to {self._name(who)} at {step * DT_S:.1f} s: {later}"
         egos = np.stack([self.boxes[step], moved])
-        return _failure("time_to_collision_within_bound", text, step, shape.mean(axis=0), egos=egos, shape=shape)
+        return _failure(
+            "time_to_collision_within_bound", text, step, shape.mean(axis=0), egos=egos, shape=shape
+        )
 
     def drivable_area_compliance(self) -> Failure:
         step = int(self.areas.non_drivable[0].argmax())
@@ -189,7 +211,9 @@ class _Look:
         first, last = int(over[0]), int(metres.argmax())
         text = f"{metres[last]:.1f} m within 1 s in no lane of the route, from {first * DT_S:.1f} s"
         stretch = self.center[max(0, first - road.ONCOMING_WINDOW + 1) : int(over[-1]) + 1]
-        return _failure("driving_direction_compliance", text, first, self.center[first], stretch=stretch)
+        return _failure(
+            "driving_direction_compliance", text, first, self.center[first], stretch=stretch
+        )
 
     def traffic_light_compliance(self) -> Failure:
         lights = red_lights(self.world)
@@ -197,11 +221,20 @@ class _Look:
         hits = []
         for r in range(len(lights.offsets) - 1):
             shape = lights.vertices[lights.offsets[r] : lights.offsets[r + 1]]
-            touched = np.flatnonzero(shapely.intersects(boxes, shapely.Polygon(shape)) & lights.active[: len(boxes), r])
+            touched = np.flatnonzero(
+                shapely.intersects(boxes, shapely.Polygon(shape)) & lights.active[: len(boxes), r]
+            )
             hits += [(int(touched[0]), r, shape)] if len(touched) else []
         step, r, shape = min(hits, key=lambda hit: hit[0])
         text = f"in lane connector {self.world.light_ids[r]} while its light is red, at {step * DT_S:.1f} s"
-        return _failure("traffic_light_compliance", text, step, self.center[step], egos=self.boxes[[step]], shape=shape)
+        return _failure(
+            "traffic_light_compliance",
+            text,
+            step,
+            self.center[step],
+            egos=self.boxes[[step]],
+            shape=shape,
+        )
 
     def lane_keeping(self) -> Failure:
         gap = progress.distances(self.center, self.world.centerline)
@@ -218,7 +251,9 @@ class _Look:
 
     def history_comfort(self) -> Failure:
         past = self.world.history_states
-        return self._uncomfortable("history_comfort", comfort.signals_v2(self.states, past), len(past))
+        return self._uncomfortable(
+            "history_comfort", comfort.signals_v2(self.states, past), len(past)
+        )
 
     def _uncomfortable(self, name: str, signals: Array, num_past: int) -> Failure:
         """The signal (6, n) that leaves its bounds farthest, in parts of the bound."""
@@ -244,7 +279,9 @@ class _Look:
     def ego_progress(self) -> Failure:
         own, other = float(self._detail("progress_m")), float(self._detail("reference_progress_m"))
         text = f"{own:.1f} m along the route; PDM-Closed makes {other:.1f} m"
-        product = self.table["no_at_fault_collisions"][-1] * self.table["drivable_area_compliance"][-1]
+        product = (
+            self.table["no_at_fault_collisions"][-1] * self.table["drivable_area_compliance"][-1]
+        )
         if self.table.metric == "pdms" and product < 1.0:
             text += f"; counted {product:g} times (NC · DAC)"
         return _failure("ego_progress", text, -1, np.full(2, np.nan))

@@ -15,7 +15,9 @@ NUM_STATES = 11
 
 
 def ego_state(frame: Frame) -> Array:
-    """(11,) `State` of the ego at a frame, global; steering, yaw rate and yaw acceleration are not logged and 0."""
+    """(11,) `State` of the ego at a frame, global; steering, yaw rate and yaw acceleration are not
+    logged and 0.
+    """
     state = np.zeros(NUM_STATES)
     state[: State.VX] = frame.ego_pose
     state[State.VX : State.AX] = frame.ego_velocity_mps
@@ -24,13 +26,15 @@ def ego_state(frame: Frame) -> Array:
 
 
 def history_states(frames: Sequence[Frame]) -> tuple[Array, Array]:
-    """Times (H,) int64 us and states (H, 11), global, that history comfort puts before the plan; H = 0 for one frame.
+    """Times (H,) int64 us and states (H, 11), global, that history comfort puts before the plan; H
+    = 0 for one frame.
 
     Args:
         frames: history frames with their true time stamps, the current one last.
 
-    The samples stop two steps short of now: the devkit's range leaves out its end and then its last element
-    (pdms.md §17, quirk 15), so H is 14, or 15 when the history is a little longer than 1.5 s.
+    The samples stop two steps short of now: the devkit's range leaves out its end and then its last
+    element (pdms.md §17, quirk 15), so H is 14, or 15 when the history is a little longer than 1.5
+    s.
     """
     times = np.array([frame.timestamp_us for frame in frames], np.int64)
     query = np.arange(times[0], times[-1], HISTORY_STEP_US)[:-1]

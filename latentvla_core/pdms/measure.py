@@ -1,6 +1,8 @@
-"""All sub-scores of the plans of one scene: reference, human and K proposals are driven and measured together.
+"""All sub-scores of the plans of one scene: reference, human and K proposals are driven and
+measured together.
 
-Source: pdms.md §8 (sub-scores), §10 (human filter). Row 0 of every batch is the reference (PDM-Closed).
+Source: pdms.md §8 (sub-scores), §10 (human filter). Row 0 of every batch is the reference
+(PDM-Closed).
 """
 
 from __future__ import annotations
@@ -10,16 +12,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from latentvla_core.pdms import aggregate, progress, road
-from latentvla_core.pdms.collisions import (
+from latentvla_core.pdms import aggregate
+from latentvla_core.pdms.contacts.collisions import (
     TTC_LAST_STEP_V1,
     TTC_LAST_STEP_V2,
     no_at_fault_collisions,
     time_to_collision,
 )
-from latentvla_core.pdms.comfort import comfort_v1, comfort_v2
-from latentvla_core.pdms.state import NUM_STEPS, Event, Motion, Obstacles, RedLights, RoadPolygons, ego_motion
-from latentvla_core.pdms.tracker import reference_from_tenths, reference_states, simulate
+from latentvla_core.pdms.motion.comfort import comfort_v1, comfort_v2
+from latentvla_core.pdms.motion.tracker import reference_from_tenths, reference_states, simulate
+from latentvla_core.pdms.roads import progress, road
+from latentvla_core.pdms.state import (
+    NUM_STEPS,
+    Event,
+    Motion,
+    Obstacles,
+    RedLights,
+    RoadPolygons,
+    ego_motion,
+)
 from latentvla_core.pdms.world import World
 from latentvla_core.types import Array
 
@@ -72,7 +83,9 @@ def usable(world: World, plans: Array, needs_v1: bool) -> tuple[Array, list[str]
         return np.zeros(len(plans), bool), [scene] * len(plans)
     finite: Array = np.asarray(np.isfinite(plans).all(axis=(1, 2)))
     near = finite & (np.abs(plans) < MAX_POSE).all(axis=(1, 2))
-    reasons = ["" if ok else FAR if known else NOT_FINITE for ok, known in zip(near, finite, strict=True)]
+    reasons = [
+        "" if ok else FAR if known else NOT_FINITE for ok, known in zip(near, finite, strict=True)
+    ]
     return near, reasons
 
 
@@ -84,7 +97,9 @@ def score_scene_v1(world: World, plans: Array, interval_s: float = 0.5) -> Scene
         return out
     states = drive(world, world.reference_v1, plans[keep], interval_s)
     motion = ego_motion(states)
-    areas = road.ego_areas(states, road.index_roads(road_polygons(world), motion=motion), motion=motion)
+    areas = road.ego_areas(
+        states, road.index_roads(road_polygons(world), motion=motion), motion=motion
+    )
     traffic, who = obstacles_v1(world)
     contact = no_at_fault_collisions(states, areas.risky, traffic, motion=motion)
     risky = areas.risky | areas.rear_in_intersection
@@ -108,22 +123,32 @@ def score_scene_v1(world: World, plans: Array, interval_s: float = 0.5) -> Scene
     return _spread(out, columns, details)
 
 
-def score_scene_v2(world: World, plans: Array, interval_s: float = 0.5, reaction: Reaction | None = None) -> SceneScore:
+def score_scene_v2(
+    world: World, plans: Array, interval_s: float = 0.5, reaction: Reaction | None = None
+) -> SceneScore:
     """Sub-scores of EPDMS v2.2 of plans (K, N, 3), before two-frame comfort and human filter.
 
     Args:
-        reaction: how the traffic reacts to driven states (41, 11); None: log replay, the same for every plan.
+        reaction: how the traffic reacts to driven states (41, 11); None: log replay, the same for
+        every plan.
     """
     out = _empty(world, plans, needs_v1=False)
     keep = out.valid
     out.details["two_frame_rms"] = np.full((len(plans), 4), np.nan)
     if not keep.any():
-        out.columns = {name: np.full(len(plans), np.nan) for name in (*FILTERED, "ego_progress", "history_comfort")}
+        out.columns = {
+            name: np.full(len(plans), np.nan)
+            for name in (*FILTERED, "ego_progress", "history_comfort")
+        }
         return out
     with_human = world.human_valid and not world.is_synthetic
-    driven_plans = np.concatenate([world.human_poses[None], plans[keep]]) if with_human else plans[keep]
+    driven_plans = (
+        np.concatenate([world.human_poses[None], plans[keep]]) if with_human else plans[keep]
+    )
     states = drive(world, world.reference_v2, driven_plans, interval_s)
-    columns, details = _replayed(world, states) if reaction is None else _reacted(world, states, reaction)
+    columns, details = (
+        _replayed(world, states) if reaction is None else _reacted(world, states, reaction)
+    )
     first = 1 if with_human else 0
     if with_human:
         out.human = {name: float(columns[name][0]) for name in FILTERED}
@@ -144,8 +169,12 @@ def _replayed(world: World, states: Array) -> tuple[dict[str, Array], dict[str, 
     return columns, _details(raw.contact, raw.hit, who, raw.driven, raw.oncoming, 1)
 
 
-def _reacted(world: World, states: Array, reaction: Reaction) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The same in traffic that reacts to each plan: the reference is measured again in the world of every plan (§14)."""
+def _reacted(
+    world: World, states: Array, reaction: Reaction
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The same in traffic that reacts to each plan: the reference is measured again in the world of
+    every plan (§14).
+    """
     parts = []
     for driven in states[1:]:
         pair = np.stack([states[0], driven])
@@ -157,7 +186,9 @@ def _reacted(world: World, states: Array, reaction: Reaction) -> tuple[dict[str,
         contact, hit = (Event(e.value, e.step, nobody) for e in (raw.contact, raw.hit))
         details = _details(contact, hit, np.zeros(0, np.int64), raw.driven, raw.oncoming, 1)
         parts.append(({name: value[1:] for name, value in columns.items()}, details))
-    columns, details = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
+    columns, details = (
+        {name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1)
+    )
     return columns, details
 
 
@@ -176,11 +207,15 @@ class Raw:
 def measure_v2(world: World, states: Array, traffic: Obstacles) -> tuple[dict[str, Array], Raw]:
     """v2.2 sub-scores of states (B, 41, 11) that need no comparison between them."""
     motion = ego_motion(states)
-    areas = road.ego_areas(states, road.index_roads(road_polygons(world), motion=motion), motion=motion)
+    areas = road.ego_areas(
+        states, road.index_roads(road_polygons(world), motion=motion), motion=motion
+    )
     contact = no_at_fault_collisions(states, areas.risky, traffic, motion=motion)
     risky, crossing = areas.risky | areas.rear_in_intersection, areas.center_in_intersection
     hit = time_to_collision(states, risky, traffic, last_step=TTC_LAST_STEP_V2, motion=motion)
-    direction, oncoming = road.driving_direction_compliance(states, areas.oncoming, crossing, motion=motion)
+    direction, oncoming = road.driving_direction_compliance(
+        states, areas.oncoming, crossing, motion=motion
+    )
     center = motion[..., Motion.CENTER_X : Motion.COS]
     off_center = progress.distances(center, world.centerline) > road.LANE_DISTANCE_M
     columns = {
@@ -224,9 +259,13 @@ def obstacles_v2(world: World) -> tuple[Obstacles, Array]:
 
 def _obstacles(world: World, valid: Array, who: Array) -> Obstacles:
     if len(who) == valid.shape[1]:  # nearly always: spare the copy
-        return Obstacles.of(world.object_corners[: len(valid)], valid, world.object_classes, world.object_speed_mps)
+        return Obstacles.of(
+            world.object_corners[: len(valid)], valid, world.object_classes, world.object_speed_mps
+        )
     corners = world.object_corners[: len(valid), who]
-    return Obstacles.of(corners, valid[:, who], world.object_classes[who], world.object_speed_mps[who])
+    return Obstacles.of(
+        corners, valid[:, who], world.object_classes[who], world.object_speed_mps[who]
+    )
 
 
 def drive(world: World, reference: Array, plans: Array, interval_s: float) -> Array:
@@ -241,7 +280,9 @@ def _empty(world: World, plans: Array, needs_v1: bool) -> SceneScore:
     return SceneScore(valid, reasons, np.full((len(plans), NUM_STEPS + 1, 11), np.nan))
 
 
-def _details(contact: Event, hit: Event, who: Array, driven: Array, oncoming: Array, first: int) -> dict[str, Array]:
+def _details(
+    contact: Event, hit: Event, who: Array, driven: Array, oncoming: Array, first: int
+) -> dict[str, Array]:
     """Diagnostics of rows `first` and after; object positions refer to the world's columns."""
     return {
         "progress_m": driven[first:],

@@ -1,4 +1,5 @@
-"""THE place for names: metrics, their versions and their sub-scores. Tables, reports and pictures derive from here.
+"""THE place for names: metrics, their versions and their sub-scores. Tables, reports and pictures
+derive from here.
 
 Needs nothing but the standard library, so that naming a column does not load the scorer.
 """
@@ -11,7 +12,9 @@ Metric = Literal["pdms", "epdms"]
 METRIC_VERSIONS: dict[str, str] = {"pdms": "pdms-v1.1", "epdms": "epdms-v2.2"}
 METRIC_LABELS: dict[str, str] = {"pdms": "PDMS", "epdms": "EPDMS"}
 REACTIVE = "reactive"
-"""Suffix of the version when traffic reacts to the plan: such scores do not compare with those of log replay."""
+"""Suffix of the version when traffic reacts to the plan: such scores do not compare with those of
+log replay.
+"""
 MEANINGS: dict[str, tuple[str, str]] = {
     "no_at_fault_collisions": ("NC", "0, ½ (static object) or 1"),
     "drivable_area_compliance": ("DAC", "0 or 1"),
@@ -33,7 +36,8 @@ _ONLY = {
     "comfort": "pdms",
 }
 SUB_SCORES: dict[str, tuple[str, ...]] = {
-    metric: tuple(name for name in MEANINGS if _ONLY.get(name, metric) == metric) for metric in METRIC_VERSIONS
+    metric: tuple(name for name in MEANINGS if _ONLY.get(name, metric) == metric)
+    for metric in METRIC_VERSIONS
 }
 """Metric → its sub-scores by their devkit names."""
 

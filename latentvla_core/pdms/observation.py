@@ -1,4 +1,5 @@
-"""Other road users as the scorer sees them: 2 Hz key frames → boxes every 0.1 s, and red lights (pdms.md §6).
+"""Other road users as the scorer sees them: 2 Hz key frames → boxes every 0.1 s, and red lights
+(pdms.md §6).
 
 Legend: K key frames (now and every 0.5 s), T steps of 0.1 s, A tracks, R red-light connectors.
 """
@@ -13,7 +14,7 @@ import shapely
 
 from latentvla_core.errors import DataError
 from latentvla_core.geometry import box_corners, rotate, wrap
-from latentvla_core.pdms.map_index import MapIndex
+from latentvla_core.pdms.roads.map_index import MapIndex
 from latentvla_core.pdms.state import DT_S
 from latentvla_core.types import FRAME_INTERVAL_S, Array, Box, Frame, ObjectClass, Pose
 
@@ -58,7 +59,13 @@ class Detections:
     def take(self, rows: Array) -> Detections:
         """The objects of some rows, in that order."""
         tokens = tuple(self.tokens[k] for k in rows)
-        return Detections(tokens, self.classes[rows], self.poses[rows], self.sizes_m[rows], self.velocities_mps[rows])
+        return Detections(
+            tokens,
+            self.classes[rows],
+            self.poses[rows],
+            self.sizes_m[rows],
+            self.velocities_mps[rows],
+        )
 
     @property
     def corners(self) -> Array:
@@ -80,13 +87,17 @@ def key_frame(frame: Frame) -> KeyFrame:
 
 
 def detections(frame: Frame) -> Detections:
-    """Objects of a frame in global coordinates, as the devkit turns ego-frame boxes back (navsim_format.md §5.3)."""
+    """Objects of a frame in global coordinates, as the devkit turns ego-frame boxes back
+    (navsim_format.md §5.3).
+    """
     objects = frame.objects
     if objects is None:
         text = "has no annotations; a scene can only be scored where every frame from now on has objects"
         raise DataError(text, frame=frame.token, field="anns")
     if not np.isfinite(objects.boxes).all():
-        raise DataError("boxes have values that are not finite", frame=frame.token, field="gt_boxes")
+        raise DataError(
+            "boxes have values that are not finite", frame=frame.token, field="gt_boxes"
+        )
     yaw = frame.ego_pose[Pose.YAW]
     xy = rotate(objects.boxes[:, :2], yaw) + frame.ego_pose[:2]
     poses = np.column_stack([xy, wrap(wrap(objects.boxes[:, Box.YAW] + yaw))])
@@ -97,11 +108,13 @@ def detections(frame: Frame) -> Detections:
 
 
 def tracks(frames: Sequence[Detections], num_v2: int) -> Tracks:
-    """Boxes every 0.1 s between the first and the last key frame (now first), as v1.1 and as v2.2 see them.
+    """Boxes every 0.1 s between the first and the last key frame (now first), as v1.1 and as v2.2
+    see them.
 
-    A track is there from its first to its last sighting, linear in between and across gaps. One seen only once is
-    a ghost: it stands in its place at every step (pdms.md §6.1). v2.2 looks at the first num_v2 key frames only:
-    what it sees once, but v1.1 again later, is a ghost in v2.2 alone and gets a column of its own.
+    A track is there from its first to its last sighting, linear in between and across gaps. One
+    seen only once is a ghost: it stands in its place at every step (pdms.md §6.1). v2.2 looks at
+    the first num_v2 key frames only: what it sees once, but v1.1 again later, is a ghost in v2.2
+    alone and gets a column of its own.
     """
     first, seen, values = _sightings(frames)  # first: token → (frame, row)
     early = seen[:num_v2].sum(axis=0)
@@ -130,7 +143,9 @@ def tracks(frames: Sequence[Detections], num_v2: int) -> Tracks:
 
 
 def _until_last(seen: Array, steps: int) -> Array:
-    """(steps, A) bool: not after the last of sightings (K, A); a single one holds for ever, none never."""
+    """(steps, A) bool: not after the last of sightings (K, A); a single one holds for ever, none
+    never.
+    """
     count = seen.sum(axis=0)
     last = STEPS_PER_FRAME * (len(seen) - 1 - np.argmax(seen[::-1], axis=0))
     return (np.arange(steps)[:, None] <= last) & (count > 1) | (count == 1)
@@ -150,19 +165,27 @@ def _sightings(frames: Sequence[Detections]) -> tuple[dict[str, tuple[int, int]]
 
 
 def _resample(seen: Array, values: Array) -> tuple[Array, Array]:
-    """Poses (T, A, 3) and presence (T, A) at 0.1 s from seen (K, A), values (K, A, 3); T = 5 (K - 1) + 1."""
+    """Poses (T, A, 3) and presence (T, A) at 0.1 s from seen (K, A), values (K, A, 3); T = 5 (K -
+    1) + 1.
+    """
     num_keys, num_tracks = seen.shape
     keys = np.arange(num_keys)[:, None]
     before = np.maximum.accumulate(np.where(seen, keys, -1), axis=0)  # (K, A) last sighting up to k
-    after = np.minimum.accumulate(np.where(seen, keys, num_keys)[::-1], axis=0)[::-1]  # first sighting from k on
+    after = np.minimum.accumulate(np.where(seen, keys, num_keys)[::-1], axis=0)[
+        ::-1
+    ]  # first sighting from k on
     start, end = after[0], before[-1]
     column = np.arange(num_tracks)
-    filled = values[np.maximum(before, start), column]  # unseen → previous pose, so that unwrapping crosses gaps
+    filled = values[
+        np.maximum(before, start), column
+    ]  # unseen → previous pose, so that unwrapping crosses gaps
     filled[..., Pose.YAW] = np.unwrap(filled[..., Pose.YAW], axis=0)
     time_s = np.arange(STEPS_PER_FRAME * (num_keys - 1) + 1) * DT_S
     key_s = np.arange(num_keys) * FRAME_INTERVAL_S
     ceil = np.searchsorted(key_s, time_s, side="left")
-    high = np.clip(after[ceil], start + 1, end)  # (T, A): left search among the track's own sightings
+    high = np.clip(
+        after[ceil], start + 1, end
+    )  # (T, A): left search among the track's own sightings
     high = after[high, column]
     low = before[np.maximum(high - 1, 0), column]
     low = np.maximum(low, start)
@@ -178,7 +201,8 @@ def _resample(seen: Array, values: Array) -> tuple[Array, Array]:
 def red_lights(
     frames: Sequence[KeyFrame], route_lanes: Sequence[str], index: MapIndex, steps: int
 ) -> tuple[tuple[str, ...], Array, Array]:
-    """Red lane connectors of the route: ids (R), shapely polygons (R,), active (steps, R) bool (pdms.md §6.2).
+    """Red lane connectors of the route: ids (R), shapely polygons (R,), active (steps, R) bool
+    (pdms.md §6.2).
 
     Each light keeps the state of key frame t // 5; frames after the last one keep its state.
     """
@@ -186,12 +210,16 @@ def red_lights(
     red = [{id_ for id_, is_red in frame.lights if is_red and id_ in lanes} for frame in frames]
     ids = tuple(dict.fromkeys(id_ for frame in red for id_ in sorted(frame)))
     shapes = np.array([index.lane(id_).polygon for id_ in ids], object)
-    by_frame = np.array([[id_ in frame for id_ in ids] for frame in red], bool).reshape(len(red), len(ids))
+    by_frame = np.array([[id_ in frame for id_ in ids] for frame in red], bool).reshape(
+        len(red), len(ids)
+    )
     return ids, shapes, by_frame[np.minimum(np.arange(steps) // STEPS_PER_FRAME, len(red) - 1)]
 
 
 def exterior_rings(shapes: Array, origin_m: Array) -> tuple[Array, Array]:
-    """Outer rings of shapely polygons (R,): vertices (V, 2) minus origin (not closed), offsets (R + 1,)."""
+    """Outer rings of shapely polygons (R,): vertices (V, 2) minus origin (not closed), offsets (R +
+    1,).
+    """
     rings = [shapely.get_coordinates(shapely.get_exterior_ring(shape))[:-1] for shape in shapes]
     offsets = np.concatenate([[0], np.cumsum([len(ring) for ring in rings])]).astype(np.int64)
     xy = np.concatenate(rings) if rings else np.zeros((0, 2))

@@ -1,7 +1,9 @@
-"""The arrays that scoring passes around: ego states, obstacles over time, road polygons, red lights.
+"""The arrays that scoring passes around: ego states, obstacles over time, road polygons, red
+lights.
 
-Legend: B proposals of one scene, T time steps of 0.1 s, A objects, P polygons, R red-light connectors, V vertices.
-All positions share one local origin (`World.origin_m`), so that float64 keeps nanometres.
+Legend: B proposals of one scene, T time steps of 0.1 s, A objects, P polygons, R red-light
+connectors, V vertices. All positions share one local origin (`World.origin_m`), so that float64
+keeps nanometres.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _IS_AGENT = np.array([True, True, True, False, False, False, False, True])  # by
 
 
 class State(IntEnum):
-    """Columns of a state array (..., 11): rear axle, velocities and accelerations in the ego frame (pdms.md §3)."""
+    """Columns of a state array (..., 11): rear axle, velocities and accelerations in the ego frame
+    (pdms.md §3).
+    """
 
     X = 0
     Y = 1
@@ -53,7 +57,9 @@ DRIVABLE = (Layer.ROADBLOCK, Layer.INTERSECTION, Layer.CARPARK)
 
 
 def box_frames(corners: Array) -> tuple[Array, Array]:
-    """(N, A, 6) centre and half-side vectors, (N, A) at least the half-diagonal, of boxes (N, A, 4, 2)."""
+    """(N, A, 6) centre and half-side vectors, (N, A) at least the half-diagonal, of boxes (N, A, 4,
+    2).
+    """
     first, second, third, fourth = (corners[:, :, k] for k in range(4))
     boxes = np.empty((*corners.shape[:2], 6))
     boxes[..., 0:2] = (first + second + third + fourth) / 4
@@ -81,7 +87,9 @@ def box_frames_numba(corners):
 
 @dataclass(frozen=True, slots=True)
 class Obstacles:
-    """Boxes of other road users over time. Row `step_row[t]` of `boxes` and `valid` holds at step t."""
+    """Boxes of other road users over time. Row `step_row[t]` of `boxes` and `valid` holds at step
+    t.
+    """
 
     boxes: Array
     """(N, A, 6) box centre and the two half-side vectors; anything where not valid."""
@@ -94,13 +102,25 @@ class Obstacles:
     speed_mps: Array
     """(A,) speed at first appearance, used at all steps (pdms.md §6.1)."""
     step_row: Array
-    """(T,) int64 row of each step: arange for logged traffic, t // 2 for the reference planner's forecast."""
+    """(T,) int64 row of each step: arange for logged traffic, t // 2 for the reference planner's
+    forecast.
+    """
 
     @staticmethod
-    def of(corners: Array, valid: Array, classes: Array, speed_mps: Array, step_row: Array | None = None) -> Obstacles:
-        """Obstacles from `World` columns: corners (N, A, 4, 2), valid (N, A), classes (A,), speed (A,)."""
+    def of(
+        corners: Array,
+        valid: Array,
+        classes: Array,
+        speed_mps: Array,
+        step_row: Array | None = None,
+    ) -> Obstacles:
+        """Obstacles from `World` columns: corners (N, A, 4, 2), valid (N, A), classes (A,), speed
+        (A,).
+        """
         rows = np.arange(len(corners)) if step_row is None else step_row
-        boxes, reach = (box_frames_numba if backend.active() == "numba" else box_frames)(np.ascontiguousarray(corners))
+        boxes, reach = (box_frames_numba if backend.active() == "numba" else box_frames)(
+            np.ascontiguousarray(corners)
+        )
         return Obstacles(
             boxes,
             reach,
@@ -113,7 +133,9 @@ class Obstacles:
 
 @dataclass(frozen=True, slots=True)
 class RoadPolygons:
-    """Polygons of the drivable map as flat rings; polygon p owns rings polygon_ring_offsets[p] : [p + 1]."""
+    """Polygons of the drivable map as flat rings; polygon p owns rings polygon_ring_offsets[p] : [p
+    + 1].
+    """
 
     layers: Array
     """(P,) int8 `Layer`."""
@@ -169,11 +191,22 @@ def ego_motion(states: Array) -> Array:
 
 
 def motion_points(motion: Array) -> Array:
-    """(..., 5, 2) front-left, rear-left, rear-right, front-right corner and centre of the box, of motion (..., 7)."""
-    center, direction = motion[..., Motion.CENTER_X : Motion.COS], motion[..., Motion.COS : Motion.SPEED]
+    """(..., 5, 2) front-left, rear-left, rear-right, front-right corner and centre of the box, of
+    motion (..., 7).
+    """
+    center, direction = (
+        motion[..., Motion.CENTER_X : Motion.COS],
+        motion[..., Motion.COS : Motion.SPEED],
+    )
     ahead = HALF_LENGTH_M * direction
     left = HALF_WIDTH_M * np.stack([-direction[..., 1], direction[..., 0]], axis=-1)
-    parts = [center + ahead + left, center - ahead + left, center - ahead - left, center + ahead - left, center]
+    parts = [
+        center + ahead + left,
+        center - ahead + left,
+        center - ahead - left,
+        center + ahead - left,
+        center,
+    ]
     return np.stack(parts, axis=-2)
 
 

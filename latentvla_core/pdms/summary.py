@@ -36,7 +36,9 @@ class Summary:
     """Plans, valid or not, of scenes of the split."""
     valid_rows: int
     means: dict[str, float]
-    """Column → mean over valid rows, whether complete or not; use `mean` unless you say so to the reader."""
+    """Column → mean over valid rows, whether complete or not; use `mean` unless you say so to the
+    reader.
+    """
     missing: tuple[str, ...]
     """Scenes of the split without a plan."""
     unknown: tuple[str, ...]
@@ -56,13 +58,18 @@ class Summary:
             IncompleteError: not every scene is scored, and `incomplete` does not allow that.
         """
         if not self.complete and not incomplete:
-            raise IncompleteError(f"{self.counts()}; a mean over a part is not comparable. Ask with incomplete=True")
+            raise IncompleteError(
+                f"{self.counts()}; a mean over a part is not comparable. Ask with incomplete=True"
+            )
         return self.means[name]
 
     def counts(self) -> str:
         """ "scored 412 of 412", and what is wrong where the numbers differ."""
         text = f"scored {self.scored_scenes} of {self.expected_scenes}"
-        parts = [_named("without a trajectory", self.missing), _named("not in the split", self.unknown)]
+        parts = [
+            _named("without a trajectory", self.missing),
+            _named("not in the split", self.unknown),
+        ]
         parts += [f"{count} invalid: {reason}" for reason, count in self.reasons.items()]
         return "; ".join([text, *(part for part in parts if part)])
 
@@ -87,14 +94,19 @@ def summarize(
     """Summary of n scored rows for the scenes a split expects.
 
     Args:
-        columns: sub-scores and score, (n,) each; NaN only in rows that are not valid, and in two-frame comfort.
+        columns: sub-scores and score, (n,) each; NaN only in rows that are not valid, and in
+        two-frame comfort.
         scene_token: (n,) str; valid: (n,) bool; reason: (n,) str.
     """
     wanted = set(expected)
     known = np.array([token in wanted for token in scene_token], bool)
     good = known & np.asarray(valid, bool)
     tried = {token for token, inside in zip(scene_token, known, strict=True) if inside}
-    failed = {token for token, inside, ok in zip(scene_token, known, good, strict=True) if inside and not ok}
+    failed = {
+        token
+        for token, inside, ok in zip(scene_token, known, good, strict=True)
+        if inside and not ok
+    }
     return Summary(
         metric=metric,
         metric_version=metric_version,

@@ -1,4 +1,6 @@
-"""The result of scoring: one row per plan, as columns; and summaries that do not hide what is missing."""
+"""The result of scoring: one row per plan, as columns; and summaries that do not hide what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """Scores of n plans of S scenes, scene by scene. A row that is not `valid` has NaN scores and a `reason`."""
+    """Scores of n plans of S scenes, scene by scene. A row that is not `valid` has NaN scores and a
+    `reason`.
+    """
 
     metric: str
     metric_version: str
@@ -32,7 +36,9 @@ class ScoreTable:
     reason: Array
     """(n,) object array of str."""
     details: dict[str, Array]
-    """(n, …) diagnostics: progress_m, collision_step, collision_object (position in the world's columns), …"""
+    """(n, …) diagnostics: progress_m, collision_step, collision_object (position in the world's
+    columns), …
+    """
     scene_offsets: Array
     """(S + 1,) first row of each scene."""
 
@@ -47,12 +53,20 @@ class ScoreTable:
         """(S, K) a column of a table with K plans in every scene."""
         counts = np.diff(self.scene_offsets)
         if len(set(counts.tolist())) > 1:
-            raise ValueError(f"scenes have {counts.min()} to {counts.max()} plans; a grid needs the same number")
+            raise ValueError(
+                f"scenes have {counts.min()} to {counts.max()} plans; a grid needs the same number"
+            )
         return self.columns[name].reshape(len(counts), -1)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per plan: keys, sub-scores, score, valid, reason, metric_version (the columns of SCORES.parquet)."""
-        columns = {"scene_token": self.scene_token, "trajectory_id": self.trajectory_id, **self.columns}
+        """One dict per plan: keys, sub-scores, score, valid, reason, metric_version (the columns of
+        SCORES.parquet).
+        """
+        columns = {
+            "scene_token": self.scene_token,
+            "trajectory_id": self.trajectory_id,
+            **self.columns,
+        }
         columns |= {"valid": self.valid, "reason": self.reason}
         lists = [column.tolist() for column in columns.values()]
         return [
@@ -87,7 +101,10 @@ class ScoreTable:
 
 def _stack(scenes: Sequence[SceneScore], name: str, where: str) -> Array:
     """(n, …) a column of all scenes; NaN (or -1) for scenes that could not be scored."""
-    known = next((getattr(scene, where)[name] for scene in scenes if name in getattr(scene, where)), np.zeros(0))
+    known = next(
+        (getattr(scene, where)[name] for scene in scenes if name in getattr(scene, where)),
+        np.zeros(0),
+    )
     blank = -1 if known.dtype.kind == "i" else np.nan
     parts = []
     for scene in scenes:

@@ -1,5 +1,5 @@
-"""Two-stage aggregation of v2.2 (navhard): the synthetic follow-up scenes count the more, the nearer they start to where
-the plan of the first stage ended. Source: pdms.md §12.3.
+"""Two-stage aggregation of v2.2 (navhard): the synthetic follow-up scenes count the more, the
+nearer they start to where the plan of the first stage ended. Source: pdms.md §12.3.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 from latentvla_core.errors import DataError
 from latentvla_core.geometry import to_global
 from latentvla_core.pdms import aggregate
-from latentvla_core.pdms.comfort import two_frame_comfort
 from latentvla_core.pdms.measure import Reaction, score_scene_v2
 from latentvla_core.pdms.metrics import SUB_SCORES
+from latentvla_core.pdms.motion.comfort import two_frame_comfort
 from latentvla_core.pdms.world import World
 from latentvla_core.types import Array
 
@@ -63,7 +63,8 @@ class TwoStageScore:
 
 
 def stage_scene(world: World, poses: Array, reaction: Reaction) -> StageScene:
-    """Score one plan (8, 3) in reactive traffic, as both stages do; the human filter of original scenes is applied.
+    """Score one plan (8, 3) in reactive traffic, as both stages do; the human filter of original
+    scenes is applied.
 
     Raises:
         DataError: the plan cannot be scored; the message says why.
@@ -79,11 +80,14 @@ def stage_scene(world: World, poses: Array, reaction: Reaction) -> StageScene:
     return StageScene(columns, start, end, world.timestamp_us, scored.states[0])
 
 
-def two_stage_score(scenes: Mapping[str, StageScene], groups: Sequence[StageGroup]) -> TwoStageScore:
+def two_stage_score(
+    scenes: Mapping[str, StageScene], groups: Sequence[StageGroup]
+) -> TwoStageScore:
     """Aggregate scored scenes by the groups of a two-stage split.
 
     Raises:
-        DataError: a scene of a group is missing; like the devkit, there is no result with a hole in it.
+        DataError: a scene of a group is missing; like the devkit, there is no result with a hole in
+        it.
     """
     _check(scenes, groups)
     rows: dict[str, dict[str, float]] = {}
@@ -96,17 +100,28 @@ def two_stage_score(scenes: Mapping[str, StageScene], groups: Sequence[StageGrou
         two = []
         for lead, side in ((group.now, 0), (group.previous, 1)):
             tokens = [pair[side] for pair in group.followers]
-            share = follow_up_weights(scenes[lead].end_m, np.stack([scenes[token].start_m for token in tokens]))
+            share = follow_up_weights(
+                scenes[lead].end_m, np.stack([scenes[token].start_m for token in tokens])
+            )
             weights |= {lead: 1.0, **dict(zip(tokens, share.tolist(), strict=True))}
-            two.append({name: float(share @ [rows[token][name] for token in tokens]) for name in COLUMNS})
+            two.append(
+                {name: float(share @ [rows[token][name] for token in tokens]) for name in COLUMNS}
+            )
         first += one
         second += two
-        combined.append({name: sum(a[name] * b[name] for a, b in zip(one, two, strict=True)) / 2 for name in COLUMNS})
+        combined.append(
+            {
+                name: sum(a[name] * b[name] for a, b in zip(one, two, strict=True)) / 2
+                for name in COLUMNS
+            }
+        )
     return TwoStageScore(_means(combined), _means(first), _means(second), rows, weights)
 
 
 def follow_up_weights(end_m: Array, starts_m: Array) -> Array:
-    """(n,) weights that sum to 1 of follow-up scenes starting at (n, 2), for a plan that ends at (2,)."""
+    """(n,) weights that sum to 1 of follow-up scenes starting at (n, 2), for a plan that ends at
+    (2,).
+    """
     squared = ((starts_m - end_m) ** 2).sum(-1)
     weight = np.exp(-squared / (2 * KERNEL_VARIANCE_M2))
     total = weight.sum()
@@ -117,24 +132,36 @@ def follow_up_weights(end_m: Array, starts_m: Array) -> Array:
 
 def _check(scenes: Mapping[str, StageScene], groups: Sequence[StageGroup]) -> None:
     if not groups:
-        raise DataError("the two-stage mapping has no entry; take a split with `reactive_all_mapping`")
+        raise DataError(
+            "the two-stage mapping has no entry; take a split with `reactive_all_mapping`"
+        )
     for group in groups:
         if not group.followers:
-            raise DataError("a group of the two-stage mapping has no follow-up scenes", frame=group.now)
-    needed = {token for g in groups for token in (g.now, g.previous, *(t for pair in g.followers for t in pair))}
+            raise DataError(
+                "a group of the two-stage mapping has no follow-up scenes", frame=group.now
+            )
+    needed = {
+        token
+        for g in groups
+        for token in (g.now, g.previous, *(t for pair in g.followers for t in pair))
+    }
     absent = sorted(needed - set(scenes))
     if absent:
         text = f"{len(absent)} of {len(needed)} scenes of the mapping are not scored ({', '.join(absent[:5])})"
         raise DataError(f"{text}; a two-stage score needs all of them")
 
 
-def _score_pair(scenes: Mapping[str, StageScene], now: str, before: str, rows: dict[str, dict[str, float]]) -> None:
+def _score_pair(
+    scenes: Mapping[str, StageScene], now: str, before: str, rows: dict[str, dict[str, float]]
+) -> None:
     """Two-frame comfort of a pair, given to both scenes, and their scores."""
     gap_s = (scenes[now].timestamp_us - scenes[before].timestamp_us) * 1e-6
     value, _ = two_frame_comfort(scenes[before].states, scenes[now].states, gap_s)
     for token in (now, before):
         columns = {**scenes[token].columns, "two_frame_extended_comfort": float(value)}
-        columns["score"] = float(aggregate.epdms({name: np.asarray(x) for name, x in columns.items()}))
+        columns["score"] = float(
+            aggregate.epdms({name: np.asarray(x) for name, x in columns.items()})
+        )
         rows[token] = columns
 
 

@@ -1,8 +1,9 @@
-"""What one scene needs to be scored, as plain arrays: one row of the table `scene_worlds` (replaces the metric cache).
+"""What one scene needs to be scored, as plain arrays: one row of the table `scene_worlds` (replaces
+the metric cache).
 
-Legend: T time steps of 0.1 s, A objects, R red-light connectors, P polygons, V vertices, C centre-line points,
-H past states. Coordinates are global minus `origin_m` (whole metres, so that the difference is exact and float64
-keeps nanometres). Source: pdms.md §2, §6, §7, §13.
+Legend: T time steps of 0.1 s, A objects, R red-light connectors, P polygons, V vertices, C
+centre-line points, H past states. Coordinates are global minus `origin_m` (whole metres, so that
+the difference is exact and float64 keeps nanometres). Source: pdms.md §2, §6, §7, §13.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ import shapely
 from latentvla_core.errors import DataError
 from latentvla_core.geometry import box_corners
 from latentvla_core.pdms import history, observation
-from latentvla_core.pdms.drivable import DrivableMap, drivable_map, rings_of
-from latentvla_core.pdms.map_index import Lane, MapIndex
 from latentvla_core.pdms.observation import KeyFrame
-from latentvla_core.pdms.reference import PlannerScene, plan_reference
-from latentvla_core.pdms.route import center_pose, centerline, correct_route, logged_route, starting_lane
+from latentvla_core.pdms.pdm_closed.reference import PlannerScene, plan_reference
+from latentvla_core.pdms.roads.drivable import DrivableMap, drivable_map, rings_of
+from latentvla_core.pdms.roads.map_index import Lane, MapIndex
+from latentvla_core.pdms.roads.route import (
+    center_pose,
+    centerline,
+    correct_route,
+    logged_route,
+    starting_lane,
+)
 from latentvla_core.pdms.state import RoadPolygons
 from latentvla_core.types import Array, RoadMap, Scene, Vehicle
 
@@ -30,19 +37,25 @@ FUTURE_V2 = 8  # and v2.2 (4 s)
 STEPS_V1 = FUTURE_V1 * observation.STEPS_PER_FRAME + 1
 STEPS_V2 = FUTURE_V2 * observation.STEPS_PER_FRAME + 1
 SYNTHETIC_TOKEN_LENGTH = 17
-MAX_PAIR_INTERVAL_US = 550_000  # two-frame comfort pairs scenes at most this far apart (pdms.md §11)
+MAX_PAIR_INTERVAL_US = (
+    550_000  # two-frame comfort pairs scenes at most this far apart (pdms.md §11)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """One scene, ready to be scored. `valid` false: it cannot be scored, `reason` says why; it is never a zero."""
+    """One scene, ready to be scored. `valid` false: it cannot be scored, `reason` says why; it is
+    never a zero.
+    """
 
     scene_token: str
     log_name: str
     map_location: str
     timestamp_us: int
     previous_token: str
-    """Token of the frame before, at most 0.55 s earlier: its scene is the pair of two-frame comfort; "" = none."""
+    """Token of the frame before, at most 0.55 s earlier: its scene is the pair of two-frame
+    comfort; "" = none.
+    """
     is_synthetic: bool
     """A scene of v2's second stage (17-character token): no human, no human filter."""
     origin_m: Array
@@ -50,7 +63,9 @@ class World:
     ego_state: Array
     """(11,) `State` at t = 0."""
     object_tokens: tuple[str, ...]
-    """(A) track tokens. A token can stand twice: once as v1.1 and once as v2.2 sees it (see object_valid_v2)."""
+    """(A) track tokens. A token can stand twice: once as v1.1 and once as v2.2 sees it (see
+    object_valid_v2).
+    """
     object_classes: Array
     """(A,) int8 `ObjectClass`."""
     object_speed_mps: Array
@@ -60,7 +75,9 @@ class World:
     object_valid: Array
     """(51, A) bool: present in v1.1. All false after 4 s when `has_v1` is false."""
     object_valid_v2: Array
-    """(41, A) bool: present in v2.2, which looks at 9 key frames: what it sees once only is a ghost at all steps."""
+    """(41, A) bool: present in v2.2, which looks at 9 key frames: what it sees once only is a ghost
+    at all steps.
+    """
     object_overlaps_ego: Array
     """(A,) bool: the box at t = 0 touches the ego's; v2.2 log replay removes these."""
     light_ids: tuple[str, ...]
@@ -104,9 +121,7 @@ class World:
 
     def __repr__(self) -> str:
         state = "valid" if self.valid else f"invalid: {self.reason}"
-        return (
-            f"World({self.scene_token}, {len(self.object_tokens)} objects, {len(self.polygon_ids)} polygons, {state})"
-        )
+        return f"World({self.scene_token}, {len(self.object_tokens)} objects, {len(self.polygon_ids)} polygons, {state})"
 
     def to_row(self) -> dict[str, Any]:
         """The world as a table row: one key per field."""
@@ -118,13 +133,18 @@ class World:
         return World(**{field.name: row[field.name] for field in fields(World)})
 
 
-def build(scene: Scene, road_map: RoadMap | MapIndex, *, extended: Sequence[KeyFrame] = ()) -> World:
-    """Everything scoring needs to know about a scene. A scene that cannot be scored gives a world that says why.
+def build(
+    scene: Scene, road_map: RoadMap | MapIndex, *, extended: Sequence[KeyFrame] = ()
+) -> World:
+    """Everything scoring needs to know about a scene. A scene that cannot be scored gives a world
+    that says why.
 
     Args:
         scene: frames with annotations; at least 8 (v2.2) or 10 (v1.1) after the current one.
-        road_map: the map of the scene's location; pass the same object for all its scenes, its index is kept.
-        extended: key frames after the last frame of the scene, 0.5 s apart, for v2's synthetic scenes, whose future
+        road_map: the map of the scene's location; pass the same object for all its scenes, its
+        index is kept.
+        extended: key frames after the last frame of the scene, 0.5 s apart, for v2's synthetic
+        scenes, whose future
             is a list of detections (pdms.md §6.1).
     """
     try:
@@ -156,7 +176,9 @@ class Ground:
 
 
 def find_ground(scene: Scene, index: MapIndex) -> Ground:
-    """Route, drivable map and centre line of a scene. Raises DataError where one of them cannot be found."""
+    """Route, drivable map and centre line of a scene. Raises DataError where one of them cannot be
+    found.
+    """
     pose = scene.current.ego_pose
     logged = logged_route(scene.current.roadblock_ids, index)
     blocks = correct_route(pose, logged, index)
@@ -169,7 +191,9 @@ def find_ground(scene: Scene, index: MapIndex) -> Ground:
     start = starting_lane(pose, lanes, area.touching(pose[:2]), index)
     rings = rings_of(area.shapes, np.round(pose[:2]))
     roads = RoadPolygons(area.layers, area.on_route(set(lanes)), *rings)
-    return Ground(logged, blocks, lanes, area, start, centerline(start, blocks, lanes, index), roads)
+    return Ground(
+        logged, blocks, lanes, area, start, centerline(start, blocks, lanes, index), roads
+    )
 
 
 def planner_scene(scene: Scene, now: KeyFrame, ground: Ground, index: MapIndex) -> PlannerScene:
@@ -190,7 +214,9 @@ def _build(scene: Scene, index: MapIndex, extended: Sequence[KeyFrame]) -> World
     _check(scene, len(extended))
     origin = np.round(scene.current.ego_pose[:2])
     ground = find_ground(scene, index)
-    frames = [*map(observation.key_frame, (scene.current, *scene.future)), *extended][: FUTURE_V1 + 1]
+    frames = [*map(observation.key_frame, (scene.current, *scene.future)), *extended][
+        : FUTURE_V1 + 1
+    ]
     reference = plan_reference(planner_scene(scene, frames[0], ground, index))
     return World(
         **_identity(scene, origin),
@@ -222,7 +248,11 @@ def _check(scene: Scene, num_extended: int) -> None:
         raise DataError(text, frame=scene.token)
     state = history.ego_state(scene.current)
     if not np.isfinite(state).all():
-        raise DataError("the ego state has values that are not finite", frame=scene.token, field="ego_dynamic_state")
+        raise DataError(
+            "the ego state has values that are not finite",
+            frame=scene.token,
+            field="ego_dynamic_state",
+        )
 
 
 def _identity(scene: Scene, origin: Array) -> dict[str, Any]:
@@ -242,7 +272,11 @@ def _previous_token(scene: Scene) -> str:
     if scene.num_history < 2:
         return ""
     before = scene.frames[scene.num_history - 2]
-    return before.token if 0 < scene.current.timestamp_us - before.timestamp_us <= MAX_PAIR_INTERVAL_US else ""
+    return (
+        before.token
+        if 0 < scene.current.timestamp_us - before.timestamp_us <= MAX_PAIR_INTERVAL_US
+        else ""
+    )
 
 
 def _objects(scene: Scene, frames: Sequence[KeyFrame], origin: Array) -> dict[str, Any]:
@@ -261,22 +295,35 @@ def _objects(scene: Scene, frames: Sequence[KeyFrame], origin: Array) -> dict[st
 
 
 def overlaps(rear_axle: Array, corners: Array) -> Array:
-    """(A,) bool: boxes (A, 4, 2) that touch the ego box at rear_axle (3,); absent (NaN) boxes do not."""
+    """(A,) bool: boxes (A, 4, 2) that touch the ego box at rear_axle (3,); absent (NaN) boxes do
+    not.
+    """
     hit = np.zeros(len(corners), bool)
     present = ~np.isnan(corners[:, 0, 0])
     if present.any():
-        ego = shapely.Polygon(box_corners(center_pose(rear_axle), Vehicle.LENGTH_M, Vehicle.WIDTH_M))
+        ego = shapely.Polygon(
+            box_corners(center_pose(rear_axle), Vehicle.LENGTH_M, Vehicle.WIDTH_M)
+        )
         hit[present] = shapely.intersects(shapely.polygons(corners[present]), ego)
     return hit
 
 
-def _lights(frames: Sequence[KeyFrame], ground: Ground, index: MapIndex, origin: Array) -> dict[str, Any]:
-    """Red lights of the logged route: v2.2 scores those, not the ones of the corrected route (pdms.md §6.2)."""
+def _lights(
+    frames: Sequence[KeyFrame], ground: Ground, index: MapIndex, origin: Array
+) -> dict[str, Any]:
+    """Red lights of the logged route: v2.2 scores those, not the ones of the corrected route
+    (pdms.md §6.2).
+    """
     ids, shapes, active = observation.red_lights(
         frames[: FUTURE_V2 + 1], index.lanes_of_blocks(ground.logged), index, STEPS_V2
     )
     vertices, offsets = observation.exterior_rings(shapes, origin)
-    return {"light_ids": ids, "light_vertices": vertices, "light_offsets": offsets, "light_active": active}
+    return {
+        "light_ids": ids,
+        "light_vertices": vertices,
+        "light_offsets": offsets,
+        "light_active": active,
+    }
 
 
 def _road(ground: Ground) -> dict[str, Any]:

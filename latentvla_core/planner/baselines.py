@@ -21,7 +21,9 @@ from latentvla_core.types import FRAME_INTERVAL_S, PLAN_STEPS, Array, SceneRecor
 
 
 def constant_velocity(records: Sequence[SceneRecord]) -> Array:
-    """(N, 8, 3) float32: straight ahead with the current speed |v|, as the devkit's agent (navsim_format.md §8.2)."""
+    """(N, 8, 3) float32: straight ahead with the current speed |v|, as the devkit's agent
+    (navsim_format.md §8.2).
+    """
     velocity = np.array([r.ego_velocity_mps for r in records], np.float32).reshape(-1, 2)
     speed = np.sqrt((velocity**2).sum(-1))  # (N,) float32 like the devkit's
     times_s = np.arange(1, PLAN_STEPS + 1, dtype=np.float32) * np.float32(FRAME_INTERVAL_S)
@@ -80,7 +82,9 @@ class EgoStatusMlp(nn.Module):
         super().__init__()
         self.config = config
         widths = (8, config.hidden, config.hidden, config.hidden)
-        hidden = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
+        hidden = [
+            layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())
+        ]
         self.layers = nn.Sequential(*hidden, nn.Linear(config.hidden, PLAN_STEPS * 3))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -1,4 +1,6 @@
-"""Honest controls of the fusion (latentvla.md §4.4): the same planner fed with less, or with nothing but noise."""
+"""Honest controls of the fusion (latentvla.md §4.4): the same planner fed with less, or with
+nothing but noise.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,8 @@ class PlannerFeatures:
 def control_features(features: VlmFeatures, control: Control, seed: int = 0) -> PlannerFeatures:
     """The features a control run sees.
 
-    `noise` draws every channel from a normal distribution of that channel's mean and standard deviation, so that a
-    gain can only come from parameters and training, not from content.
+    `noise` draws every channel from a normal distribution of that channel's mean and standard
+    deviation, so that a gain can only come from parameters and training, not from content.
     """
     if control not in CONTROLS:
         raise ValueError(f"control is {control!r}; choose one of {', '.join(CONTROLS)}")

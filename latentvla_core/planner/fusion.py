@@ -1,7 +1,8 @@
-"""VLM embeddings into a planner's BEV queries: attention pooling and zero-gated cross-attention (latentvla.md §4.1).
+"""VLM embeddings into a planner's BEV queries: attention pooling and zero-gated cross-attention
+(latentvla.md §4.1).
 
-Legend: B batch, P visual tokens, A = 12 action tokens, D VLM width, d pooling width, Q queries, C host width,
-S = M_v + 12 key/value tokens.
+Legend: B batch, P visual tokens, A = 12 action tokens, D VLM width, d pooling width, Q queries, C
+host width, S = M_v + 12 key/value tokens.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ class FusionConfig:
     ffn_ratio: int = 2
     """Hidden width of the feed-forward blocks over their width."""
     modality_dropout: float = 0.1
-    """Probability that a training sample sees no VLM token at all, so that the planner survives a missing VLM."""
+    """Probability that a training sample sees no VLM token at all, so that the planner survives a
+    missing VLM.
+    """
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.modality_dropout < 1.0:
-            raise ValueError(f"modality_dropout is {self.modality_dropout}; needs a probability in [0, 1)")
+            raise ValueError(
+                f"modality_dropout is {self.modality_dropout}; needs a probability in [0, 1)"
+            )
 
     @classmethod
     def debug(cls) -> FusionConfig:
@@ -82,15 +87,24 @@ class AttentionPool(nn.Module):
     def __init__(self, in_width: int, width: int, latents: int, heads: int, ffn_ratio: int) -> None:
         super().__init__()
         self.latents = nn.Parameter(torch.randn(latents, width) * 0.02)
-        # States before the LM's last norm have arbitrary scale, hence a norm in front of the projection.
+        # States before the LM's last norm have arbitrary scale, hence a norm in front of the
+        # projection.
         self.key_value = nn.Sequential(nn.LayerNorm(in_width), nn.Linear(in_width, width))
         self.attention = MultiHeadAttention(width, heads)
         self.attention_norm = nn.RMSNorm(width)
         self.ffn = SwiGLU(width, ffn_ratio * width)
         self.ffn_norm = nn.RMSNorm(width)
 
-    def forward(self, tokens: Tensor, usable: Tensor, start: Tensor | None = None, position: Tensor | None = None):
-        """(B, P, D) tokens, bool (B, P), start (B, 1, d) added to the latents, position (P, d) → (B, M, d)."""
+    def forward(
+        self,
+        tokens: Tensor,
+        usable: Tensor,
+        start: Tensor | None = None,
+        position: Tensor | None = None,
+    ):
+        """(B, P, D) tokens, bool (B, P), start (B, 1, d) added to the latents, position (P, d) →
+        (B, M, d).
+        """
         keys = self.key_value(tokens)  # (B, P, d)
         keys = keys if position is None else keys + position
         latents = self.latents.expand(len(tokens), -1, -1)  # (B, M, d)
@@ -111,8 +125,12 @@ class GatedCrossAttention(nn.Module):
         self.ffn_gate = nn.Parameter(torch.zeros(width))
 
     def forward(self, queries: Tensor, memory: Memory, position: Tensor | None) -> Tensor:
-        asked = queries if position is None else queries + position  # position helps asking, it is not passed on
-        read = self.attention(self.query_norm(asked), self.memory_norm(memory.tokens), memory.usable)
+        asked = (
+            queries if position is None else queries + position
+        )  # position helps asking, it is not passed on
+        read = self.attention(
+            self.query_norm(asked), self.memory_norm(memory.tokens), memory.usable
+        )
         queries = queries + self.attention_gate * read
         return queries + self.ffn_gate * self.ffn(self.ffn_norm(queries))
 
@@ -130,25 +148,36 @@ class Fusion(nn.Module):
         self.to_host = nn.Linear(pool[0], query_width)
         self.type_embedding = nn.Parameter(torch.randn(2, query_width) * 0.02)
         self.layers = nn.ModuleList(
-            GatedCrossAttention(query_width, config.heads, config.ffn_ratio) for _ in range(config.layers)
+            GatedCrossAttention(query_width, config.heads, config.ffn_ratio)
+            for _ in range(config.layers)
         )
 
     def memory(self, vlm: VlmTokens) -> Memory:
-        """Key/value tokens [visual; action]. In training, whole samples lose them with `modality_dropout`."""
+        """Key/value tokens [visual; action]. In training, whole samples lose them with
+        `modality_dropout`.
+        """
         kept = self._keep(vlm.has_visual)
         has_visual, has_action = vlm.has_visual & kept, vlm.has_action & kept
         dtype = self.to_host.weight.dtype
-        visual = self.visual_pool(vlm.visual.to(dtype), _spread(has_visual, vlm.visual.shape[1]))  # (B, M_v, d)
+        visual = self.visual_pool(
+            vlm.visual.to(dtype), _spread(has_visual, vlm.visual.shape[1])
+        )  # (B, M_v, d)
         start = visual.mean(dim=1, keepdim=True) * has_visual[:, None, None]
         usable_actions = _spread(has_action, NUM_ACTION_TOKENS)
-        action = self.action_pool(vlm.action.to(dtype), usable_actions, start, self.action_position)  # (B, 12, d)
+        action = self.action_pool(
+            vlm.action.to(dtype), usable_actions, start, self.action_position
+        )  # (B, 12, d)
         types = torch.cat([self.type_embedding[:1].expand(visual.shape[1], -1),
                            self.type_embedding[1:].expand(NUM_ACTION_TOKENS, -1)])  # fmt: skip
         tokens = self.to_host(torch.cat([visual, action], dim=1)) + types  # (B, S, C)
-        return Memory(tokens, torch.cat([_spread(has_visual, visual.shape[1]), usable_actions], dim=1))
+        return Memory(
+            tokens, torch.cat([_spread(has_visual, visual.shape[1]), usable_actions], dim=1)
+        )
 
     def forward(self, queries: Tensor, memory: Memory, position: Tensor | None = None) -> Tensor:
-        """(B, Q, C) host queries → (B, Q, C); position (Q, C) or (B, Q, C) is added to the question only."""
+        """(B, Q, C) host queries → (B, Q, C); position (Q, C) or (B, Q, C) is added to the question
+        only.
+        """
         for layer in self.layers:
             queries = layer(queries, memory, position)
         return queries

@@ -1,6 +1,8 @@
-"""Batches for the hosts: inputs (what a planner sees, also on the road) and targets (training only) are apart.
+"""Batches for the hosts: inputs (what a planner sees, also on the road) and targets (training only)
+are apart.
 
-Legend: N records, B batch, C cameras. Everything is made from records once and kept, as far as memory is given.
+Legend: N records, B batch, C cameras. Everything is made from records once and kept, as far as
+memory is given.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from latentvla_core.data.projections import projections
 from latentvla_core.errors import DataError
 from latentvla_core.planner import features
 from latentvla_core.planner.fusion import VlmTokens
-from latentvla_core.planner.raster import MapLayers, semantic_map
+from latentvla_core.planner.hosts.raster import MapLayers, semantic_map
 from latentvla_core.types import NUM_ACTION_TOKENS, PLAN_STEPS, Array, RoadMap, SceneRecord
 
-KEEP_ROWS = 20_000  # rows of derived arrays kept in memory; 20 000 lidar histograms of 256² are 1.3 GB
+KEEP_ROWS = (
+    20_000  # rows of derived arrays kept in memory; 20 000 lidar histograms of 256² are 1.3 GB
+)
 
 
 class VlmFeatures(Protocol):
@@ -61,7 +65,9 @@ class Inputs(Protocol):
     """Input batches of one host."""
 
     faults: list[str]
-    """Per record: what of its input cannot be read and why, or "". A point cloud is read, and found broken, in `batch`."""
+    """Per record: what of its input cannot be read and why, or "". A point cloud is read, and found
+    broken, in `batch`.
+    """
 
     def batch(self, indices: Array) -> dict[str, Any]: ...
 
@@ -69,7 +75,9 @@ class Inputs(Protocol):
 class TransfuserInputs:
     """camera (B, H, W, 3) uint8, lidar (B, 1, R, R), status (B, 8)."""
 
-    def __init__(self, config: Any, records: Sequence[SceneRecord], scratch: Path | None = None) -> None:
+    def __init__(
+        self, config: Any, records: Sequence[SceneRecord], scratch: Path | None = None
+    ) -> None:
         self.config = config
         size = (config.camera_width_px, config.camera_height_px)
         self.pictures = features.Panoramas(records, size, _file(scratch, "panorama"))
@@ -83,14 +91,19 @@ class TransfuserInputs:
         """uint8 counts; zeros and a fault where the file is damaged."""
         config, cells = self.config, self.config.lidar_cells
         try:
-            hits = features.lidar_of(self.records[index], cells, config.lidar_range_m, config.lidar_max_hits)
+            hits = features.lidar_of(
+                self.records[index], cells, config.lidar_range_m, config.lidar_max_hits
+            )
         except DataError as error:
             self.faults[index] = self.faults[index] or str(error)
             hits = np.zeros((1, cells, cells), np.float32)
         return np.rint(hits * config.lidar_max_hits).astype(np.uint8)
 
     def batch(self, indices: Array) -> dict[str, Any]:
-        batch = {"camera": torch.from_numpy(self.pictures.take(indices)), "status": self.status[indices]}
+        batch = {
+            "camera": torch.from_numpy(self.pictures.take(indices)),
+            "status": self.status[indices],
+        }
         if not self.config.latent:
             hits = torch.from_numpy(self.lidar.take(indices))
             batch["lidar"] = hits.float() / self.config.lidar_max_hits
@@ -100,7 +113,9 @@ class TransfuserInputs:
 class IpadInputs:
     """images (B, C, H, W, 3) uint8, has_image (B, C), projection (B, C, 3, 4), ego (B, 11)."""
 
-    def __init__(self, config: Any, records: Sequence[SceneRecord], scratch: Path | None = None) -> None:
+    def __init__(
+        self, config: Any, records: Sequence[SceneRecord], scratch: Path | None = None
+    ) -> None:
         size = (config.camera_width_px, config.camera_height_px)
         self.pictures = features.Pictures(records, config.cameras, size, _file(scratch, "ipad"))
         self.faults = list(self.pictures.faults)
@@ -118,14 +133,22 @@ class IpadInputs:
 
 
 class VlmInputs:
-    """VlmTokens per batch; a scene whose VLM row is not valid, or all without features, has no VLM tokens."""
+    """VlmTokens per batch; a scene whose VLM row is not valid, or all without features, has no VLM
+    tokens.
+    """
 
-    def __init__(self, vlm: VlmFeatures | None, records: Sequence[SceneRecord], feature_dim: int) -> None:
+    def __init__(
+        self, vlm: VlmFeatures | None, records: Sequence[SceneRecord], feature_dim: int
+    ) -> None:
         count = len(records)
         if vlm is not None:
             _check_features(vlm, records, feature_dim)
         self.visual = np.zeros((count, 1, feature_dim), np.float32) if vlm is None else vlm.visual
-        self.action = np.zeros((count, NUM_ACTION_TOKENS, feature_dim), np.float32) if vlm is None else vlm.action
+        self.action = (
+            np.zeros((count, NUM_ACTION_TOKENS, feature_dim), np.float32)
+            if vlm is None
+            else vlm.action
+        )
         answered = np.full(count, vlm is not None) & np.asarray(getattr(vlm, "valid", True))
         self.has_visual = torch.from_numpy(answered & np.asarray(getattr(vlm, "has_visual", True)))
         self.has_action = torch.from_numpy(answered & np.asarray(getattr(vlm, "has_action", True)))
@@ -149,7 +172,9 @@ def _check_features(vlm: VlmFeatures, records: Sequence[SceneRecord], feature_di
     tokens = getattr(vlm, "scene_tokens", ()) or tuple(r.scene_token for r in records)
     for have, record in zip(tokens, records, strict=True):
         if have != record.scene_token:
-            raise ValueError(f"VLM features of scene {have} meet record {record.scene_token}; bring both in one order")
+            raise ValueError(
+                f"VLM features of scene {have} meet record {record.scene_token}; bring both in one order"
+            )
 
 
 class TrajectoryTargets:
@@ -158,16 +183,22 @@ class TrajectoryTargets:
     def __init__(self, records: Sequence[SceneRecord]) -> None:
         short = [r.scene_token for r in records if r.num_future < PLAN_STEPS]
         if short:
-            raise ValueError(f"scene {short[0]} (and {len(short) - 1} more) has fewer than {PLAN_STEPS} future poses; "
-                             "train on scenes with a whole future")  # fmt: skip
-        self.trajectory = torch.tensor(np.array([r.future_poses[:PLAN_STEPS] for r in records], np.float32))
+            raise ValueError(
+                f"scene {short[0]} (and {len(short) - 1} more) has fewer than {PLAN_STEPS} future poses; "
+                "train on scenes with a whole future"
+            )
+        self.trajectory = torch.tensor(
+            np.array([r.future_poses[:PLAN_STEPS] for r in records], np.float32)
+        )
 
     def batch(self, indices: Array) -> dict[str, Any]:
         return {"trajectory": self.trajectory[indices]}
 
 
 class TransfuserTargets(TrajectoryTargets):
-    """Adds boxes (B, A, 5), is_agent (B, A), has_boxes (B,), semantic (B, h, w) int64 with 255 = unknown."""
+    """Adds boxes (B, A, 5), is_agent (B, A), has_boxes (B,), semantic (B, h, w) int64 with 255 =
+    unknown.
+    """
 
     def __init__(self, config: Any, records: Sequence[SceneRecord], maps: Maps | None) -> None:
         super().__init__(records)
@@ -175,12 +206,19 @@ class TransfuserTargets(TrajectoryTargets):
         self.boxes = torch.from_numpy(np.array([a[0] for a in agents]))
         self.is_agent = torch.from_numpy(np.array([a[1] for a in agents]))
         self.has_boxes = torch.tensor([r.has_objects for r in records])
-        locations = {r.map_location for r in records if r.map_location} if maps is not None else set()
+        locations = (
+            {r.map_location for r in records if r.map_location} if maps is not None else set()
+        )
         found = {name: maps.get(name) for name in locations} if maps is not None else {}
-        layers = {name: MapLayers(road_map) for name, road_map in found.items() if road_map is not None}
+        layers = {
+            name: MapLayers(road_map) for name, road_map in found.items() if road_map is not None
+        }
         self.semantic = LazyRows(
             lambda i: semantic_map(
-                records[i], layers.get(records[i].map_location), config.semantic_px, config.lidar_range_m
+                records[i],
+                layers.get(records[i].map_location),
+                config.semantic_px,
+                config.lidar_range_m,
             )
         )
 

@@ -13,9 +13,9 @@ from torch import nn
 from latentvla_core.errors import SetupError
 from latentvla_core.planner.baselines import EgoStatusConfig, EgoStatusMlp
 from latentvla_core.planner.fusion import FusionConfig
+from latentvla_core.planner.hosts.ipad import Ipad, IpadConfig
+from latentvla_core.planner.hosts.transfuser import Transfuser, TransfuserConfig
 from latentvla_core.planner.inputs import IpadInputs, TransfuserInputs
-from latentvla_core.planner.ipad import Ipad, IpadConfig
-from latentvla_core.planner.transfuser import Transfuser, TransfuserConfig
 
 HostConfig = TransfuserConfig | IpadConfig
 Planner = Transfuser | Ipad
@@ -62,15 +62,19 @@ def build_planner(
     feature_dim: int = 0,
     seed: int = 0,
 ) -> Planner:
-    """A planner with random weights (its gates at zero when fused); mini size unless configs say otherwise.
+    """A planner with random weights (its gates at zero when fused); mini size unless configs say
+    otherwise.
 
     Args:
-        feature_dim: width of the VLM embeddings the fusion will read; the student's may differ from the teacher's.
+        feature_dim: width of the VLM embeddings the fusion will read; the student's may differ from
+        the teacher's.
     """
     if host not in HOSTS:
         raise SetupError(f"host {host!r} is unknown; choose one of {', '.join(HOSTS)}")
     if fused and feature_dim < 1:
-        raise SetupError(f"feature_dim is {feature_dim}; a fused planner needs the width of its VLM embeddings")
+        raise SetupError(
+            f"feature_dim is {feature_dim}; a fused planner needs the width of its VLM embeddings"
+        )
     config = config or HOSTS[host].config.mini()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -78,31 +82,45 @@ def build_planner(
 
 
 def fuse(host: Planner, fusion: FusionConfig, feature_dim: int, seed: int = 0) -> Planner:
-    """A fused planner that starts as a trained host: its weights copied, the gates at zero (latentvla.md §4.4)."""
+    """A fused planner that starts as a trained host: its weights copied, the gates at zero
+    (latentvla.md §4.4).
+    """
     config = host.config
-    fused = build_planner(host.name, config, fused=True, fusion=fusion, feature_dim=feature_dim, seed=seed)
+    fused = build_planner(
+        host.name, config, fused=True, fusion=fusion, feature_dim=feature_dim, seed=seed
+    )
     copy_weights(host, fused, fresh=("fusion.",))
     return fused
 
 
 def refuse(planner: Planner, feature_dim: int, seed: int = 0) -> Planner:
-    """A fused planner for embeddings of another width (the student's): all but the two input projections copied."""
+    """A fused planner for embeddings of another width (the student's): all but the two input
+    projections copied.
+    """
     if planner.fusion is None:
         raise SetupError(f"this {planner.name} has no fusion to keep; use fuse() on a host")
     fusion = planner.fusion.config
-    fused = build_planner(planner.name, planner.config, fused=True, fusion=fusion, feature_dim=feature_dim, seed=seed)
-    copy_weights(planner, fused, fresh=("fusion.visual_pool.key_value.", "fusion.action_pool.key_value."))
+    fused = build_planner(
+        planner.name, planner.config, fused=True, fusion=fusion, feature_dim=feature_dim, seed=seed
+    )
+    copy_weights(
+        planner, fused, fresh=("fusion.visual_pool.key_value.", "fusion.action_pool.key_value.")
+    )
     return fused
 
 
 def copy_weights(source: nn.Module, target: nn.Module, fresh: tuple[str, ...] = ()) -> None:
-    """Load `source` into `target` but for tensors whose names start with `fresh`; everything else must fit."""
+    """Load `source` into `target` but for tensors whose names start with `fresh`; everything else
+    must fit.
+    """
     weights = {k: v for k, v in source.state_dict().items() if not k.startswith(fresh or ("\0",))}
     missing, unexpected = target.load_state_dict(weights, strict=False)
     lost = [name for name in missing if not name.startswith(fresh or ("\0",))] + list(unexpected)
     if lost:
-        raise SetupError(f"{lost[0]} (of {len(lost)}) does not exist on both sides; the planners differ in more than "
-                         f"{fresh or 'nothing'}: use the same host configuration")  # fmt: skip
+        raise SetupError(
+            f"{lost[0]} (of {len(lost)}) does not exist on both sides; the planners differ in more than "
+            f"{fresh or 'nothing'}: use the same host configuration"
+        )
 
 
 def spec_of(planner: Planner | EgoStatusMlp) -> PlannerSpec:
@@ -111,10 +129,14 @@ def spec_of(planner: Planner | EgoStatusMlp) -> PlannerSpec:
     fusion = None if isinstance(planner, EgoStatusMlp) else planner.fusion
     if fusion is None:
         return PlannerSpec(host=planner.name, **configs)
-    return PlannerSpec(host=planner.name, fusion=fusion.config, feature_dim=fusion.feature_dim, **configs)
+    return PlannerSpec(
+        host=planner.name, fusion=fusion.config, feature_dim=fusion.feature_dim, **configs
+    )
 
 
-def save(planner: Planner | EgoStatusMlp, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
+def save(
+    planner: Planner | EgoStatusMlp, folder: Path | str, extra: Mapping[str, Any] | None = None
+) -> Path:
     """Write config.json and model.safetensors."""
     from latentvla_core.training.artifacts import save_model
 
@@ -134,5 +156,9 @@ def load(folder: Path | str) -> Planner | EgoStatusMlp:
 def _build(spec: PlannerSpec) -> Planner:
     config = spec.ipad if spec.host == "ipad" else spec.transfuser
     return build_planner(
-        spec.host, config, fused=spec.fusion is not None, fusion=spec.fusion, feature_dim=spec.feature_dim
+        spec.host,
+        config,
+        fused=spec.fusion is not None,
+        fusion=spec.fusion,
+        feature_dim=spec.feature_dim,
     )

@@ -31,10 +31,12 @@ def plan(
     """(N, 8, 3) float32 poses x, y, yaw in the ego frame, 0.5 s apart, yaw in (-π, π).
 
     Args:
-        features: VLM or student embeddings of the same records, in the same order; ignored by an unfused planner.
+        features: VLM or student embeddings of the same records, in the same order; ignored by an
+        unfused planner.
             A fused planner without them plans as if the VLM had not answered.
         scratch: folder for decoded pictures when they do not fit into memory.
-        faults: gets one text per record: "", or which picture or point cloud cannot be read. Its plan is NaN.
+        faults: gets one text per record: "", or which picture or point cloud cannot be read. Its
+        plan is NaN.
     """
     inputs = inputs_of(planner, records, scratch)
     batches = with_features(planner, inputs, records, features)
@@ -45,7 +47,9 @@ def plan(
             batch = batches(np.arange(first, min(first + batch_size, len(records))))
             parts.append(planner(to_device(batch, device))["poses"].float().cpu().numpy())
     poses = np.concatenate(parts)
-    poses[np.array(inputs.faults, bool)] = np.nan  # never a plan from black pictures that passes for one
+    poses[np.array(inputs.faults, bool)] = (
+        np.nan
+    )  # never a plan from black pictures that passes for one
     if faults is not None:
         faults.extend(inputs.faults)
     return poses
@@ -61,7 +65,9 @@ def make_batches(
     return with_features(planner, inputs_of(planner, records, scratch), records, features)
 
 
-def inputs_of(planner: Planner | EgoStatusMlp, records: Sequence[SceneRecord], scratch: Path | None = None) -> Inputs:
+def inputs_of(
+    planner: Planner | EgoStatusMlp, records: Sequence[SceneRecord], scratch: Path | None = None
+) -> Inputs:
     """What the planner sees of the records, without VLM features."""
     if isinstance(planner, EgoStatusMlp):
         return EgoStatusInputs(records)
@@ -69,7 +75,10 @@ def inputs_of(planner: Planner | EgoStatusMlp, records: Sequence[SceneRecord], s
 
 
 def with_features(
-    planner: Planner | EgoStatusMlp, inputs: Inputs, records: Sequence[SceneRecord], features: VlmFeatures | None
+    planner: Planner | EgoStatusMlp,
+    inputs: Inputs,
+    records: Sequence[SceneRecord],
+    features: VlmFeatures | None,
 ) -> Batches:
     """Batches of `inputs`, with VLM embeddings if the planner takes them."""
     if isinstance(planner, EgoStatusMlp) or planner.fusion is None:

@@ -11,14 +11,20 @@ import numpy as np
 from torch import Tensor
 
 from latentvla_core.errors import DataError, SetupError
-from latentvla_core.planner.inputs import Inputs, Maps, TrajectoryTargets, TransfuserTargets, VlmFeatures
-from latentvla_core.planner.ipad import Ipad
-from latentvla_core.planner.ipad_loss import ipad_loss
+from latentvla_core.planner.hosts.ipad import Ipad
+from latentvla_core.planner.hosts.ipad_loss import ipad_loss
+from latentvla_core.planner.hosts.proposal_targets import Simulator
+from latentvla_core.planner.hosts.transfuser import Transfuser
+from latentvla_core.planner.hosts.transfuser_loss import transfuser_loss
+from latentvla_core.planner.inputs import (
+    Inputs,
+    Maps,
+    TrajectoryTargets,
+    TransfuserTargets,
+    VlmFeatures,
+)
 from latentvla_core.planner.model import Planner
 from latentvla_core.planner.plan import Batches, inputs_of, with_features
-from latentvla_core.planner.proposal_targets import Simulator
-from latentvla_core.planner.transfuser import Transfuser
-from latentvla_core.planner.transfuser_loss import transfuser_loss
 from latentvla_core.training.loop import FitConfig, FitResult, Loss, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array, SceneRecord
@@ -69,16 +75,34 @@ class PlannerTrainConfig:
 
     @classmethod
     def single_gpu(cls) -> PlannerTrainConfig:
-        return cls(steps=32_000, fine_tune_steps=8_000, batch_size=64, learning_rate=1e-4,
-                   fine_tune_learning_rate=1e-4, warmup_steps=500, precision="bf16", checkpoint_every=1_000,
-                   log_every=50, simulation_processes=16)  # fmt: skip
+        return cls(
+            steps=32_000,
+            fine_tune_steps=8_000,
+            batch_size=64,
+            learning_rate=1e-4,
+            fine_tune_learning_rate=1e-4,
+            warmup_steps=500,
+            precision="bf16",
+            checkpoint_every=1_000,
+            log_every=50,
+            simulation_processes=16,
+        )
 
     @classmethod
     def paper(cls) -> PlannerTrainConfig:
         """20 epochs of navtrain at batch 64, as iPad; Transfuser's own recipe allows up to 100."""
-        return cls(steps=32_280, fine_tune_steps=32_280, batch_size=64, learning_rate=1e-4,
-                   fine_tune_learning_rate=1e-4, warmup_steps=500, precision="bf16", checkpoint_every=1_000,
-                   log_every=50, simulation_processes=16)  # fmt: skip
+        return cls(
+            steps=32_280,
+            fine_tune_steps=32_280,
+            batch_size=64,
+            learning_rate=1e-4,
+            fine_tune_learning_rate=1e-4,
+            warmup_steps=500,
+            precision="bf16",
+            checkpoint_every=1_000,
+            log_every=50,
+            simulation_processes=16,
+        )
 
 
 def train_planner(
@@ -99,16 +123,22 @@ def train_planner(
     """Train in place and leave the planner in eval mode.
 
     Args:
-        worlds: pdms.World or None per record; iPad scores its proposals in them. Not needed by Transfuser.
-        maps: MapStore or dict by location, for Transfuser's semantic target; without it that loss is zero.
-        features: VLM embeddings of the same records in the same order; read by fused planners only, never changed.
-        fine_tune: fine-tuning schedule (shorter, slow backbone). Default: for fused planners. True for an unfused
+        worlds: pdms.World or None per record; iPad scores its proposals in them. Not needed by
+        Transfuser.
+        maps: MapStore or dict by location, for Transfuser's semantic target; without it that loss
+        is zero.
+        features: VLM embeddings of the same records in the same order; read by fused planners only,
+        never changed.
+        fine_tune: fine-tuning schedule (shorter, slow backbone). Default: for fused planners. True
+        for an unfused
             host is the control "baseline trained equally long from the same checkpoint".
         scratch: folder for decoded pictures when they do not fit into memory.
         until: stop after this many steps of the run and go on later from `checkpoint_dir`.
     """
     if planner.fusion is not None and features is None:
-        raise SetupError("a fused planner is trained without VLM features; pass features, or train the host alone")
+        raise SetupError(
+            "a fused planner is trained without VLM features; pass features, or train the host alone"
+        )
     tune = planner.fusion is not None if fine_tune is None else fine_tune
     seen = inputs_of(planner, records, scratch)
     inputs = with_features(planner, seen, records, features)
@@ -160,7 +190,9 @@ def fit_config(config: PlannerTrainConfig, fine_tune: bool) -> FitConfig:
     )
 
 
-def param_groups(planner: Planner, config: PlannerTrainConfig, fine_tune: bool) -> list[dict[str, Any]]:
+def param_groups(
+    planner: Planner, config: PlannerTrainConfig, fine_tune: bool
+) -> list[dict[str, Any]]:
     """AdamW groups; when fine-tuning, the ResNets' own at the lower rate."""
     groups = default_param_groups(planner, config.weight_decay)
     if not fine_tune:
@@ -187,8 +219,10 @@ def make_loss(planner: Planner, worlds: Sequence[Any] | None, processes: int = 0
     if isinstance(planner, Transfuser):
         return lambda batch, step: transfuser_loss(planner.config, planner(batch), batch["targets"])
     if worlds is None or not any(world is not None and world.valid for world in worlds):
-        raise SetupError("iPad learns to score its proposals in simulated scenes, and not one valid world is given; "
-                         "pass worlds=[pdms.world.build(scene, road_map), ...]")  # fmt: skip
+        raise SetupError(
+            "iPad learns to score its proposals in simulated scenes, and not one valid world is given; "
+            "pass worlds=[pdms.world.build(scene, road_map), ...]"
+        )
     simulator = Simulator(worlds, processes)
 
     def loss(batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float]]:

@@ -1,4 +1,6 @@
-"""`latentvla score`: a NAVSIM tree and trajectories on disk → scores on disk, in one or two stages; submission files."""
+"""`latentvla score`: a NAVSIM tree and trajectories on disk → scores on disk, in one or two stages;
+submission files.
+"""
 
 from latentvla_core.scoring.plans import Plans, check_writable, read_trajectories
 from latentvla_core.scoring.submit import lake_plans, submit

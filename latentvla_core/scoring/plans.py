@@ -1,4 +1,6 @@
-"""Trajectories on disk → plans by scene, with the reason where a row cannot be one; and the check of where to write."""
+"""Trajectories on disk → plans by scene, with the reason where a row cannot be one; and the check
+of where to write.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ COLUMNS = ("scene_token", "trajectory_id", "poses")
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """Trajectories by scene: token → trajectory id → poses (8, 3), or the reason why they cannot be scored."""
+    """Trajectories by scene: token → trajectory id → poses (8, 3), or the reason why they cannot be
+    scored.
+    """
 
     of_scene: dict[str, dict[str, Array | str]]
 
@@ -30,18 +34,24 @@ class Plans:
 
 
 def read_trajectories(path: str | Path) -> Plans:
-    """Plans of a Parquet file or a submission.pkl. Rows whose poses are not (8, 3) keep the reason instead.
+    """Plans of a Parquet file or a submission.pkl. Rows whose poses are not (8, 3) keep the reason
+    instead.
 
     Raises:
-        SetupError: no such file. DataError: not Parquet, no rows, a column is missing, or a key occurs twice.
+        SetupError: no such file. DataError: not Parquet, no rows, a column is missing, or a key
+        occurs twice.
     """
     path = Path(path)
     if not path.is_file():
         fault = "is a folder" if path.is_dir() else "does not exist"
-        raise SetupError(f"{path} {fault}; give a Parquet file with {', '.join(COLUMNS)}, or a submission.pkl")
+        raise SetupError(
+            f"{path} {fault}; give a Parquet file with {', '.join(COLUMNS)}, or a submission.pkl"
+        )
     if path.suffix == ".pkl":
         poses = read_submission(path).poses()
-        return Plans({token: {"submission": np.asarray(plan, np.float64)} for token, plan in poses.items()})
+        return Plans(
+            {token: {"submission": np.asarray(plan, np.float64)} for token, plan in poses.items()}
+        )
     table = _read_columns(path)
     of_scene: dict[str, dict[str, Array | str]] = {}
     keys = (table[name].to_pylist() for name in COLUMNS[:2])
@@ -51,13 +61,19 @@ def read_trajectories(path: str | Path) -> Plans:
             raise DataError(message, file=str(path))
         plans = of_scene.setdefault(token, {})
         if name in plans:
-            raise DataError(f"trajectory {name!r} occurs twice; keys must be unique", file=str(path), frame=token)
+            raise DataError(
+                f"trajectory {name!r} occurs twice; keys must be unique",
+                file=str(path),
+                frame=token,
+            )
         plans[name] = poses
     return Plans(of_scene)
 
 
 def _read_columns(path: Path) -> pa.Table:
-    """COLUMNS of a Parquet file. Raises DataError when it is none, lacks one of them, or has no rows."""
+    """COLUMNS of a Parquet file. Raises DataError when it is none, lacks one of them, or has no
+    rows.
+    """
     rule = f"write a Parquet file with the columns {', '.join(COLUMNS)}"
     try:
         names = pq.read_schema(path).names
@@ -76,7 +92,9 @@ def check_writable(out: str | Path) -> None:
     """Raises SetupError when a file cannot be written at `out`; makes the folder it lies in."""
     out = Path(out)
     if out.is_dir():
-        raise SetupError(f"--out {out} is a folder; give the name of a file to write, e.g. {out / 'scores.parquet'}")
+        raise SetupError(
+            f"--out {out} is a folder; give the name of a file to write, e.g. {out / 'scores.parquet'}"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         probe = out.with_name(f".{out.name}.{os.getpid()}")
@@ -89,13 +107,17 @@ def check_writable(out: str | Path) -> None:
 
 
 def _all_poses(column: pa.ChunkedArray) -> Iterable[Array | str]:
-    """For each row (8, 3) float64, or what is wrong with it. Row by row only where some row is not a plan: it is slow."""
+    """For each row (8, 3) float64, or what is wrong with it. Row by row only where some row is not
+    a plan: it is slow.
+    """
     values = column.combine_chunks()
     for size in (PLAN_STEPS, 3):
         if _list_size(values) != size:
             return map(_poses, column.to_pylist())
         values = values.flatten()
-    if values.null_count or not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+    if values.null_count or not (
+        pa.types.is_floating(values.type) or pa.types.is_integer(values.type)
+    ):
         return map(_poses, column.to_pylist())
     return values.to_numpy().astype(np.float64).reshape(-1, PLAN_STEPS, 3)
 

@@ -1,7 +1,7 @@
 """Work shared out among processes that start cheaply: forked from a warm one where that is safe.
 
-What a new process costs is its imports, its compiled kernels (read from numba's cache) and its maps, a few CPU-seconds
-together. A forked process inherits all three, and what the jobs share.
+What a new process costs is its imports, its compiled kernels (read from numba's cache) and its
+maps, a few CPU-seconds together. A forked process inherits all three, and what the jobs share.
 """
 
 from __future__ import annotations
@@ -36,17 +36,21 @@ def shared_out(
     *,
     warm: Callable[[], object] | None = None,
 ) -> Iterator[Any]:
-    """`work(*job)` of every job in order, on that many processes, with a bar on the terminal if nobody else shows one.
+    """`work(*job)` of every job in order, on that many processes, with a bar on the terminal if
+    nobody else shows one.
 
     Args:
         work: what all jobs share belongs in here (functools.partial): each process gets it once.
-        warm: a little of the work, done before processes are forked, so that they find kernels and maps loaded.
+        warm: a little of the work, done before processes are forked, so that they find kernels and
+        maps loaded.
     Raises:
         LatentVLAError: a process was killed. Errors of `work` come as they are.
     """
     parts = _results(work, jobs, workers, warm)  # processes first: the bar is a thread
     if progress is None and sys.stderr.isatty():
-        parts = track(parts, "scoring logs", len(jobs), console=Console(stderr=True), transient=True)
+        parts = track(
+            parts, "scoring logs", len(jobs), console=Console(stderr=True), transient=True
+        )
     for done, part in enumerate(parts, 1):
         yield part
         if progress:
@@ -54,7 +58,8 @@ def shared_out(
 
 
 def start_method() -> str:
-    """fork on Linux as long as this process has one Python thread and no library that forbids it; else a server to fork.
+    """fork on Linux as long as this process has one Python thread and no library that forbids it;
+    else a server to fork.
 
     Raises:
         SetupError: $LATENTVLA_START names a way that this platform does not have.
@@ -71,7 +76,10 @@ def start_method() -> str:
 
 
 def _results(
-    work: Callable[..., Any], jobs: list[tuple[Any, ...]], workers: int, warm: Callable[[], object] | None
+    work: Callable[..., Any],
+    jobs: list[tuple[Any, ...]],
+    workers: int,
+    warm: Callable[[], object] | None,
 ) -> Iterable[Any]:
     """Results in the order of the jobs; all processes are started before this returns."""
     if workers <= 1 or len(jobs) <= 1:
@@ -82,11 +90,15 @@ def _results(
         warm()
     if method == "forkserver":
         context.set_forkserver_preload(["__main__", "latentvla_core.scoring"])
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_learn, initargs=(work,))
+    pool = ProcessPoolExecutor(
+        min(workers, len(jobs)), context, initializer=_learn, initargs=(work,)
+    )
     return _collected(pool, [pool.submit(_do, *job) for job in jobs], workers)
 
 
-def _collected(pool: ProcessPoolExecutor, waiting: list[Future[Any]], workers: int) -> Iterator[Any]:
+def _collected(
+    pool: ProcessPoolExecutor, waiting: list[Future[Any]], workers: int
+) -> Iterator[Any]:
     with pool:
         try:
             waiting.reverse()

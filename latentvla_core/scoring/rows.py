@@ -1,4 +1,6 @@
-"""The rows of SCORES.parquet as Arrow tables: small enough to travel between processes and to hold a whole split."""
+"""The rows of SCORES.parquet as Arrow tables: small enough to travel between processes and to hold
+a whole split.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,18 @@ def schema(metric: str, extra: Mapping[str, pa.DataType] | None = None) -> pa.Sc
     """Columns of a metric's rows, and `extra` ones behind them."""
     kinds: dict[str, pa.DataType] = dict.fromkeys(KEY, pa.string())
     kinds |= dict.fromkeys((*SUB_SCORES[metric], "score"), pa.float64())
-    kinds |= {"valid": pa.bool_(), "reason": pa.string(), "metric_version": pa.string()} | dict(extra or {})
+    kinds |= {"valid": pa.bool_(), "reason": pa.string(), "metric_version": pa.string()} | dict(
+        extra or {}
+    )
     return pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
 
 
 def as_rows(scores: ScoreTable) -> pa.Table:
     """A score table with the columns of `schema`."""
-    columns: dict[str, Any] = {"scene_token": scores.scene_token, "trajectory_id": scores.trajectory_id}
+    columns: dict[str, Any] = {
+        "scene_token": scores.scene_token,
+        "trajectory_id": scores.trajectory_id,
+    }
     columns |= scores.columns | {"valid": scores.valid, "reason": scores.reason}
     columns["metric_version"] = np.full(len(scores), scores.metric_version, object)
     return pa.table(columns, schema(scores.metric))
@@ -42,7 +49,11 @@ def blank_row(token: str, name: str, reason: str, version: str) -> dict[str, Any
 
 def blank_rows(of_scene: Mapping[str, Mapping[str, str]], version: str) -> pa.Table:
     """Rows without scores: token → trajectory id → reason."""
-    rows = [blank_row(token, name, why, version) for token, names in of_scene.items() for name, why in names.items()]
+    rows = [
+        blank_row(token, name, why, version)
+        for token, names in of_scene.items()
+        for name, why in names.items()
+    ]
     return pa.Table.from_pylist(rows, schema(metric_of(version)))
 
 

@@ -1,8 +1,9 @@
-"""THE place for the lake's schemas: every table's columns, units, docs, key, partitioning and schema version.
+"""THE place for the lake's schemas: every table's columns, units, docs, key, partitioning and
+schema version.
 
-Storage (`store.py`), blocking checks (`pipelines/checks.py`) and `docs/tables.md` all derive from `TABLES`.
-A change of columns or meaning raises `TableSpec.version` and is named under *Data* in the changelog.
-`python -m latentvla_core.tables > docs/tables.md` writes the page.
+Storage (`store.py`), blocking checks (`pipelines/checks.py`) and `docs/tables.md` all derive from
+`TABLES`. A change of columns or meaning raises `TableSpec.version` and is named under *Data* in the
+changelog. `python -m latentvla_core.tables > docs/tables.md` writes the page.
 """
 
 from __future__ import annotations

@@ -12,9 +12,17 @@ LATENT_ACTIONS = TableSpec(
         *WHERE,
         SCENE,
         LOG,
-        integer("timestamp_us", "time of the transition's first picture; nominal where there is none", "us"),
-        integer("step", "transition after the current frame: 0, 1, 2; nominally 1 s each", dtype="int8"),
-        real("gap_s", "time between the transition's two pictures; nominal where one is missing", "s"),
+        integer(
+            "timestamp_us",
+            "time of the transition's first picture; nominal where there is none",
+            "us",
+        ),
+        integer(
+            "step", "transition after the current frame: 0, 1, 2; nominally 1 s each", dtype="int8"
+        ),
+        real(
+            "gap_s", "time between the transition's two pictures; nominal where one is missing", "s"
+        ),
         integer("ego_codes", "4 ego action codes, 0…15; empty where not valid", "", (-1,), "int8"),
         integer(
             "environment_codes",
@@ -24,12 +32,26 @@ LATENT_ACTIONS = TableSpec(
             (-1,),
             "int8",
         ),
-        single("ego_distances", "squared distance of z to its code, in the quantiser's standardised space", "", (-1,)),
-        single("ego_confidence", "1 − nearest / second squared distance: 0 a coin's toss, 1 exactly a code", "", (-1,)),
-        single("speed_mps", "at the transition's start; NaN where poses are unknown or jump", "m/s"),
+        single(
+            "ego_distances",
+            "squared distance of z to its code, in the quantiser's standardised space",
+            "",
+            (-1,),
+        ),
+        single(
+            "ego_confidence",
+            "1 − nearest / second squared distance: 0 a coin's toss, 1 exactly a code",
+            "",
+            (-1,),
+        ),
+        single(
+            "speed_mps", "at the transition's start; NaN where poses are unknown or jump", "m/s"
+        ),
         single("delta_speed_mps", "change of speed over the transition", "m/s"),
         single("forward_m", "way along the heading at its start", "m"),
-        single("delta_heading_rad", "change of heading over the transition, left is positive", "rad"),
+        single(
+            "delta_heading_rad", "change of heading over the transition, left is positive", "rad"
+        ),
         VALID,
         REASON,
         MODEL,

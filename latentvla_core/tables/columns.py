@@ -8,8 +8,14 @@ from latentvla_core.types import CODEBOOK_SIZE
 CODEBOOK = CODEBOOK_SIZE  # entries of the ego codebook
 
 SPLIT = text("split", "train, val, test, or the name of another source; splits never share a log")
-SHARD = integer("shard", "hash of the log name modulo the number of shards; a shard is replaced whole", dtype="int32")
-MADE_BY = text("made_by", "fingerprint of inputs, recipe and code version; joins `materialisations`")
+SHARD = integer(
+    "shard",
+    "hash of the log name modulo the number of shards; a shard is replaced whole",
+    dtype="int32",
+)
+MADE_BY = text(
+    "made_by", "fingerprint of inputs, recipe and code version; joins `materialisations`"
+)
 SCENE = text("scene_token", "token of the scene's current frame")
 LOG = text("log_name", "log the row comes from")
 TIME = integer("timestamp_us", "time of the current frame", "us")

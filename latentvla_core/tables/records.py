@@ -37,7 +37,10 @@ RELEASES = TableSpec(
         text("split", "held-out split"),
         text("metric_version", "metric name and devkit version"),
         real("challenger_score", "mean score of the judged version"),
-        real("champion_score", "mean score of the previous champion on the same scenes; NaN when there was none"),
+        real(
+            "champion_score",
+            "mean score of the previous champion on the same scenes; NaN when there was none",
+        ),
         text("reason", "the rule that decided"),
         MADE_BY,
     ),

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from latentvla_core.pdms.metrics import MEANINGS
 from latentvla_core.schema import TableSpec, flag, integer, real, single, text
-from latentvla_core.tables.columns import LOG, MADE_BY, MODEL, REASON, SCENE, SPLIT, TIME, VALID, WHERE
+from latentvla_core.tables.columns import (
+    LOG,
+    MADE_BY,
+    MODEL,
+    REASON,
+    SCENE,
+    SPLIT,
+    TIME,
+    VALID,
+    WHERE,
+)
 
 SCENE_WORLDS = TableSpec(
     "scene_worlds",
@@ -43,7 +53,12 @@ SCENE_WORLDS = TableSpec(
         integer("polygon_ring_offsets", "first ring of each polygon, and the end", "", (-1,)),
         real("centerline", "centre line of the route ahead", "m, m, rad", (-1, 3)),
         text("route_lane_ids", "lanes and connectors of the corrected route, in order", (-1,)),
-        real("reference_v1", "PDM-Closed poses every 0.1 s, chosen by the v1.1 scorer", "m, m, rad", (51, 3)),
+        real(
+            "reference_v1",
+            "PDM-Closed poses every 0.1 s, chosen by the v1.1 scorer",
+            "m, m, rad",
+            (51, 3),
+        ),
         real("reference_v2", "the same, chosen by the v2.2 scorer", "m, m, rad", (51, 3)),
         real("history_states", "past states that v2.2 puts before the plan", "m, s, rad", (-1, 11)),
         real("human_poses", "logged future, ego frame, 0.5 s apart", "m, m, rad", (8, 3)),
@@ -74,7 +89,9 @@ TRAJECTORIES = TableSpec(
     partition_by=("split", "shard", "trajectory_id"),
 )
 
-_SCORES = {name: f"{short}: {values}" for name, (short, values) in MEANINGS.items()} | {"score": "the metric itself"}
+_SCORES = {name: f"{short}: {values}" for name, (short, values) in MEANINGS.items()} | {
+    "score": "the metric itself"
+}
 PDM_SCORES = TableSpec(
     "pdm_scores",
     "one metric (PDMS v1.1 or EPDMS v2.2) of one plan; NaN where not valid, and in sub-scores the metric does not have",
@@ -86,7 +103,10 @@ PDM_SCORES = TableSpec(
         *(real(name, doc) for name, doc in _SCORES.items()),
         VALID,
         REASON,
-        text("metric_version", "metric and devkit version: pdms-v1.1, epdms-v2.2; name it in every query"),
+        text(
+            "metric_version",
+            "metric and devkit version: pdms-v1.1, epdms-v2.2; name it in every query",
+        ),
         MODEL,
         MADE_BY,
     ),
@@ -101,7 +121,10 @@ PDM_SUMMARY = TableSpec(
     (
         SPLIT,
         text("trajectory_id", "the planner's name"),
-        text("metric_version", "metric and devkit version: pdms-v1.1, epdms-v2.2; name it in every query"),
+        text(
+            "metric_version",
+            "metric and devkit version: pdms-v1.1, epdms-v2.2; name it in every query",
+        ),
         *(real(name, f"mean of {doc}") for name, doc in _SCORES.items()),
         real("score_stderr", "standard error of the mean score"),
         integer("num_scored", "scenes with a valid score"),

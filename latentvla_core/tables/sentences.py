@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def sentences(labels: pa.Table, steps: int = 3) -> dict[str, Array]:
-    """Scene → (12,) int8 ego codes, transition after transition; scenes with a transition that is not valid are left out.
+    """Scene → (12,) int8 ego codes, transition after transition; scenes with a transition that is
+    not valid are left out.
 
     `labels` has columns scene_token, step, valid, ego_codes, of one model version.
     """

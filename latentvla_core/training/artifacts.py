@@ -1,6 +1,8 @@
-"""A trained model as a folder: `model.safetensors` and `config.json`, which holds the weights' checksum.
+"""A trained model as a folder: `model.safetensors` and `config.json`, which holds the weights'
+checksum.
 
-Each file arrives by one rename and the config comes last, so weights and config of different runs are noticed.
+Each file arrives by one rename and the config comes last, so weights and config of different runs
+are noticed.
 """
 
 from __future__ import annotations
@@ -22,8 +24,12 @@ Config = TypeVar("Config")
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
-def save_model(folder: Path | str, model: nn.Module, config: Any, extra: Mapping[str, Any] | None = None) -> Path:
-    """Write weights (tied tensors once) and the config dataclass; `extra` is any JSON (lineage, metrics)."""
+def save_model(
+    folder: Path | str, model: nn.Module, config: Any, extra: Mapping[str, Any] | None = None
+) -> Path:
+    """Write weights (tied tensors once) and the config dataclass; `extra` is any JSON (lineage,
+    metrics).
+    """
     from safetensors.torch import save_model as save_weights
 
     folder = Path(folder)
@@ -49,7 +55,9 @@ def load_config(folder: Path | str, config_class: type[Config]) -> Config:
     """The config dataclass a model folder was saved with."""
     content = _content(folder)
     if content["config_class"] != config_class.__name__:
-        raise SetupError(f"{folder}: holds a {content['config_class']}, not a {config_class.__name__}; check the path")
+        raise SetupError(
+            f"{folder}: holds a {content['config_class']}, not a {config_class.__name__}; check the path"
+        )
     return from_dict(config_class, content["config"])
 
 
@@ -59,13 +67,17 @@ def load_extra(folder: Path | str) -> dict[str, Any]:
 
 
 def load_weights(folder: Path | str, model: nn.Module) -> None:
-    """Fill the model; every tensor must be there and fit, and the file must be the one the config speaks of."""
+    """Fill the model; every tensor must be there and fit, and the file must be the one the config
+    speaks of.
+    """
     from safetensors.torch import load_model
 
     path = Path(folder) / WEIGHTS_FILE
     recorded = _content(folder)["weights_sha256"]
     if not path.exists() or file_sha256(path) != recorded:
-        raise SetupError(f"{path}: missing, or not the file {CONFIG_FILE} was written for; save the model again")
+        raise SetupError(
+            f"{path}: missing, or not the file {CONFIG_FILE} was written for; save the model again"
+        )
     try:
         load_model(model, str(path), strict=True)
     except RuntimeError as error:  # torch lists every tensor that does not fit
@@ -81,7 +93,9 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     known = {f.name for f in fields(config_class)}  # pyright: ignore[reportArgumentType]
     unknown = sorted(values.keys() - known)
     if unknown:
-        raise SetupError(f"{config_class.__name__} has no field {unknown[0]!r}; saved by another version of the code")
+        raise SetupError(
+            f"{config_class.__name__} has no field {unknown[0]!r}; saved by another version of the code"
+        )
     return config_class(**{name: _typed(hints[name], value) for name, value in values.items()})
 
 
@@ -103,4 +117,6 @@ def _content(folder: Path | str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise SetupError(f"{path}: no readable model config ({error}); give the folder a model was saved to") from error
+        raise SetupError(
+            f"{path}: no readable model config ({error}); give the folder a model was saved to"
+        ) from error

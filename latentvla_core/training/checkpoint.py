@@ -1,9 +1,11 @@
-"""Checkpoints of a run: written atomically, read back exactly, refused with a clear message when damaged.
+"""Checkpoints of a run: written atomically, read back exactly, refused with a clear message when
+damaged.
 
-A checkpoint is a folder `step_00000200/`: `model.safetensors` (trainable parameters and buffers; what is frozen does
-not change and comes from where the model came from), `optimizer.pt` (read with `weights_only`), and `progress.json`
-with the step, the run's settings and the checksums of the other two. The folder gets its name by one rename after
-everything is on disk, so a kill leaves the previous checkpoint as it was.
+A checkpoint is a folder `step_00000200/`: `model.safetensors` (trainable parameters and buffers;
+what is frozen does not change and comes from where the model came from), `optimizer.pt` (read with
+`weights_only`), and `progress.json` with the step, the run's settings and the checksums of the
+other two. The folder gets its name by one rename after everything is on disk, so a kill leaves the
+previous checkpoint as it was.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ class CheckpointError(LatentVLAError):
 
 
 def save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, Any]
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    settings: Mapping[str, Any],
 ) -> Path:
     """Write the state after `step` finished steps and drop all but the newest `KEEP` checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +47,8 @@ def save(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     save_file(
-        {name: t.detach().cpu().contiguous() for name, t in _state(model).items()}, unfinished / "model.safetensors"
+        {name: t.detach().cpu().contiguous() for name, t in _state(model).items()},
+        unfinished / "model.safetensors",
     )
     torch.save(optimizer.state_dict(), unfinished / "optimizer.pt")
     sums = {name: file_sha256(unfinished / name) for name in ("model.safetensors", "optimizer.pt")}
@@ -56,8 +63,12 @@ def save(
     return target
 
 
-def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]) -> int:
-    """Restore the newest checkpoint into model and optimiser; the number of finished steps (0 = there is none)."""
+def load(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
+) -> int:
+    """Restore the newest checkpoint into model and optimiser; the number of finished steps (0 =
+    there is none).
+    """
     checkpoints = _all(folder)
     if not checkpoints:
         return 0
@@ -96,7 +107,9 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def _restore(path: Path, live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """In place, because optimisers and closures hold the live tensors."""
-    differing = sorted(live.keys() ^ saved.keys()) + [n for n in live if n in saved and live[n].shape != saved[n].shape]
+    differing = sorted(live.keys() ^ saved.keys()) + [
+        n for n in live if n in saved and live[n].shape != saved[n].shape
+    ]
     if differing:
         raise CheckpointError(
             f"{path}: {len(differing)} tensors do not belong to this model, first {differing[0]!r}; "
@@ -125,7 +138,11 @@ def _damaged(path: Path, why: str) -> CheckpointError:
 
 
 def _same_settings(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in {**then, **now} if then.get(k) != now.get(k)]
+    changed = [
+        f"{k} was {then.get(k)!r}, is {now.get(k)!r}"
+        for k in {**then, **now}
+        if then.get(k) != now.get(k)
+    ]
     if changed:
         raise CheckpointError(
             f"{path}: made by a run with other settings ({'; '.join(changed)}); "

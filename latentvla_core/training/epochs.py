@@ -8,7 +8,9 @@ from latentvla_core.training.loop import FitConfig
 
 
 class EpochConfig(Protocol):
-    """What a stage's configuration must have for `fit_config` (vlm.config.VlmConfig, distill.config.StudentConfig)."""
+    """What a stage's configuration must have for `fit_config` (vlm.config.VlmConfig,
+    distill.config.StudentConfig).
+    """
 
     @property
     def batch_size(self) -> int: ...

@@ -1,4 +1,6 @@
-"""Decoded pictures, each exactly once, in one array: scenes of a log overlap, their pictures are the same files."""
+"""Decoded pictures, each exactly once, in one array: scenes of a log overlap, their pictures are
+the same files.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ Loader = Callable[[str, str, tuple[int, int]], Array]
 
 
 class ImageCache:
-    """Pictures of one size. `indices` decodes what is new (in threads) and gives row numbers of `images`.
+    """Pictures of one size. `indices` decodes what is new (in threads) and gives row numbers of
+    `images`.
 
-    With `file`, rows live in that file and are mapped into memory: for sets larger than RAM. The file belongs to one
-    cache at a time and is overwritten.
+    With `file`, rows live in that file and are mapped into memory: for sets larger than RAM. The
+    file belongs to one cache at a time and is overwritten.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class ImageCache:
         self.forget()
 
     def forget(self) -> None:
-        """Let go of what was decoded, before pictures that have nothing in common with those so far."""
+        """Let go of what was decoded, before pictures that have nothing in common with those so
+        far.
+        """
         self.images = np.zeros((0, *self.shape), np.uint8)
         self._rows.clear()
         if self.file is not None:
@@ -59,20 +64,27 @@ class ImageCache:
         return len(self.images)
 
     def __bool__(self) -> bool:
-        return True  # an empty cache is a cache: `cache or ImageCache(...)` must not replace the one that was given
+        # an empty cache is a cache: `cache or ImageCache(...)` must not replace the one that was
+        # given
+        return True
 
     def indices(self, pictures: Sequence[tuple[str, str]]) -> Array:
-        """(n,) int64 rows of (root, path) pairs; `MISSING` for an empty path or one that cannot be read.
+        """(n,) int64 rows of (root, path) pairs; `MISSING` for an empty path or one that cannot be
+        read.
 
         Why a picture cannot be read is in `faults`, by path.
         """
         new = [p for p in dict.fromkeys(pictures) if p[1] and p not in self._rows]
         if new:
             self._decode(new)
-        return np.array([self._rows.get(p, MISSING) if p[1] else MISSING for p in pictures], np.int64)
+        return np.array(
+            [self._rows.get(p, MISSING) if p[1] else MISSING for p in pictures], np.int64
+        )
 
     def take(self, rows: Array, mirror: Array | None = None) -> Array:
-        """(...,) rows → (..., H, W, 3) uint8 pictures; left and right exchanged where `mirror` (...,)."""
+        """(...,) rows → (..., H, W, 3) uint8 pictures; left and right exchanged where `mirror`
+        (...,).
+        """
         rows = self._checked(rows)
         pictures = self.images[rows]
         if mirror is None or not mirror.any():
@@ -82,7 +94,9 @@ class ImageCache:
     def _checked(self, rows: Array) -> Array:
         rows = np.asarray(rows)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"rows {rows.min()} … {rows.max()} of {len(self)} pictures; drop missing ones first")
+            raise IndexError(
+                f"rows {rows.min()} … {rows.max()} of {len(self)} pictures; drop missing ones first"
+            )
         return rows
 
     def _decode(self, new: Sequence[tuple[str, str]]) -> None:
@@ -91,8 +105,18 @@ class ImageCache:
             part = new[first : first + block]
             with ThreadPoolExecutor(self.threads) as pool:
                 decoded = list(pool.map(self._one, part))
-            good = [(key, picture) for key, picture in zip(part, decoded, strict=True) if picture is not None]
-            self._rows.update({key: MISSING for key, picture in zip(part, decoded, strict=True) if picture is None})
+            good = [
+                (key, picture)
+                for key, picture in zip(part, decoded, strict=True)
+                if picture is not None
+            ]
+            self._rows.update(
+                {
+                    key: MISSING
+                    for key, picture in zip(part, decoded, strict=True)
+                    if picture is None
+                }
+            )
             self._rows.update({key: start + i for i, (key, _) in enumerate(good)})
             start += len(good)
             self._append([picture for _, picture in good])
@@ -104,7 +128,9 @@ class ImageCache:
             self.faults[key[1]] = str(error)
             return None
         if picture.shape != self.shape or picture.dtype != np.uint8:
-            raise TypeError(f"{key[1]}: the loader gave {picture.dtype} {picture.shape}, expected uint8 {self.shape}")
+            raise TypeError(
+                f"{key[1]}: the loader gave {picture.dtype} {picture.shape}, expected uint8 {self.shape}"
+            )
         return picture
 
     def _append(self, pictures: list[Array]) -> None:

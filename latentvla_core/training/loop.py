@@ -1,7 +1,9 @@
-"""The one training loop: deterministic samples, cosine schedule, accumulation, clipping, exact resume.
+"""The one training loop: deterministic samples, cosine schedule, accumulation, clipping, exact
+resume.
 
-Everything random in step n depends on (seed, n) alone: the samples, collate's generator and torch's global generator
-are set from it before every step. That makes a resumed run equal to an uninterrupted one without storing any RNG.
+Everything random in step n depends on (seed, n) alone: the samples, collate's generator and torch's
+global generator are set from it before every step. That makes a resumed run equal to an
+uninterrupted one without storing any RNG.
 """
 
 from __future__ import annotations
@@ -80,9 +82,13 @@ class FitConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; needs at least 1")
         if self.steps < 0 or self.learning_rate <= 0:
-            raise ValueError(f"steps {self.steps}, learning_rate {self.learning_rate}; need >= 0 and > 0")
+            raise ValueError(
+                f"steps {self.steps}, learning_rate {self.learning_rate}; need >= 0 and > 0"
+            )
         if self.schedule not in ("cosine", "constant") or self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"schedule {self.schedule!r}, precision {self.precision!r}; see the fields' types")
+            raise ValueError(
+                f"schedule {self.schedule!r}, precision {self.precision!r}; see the fields' types"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +106,15 @@ class FitResult:
 
 
 class SampleOrder:
-    """Which samples step n sees: one shuffled pass over all samples after the other, from (seed, pass) alone."""
+    """Which samples step n sees: one shuffled pass over all samples after the other, from (seed,
+    pass) alone.
+    """
 
     def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
         if num_samples < 1:
-            raise ValueError("num_samples is 0; there is nothing to train on: check the split and the quarantine")
+            raise ValueError(
+                "num_samples is 0; there is nothing to train on: check the split and the quarantine"
+            )
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self._passes: dict[int, Array] = {}
 
@@ -113,23 +123,35 @@ class SampleOrder:
         positions = np.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
         passes = positions // self.num_samples
         self._passes = {k: p for k, p in self._passes.items() if k >= passes[0]}
-        return np.array([self._pass(int(k))[i] for k, i in zip(passes, positions % self.num_samples, strict=True)])
+        return np.array(
+            [
+                self._pass(int(k))[i]
+                for k, i in zip(passes, positions % self.num_samples, strict=True)
+            ]
+        )
 
     def _pass(self, number: int) -> Array:
         if number not in self._passes:
-            self._passes[number] = np.random.default_rng([self.seed, number]).permutation(self.num_samples)
+            self._passes[number] = np.random.default_rng([self.seed, number]).permutation(
+                self.num_samples
+            )
         return self._passes[number]
 
 
 def default_param_groups(
     model: nn.Module, weight_decay: float, no_decay: Sequence[str] = NO_DECAY
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in two AdamW groups: matrices decay; vectors and parameters named like `no_decay` do not."""
+    """Trainable parameters in two AdamW groups: matrices decay; vectors and parameters named like
+    `no_decay` do not.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     free = [p for name, p in named if p.ndim < 2 or any(part in name for part in no_decay)]
     kept = {id(p) for p in free}
     decayed = [p for _, p in named if id(p) not in kept]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
@@ -145,7 +167,9 @@ def rate_factor(config: FitConfig, step: int) -> float:
 
 
 def to_device(batch: Any, device: torch.device | str) -> Any:
-    """The batch with every tensor in its dicts, lists and tuples on the device; other values as they are."""
+    """The batch with every tensor in its dicts, lists and tuples on the device; other values as
+    they are.
+    """
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
@@ -171,22 +195,43 @@ def fit(
     until: int | None = None,
     identity: Mapping[str, Any] | None = None,
 ) -> FitResult:
-    """Train in place; resumes from `checkpoint_dir` when it holds a checkpoint of the same settings.
+    """Train in place; resumes from `checkpoint_dir` when it holds a checkpoint of the same
+    settings.
 
     Args:
-        collate: ((B,) sample indices, generator) → any nest of tensors; moved to the device by the loop.
-        loss: (batch, step) → scalar loss and numbers to log. Closes over the model; called under autocast.
-        param_groups: AdamW groups; a group's own "lr" is its peak rate. Default: `default_param_groups`.
-        after_step: called with the number of the step just finished (0-based), before a checkpoint is written; numbers that it
+        collate: ((B,) sample indices, generator) → any nest of tensors; moved to the device by the
+        loop.
+        loss: (batch, step) → scalar loss and numbers to log. Closes over the model; called under
+        autocast.
+        param_groups: AdamW groups; a group's own "lr" is its peak rate. Default:
+        `default_param_groups`.
+        after_step: called with the number of the step just finished (0-based), before a checkpoint
+        is written; numbers that it
             returns are logged with that step's.
-        until: stop after this many steps of the run (a time slice); the schedule stays that of config.steps.
-        identity: what else makes it the same run (the model's configuration, the data), as JSON; a checkpoint of another
+        until: stop after this many steps of the run (a time slice); the schedule stays that of
+        config.steps.
+        identity: what else makes it the same run (the model's configuration, the data), as JSON; a
+        checkpoint of another
             identity is refused.
     """
     model.to(device).train()
-    groups = default_param_groups(model, config.weight_decay) if param_groups is None else list(param_groups)
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
-    run = _Run(model, optimizer, [float(g["lr"]) for g in optimizer.param_groups], collate, loss, config, str(device))
+    groups = (
+        default_param_groups(model, config.weight_decay)
+        if param_groups is None
+        else list(param_groups)
+    )
+    optimizer = torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
+    run = _Run(
+        model,
+        optimizer,
+        [float(g["lr"]) for g in optimizer.param_groups],
+        collate,
+        loss,
+        config,
+        str(device),
+    )
     settings = {k: v for k, v in asdict(config).items() if k not in FREE}
     settings |= {"num_samples": num_samples, **(identity or {})}
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
@@ -200,7 +245,9 @@ def fit(
             metrics = run.step(step, order, meter.last)
             measured = dict((after_step(step) if after_step else None) or {})
             meter.add(step + 1, metrics | measured, final=step + 1 == last)
-            due = step + 1 == last or (config.checkpoint_every and (step + 1) % config.checkpoint_every == 0)
+            due = step + 1 == last or (
+                config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
+            )
             if folder and due and saved < step + 1:
                 checkpoint.save(folder, model, optimizer, step + 1, settings)
                 saved = step + 1
@@ -225,7 +272,9 @@ class _Run:
             group["lr"] = peak * factor
         torch.manual_seed((self.config.seed << 32) + step)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [self._backward(step, micro, order, last) for micro in range(self.config.accumulate)]
+        parts = [
+            self._backward(step, micro, order, last) for micro in range(self.config.accumulate)
+        ]
         norm = self._clip()
         if not math.isfinite(norm):
             raise DivergedError(step, "gradient norm", {**last, **parts[-1]})
@@ -233,12 +282,18 @@ class _Run:
         metrics = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
         return {**metrics, "gradient_norm": norm, "learning_rate": self.peak_rates[0] * factor}
 
-    def _backward(self, step: int, micro: int, order: SampleOrder, last: Mapping[str, float]) -> dict[str, float]:
+    def _backward(
+        self, step: int, micro: int, order: SampleOrder, last: Mapping[str, float]
+    ) -> dict[str, float]:
         number = step * self.config.accumulate + micro
         rng = np.random.default_rng([self.config.seed, 1, number])
         batch = to_device(self.collate(order.at(number), rng), self.device)
         bf16 = self.config.precision == "bf16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16) if bf16 else nullcontext():
+        with (
+            torch.autocast(torch.device(self.device).type, torch.bfloat16)
+            if bf16
+            else nullcontext()
+        ):
             loss, metrics = self.loss(batch, step)
         value = float(loss.detach())
         if not math.isfinite(value):

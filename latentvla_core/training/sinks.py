@@ -1,7 +1,8 @@
 """Where numbers go while something trains: a protocol, a progress bar, a list for tests.
 
-Keys may carry a prefix ("stage1/loss"), and after it a group ("stage1/quality/trajectory_use"): numbers that come now and
-then. Two keys have a meaning of their own: `progress` (0 … 1 of the run) and `samples_per_s`.
+Keys may carry a prefix ("stage1/loss"), and after it a group ("stage1/quality/trajectory_use"):
+numbers that come now and then. Two keys have a meaning of their own: `progress` (0 … 1 of the run)
+and `samples_per_s`.
 """
 
 from __future__ import annotations
@@ -39,18 +40,23 @@ class ListSink:
 
 
 class FileSink:
-    """Keeps every line in a file of JSON lines, so that curves can be drawn later; a resumed run goes on in it."""
+    """Keeps every line in a file of JSON lines, so that curves can be drawn later; a resumed run
+    goes on in it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         with self.path.open("a") as file:
-            file.write("\n" + json.dumps([step, dict(metrics)]))  # begins a line, also after one that was cut off
+            file.write(
+                "\n" + json.dumps([step, dict(metrics)])
+            )  # begins a line, also after one that was cut off
 
 
 def read_curves(path: Path, *, until: int | None = None) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) by name from a FileSink's file, up to a step; {} without one. Of a step that was done twice the last value counts.
+    """(step, value) by name from a FileSink's file, up to a step; {} without one. Of a step that
+    was done twice the last value counts.
 
     A line that a killed process left half written is passed over.
     """
@@ -87,17 +93,23 @@ class Tee:
 
 
 class Prefixed:
-    """Puts a stage's name before its keys and shifts its steps, so that stages in a row share one sink."""
+    """Puts a stage's name before its keys and shifts its steps, so that stages in a row share one
+    sink.
+    """
 
     def __init__(self, sink: MetricSink, prefix: str, first_step: int = 0) -> None:
         self.sink, self.prefix, self.first_step = sink, prefix, first_step
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.sink.log(self.first_step + step, {f"{self.prefix}/{name}": value for name, value in metrics.items()})
+        self.sink.log(
+            self.first_step + step,
+            {f"{self.prefix}/{name}": value for name, value in metrics.items()},
+        )
 
 
 class ProgressSink:
-    """A bar with rate, remaining time and loss; without a terminal, one plain line every few seconds.
+    """A bar with rate, remaining time and loss; without a terminal, one plain line every few
+    seconds.
 
     Numbers of a group get a line of their own, above the bar, and none of those lines is left out.
     Use it as a context manager, so that the bar is closed before anything else prints.
@@ -114,7 +126,9 @@ class ProgressSink:
         from rich.console import Console
 
         self.first = tuple(first)
-        """Names to show before others; a line has room for seven. Of a group, those with its name before them and no others."""
+        """Names to show before others; a line has room for seven. Of a group, those with its name
+        before them and no others.
+        """
         self.title, self.seconds_per_line = title, seconds_per_line
         self.console = Console(file=stream, stderr=stream is None)
         self.bar = _bar(self.console) if self.console.is_terminal else None
@@ -126,12 +140,19 @@ class ProgressSink:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if self.bar is not None:
             self.bar.stop()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        prefix = next((name[: -len("progress")] for name in metrics if name.endswith("progress")), "")
+        prefix = next(
+            (name[: -len("progress")] for name in metrics if name.endswith("progress")), ""
+        )
         done = metrics.get(f"{prefix}progress")
         plain = {name.removeprefix(prefix): value for name, value in metrics.items()}
         text = _line({name: value for name, value in plain.items() if "/" not in name}, self.first)
@@ -144,7 +165,8 @@ class ProgressSink:
             return
         if prefix not in self.tasks:
             self.tasks[prefix] = int(self.bar.add_task(title, total=1.0, info=""))
-        self.bar.update(self.tasks[prefix], completed=done or 0.0, info=text)  # pyright: ignore[reportArgumentType]
+        task = self.tasks[prefix]
+        self.bar.update(task, completed=done or 0.0, info=text)  # pyright: ignore[reportArgumentType]
         self.bar.refresh()
 
     def _print(self, line: str, *, last: bool) -> None:
@@ -168,11 +190,15 @@ def _groups(metrics: Mapping[str, float], first: Sequence[str]) -> list[str]:
 
 
 def _line(metrics: Mapping[str, float], first: Sequence[str] = ()) -> str:
-    """The rate, the numbers asked for, then others in the order they came: five, or seven where some were asked for."""
+    """The rate, the numbers asked for, then others in the order they came: five, or seven where
+    some were asked for.
+    """
     plain = dict(metrics)
     rate = plain.pop("samples_per_s", None)
     plain.pop("progress", None)
-    names = [name for name in first if name in plain] + [name for name in plain if name not in first]
+    names = [name for name in first if name in plain] + [
+        name for name in plain if name not in first
+    ]
     numbers = "  ".join(f"{name} {plain[name]:.4g}" for name in names[: 7 if first else 5])
     return numbers if rate is None else f"{rate:,.0f} samples/s  {numbers}"
 

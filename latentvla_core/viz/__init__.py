@@ -1,1 +1,3 @@
-"""Pictures a human judges by: camera strips with plans, codebook histograms, bird's-eye views. All return PNG bytes."""
+"""Pictures a human judges by: camera strips with plans, codebook histograms, bird's-eye views. All
+return PNG bytes.
+"""

@@ -1,4 +1,6 @@
-"""The code atlas as one page: an overview of all codes, then a card per code that says what it does and shows it."""
+"""The code atlas as one page: an overview of all codes, then a card per code that says what it does
+and shows it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Atlas:
     everything: tuple[Spread, Spread]
     """Δspeed and Δheading of all transitions, each counted once."""
     told: Array
-    """(N, 3) share of the variance that each position's code explains: of speed, Δspeed and Δheading."""
+    """(N, 3) share of the variance that each position's code explains: of speed, Δspeed and
+    Δheading.
+    """
     examples: Mapping[int, Sequence[Example]]
     gap_s: float
 
@@ -46,7 +50,10 @@ class Atlas:
 def atlas_page(atlas: Atlas) -> str:
     """(HTML) the page."""
     parts = [_head(atlas), _map(atlas), _index(atlas), _positions(atlas), "<h2>Code by code</h2>"]
-    return page(f"Atlas of latent actions {atlas.model_version}", [*parts, *(_card(atlas, e) for e in atlas.entries)])
+    return page(
+        f"Atlas of latent actions {atlas.model_version}",
+        [*parts, *(_card(atlas, e) for e in atlas.entries)],
+    )
 
 
 def _head(atlas: Atlas) -> str:
@@ -61,7 +68,11 @@ def _head(atlas: Atlas) -> str:
 
 def _map(atlas: Atlas) -> str:
     """All codes in the plane of mean Δheading (left is left) and speed at the start; area = share."""
-    known = [e for e in atlas.entries if math.isfinite(e.speed_p50_mps + e.heading_change.mean) and e.uses]
+    known = [
+        e
+        for e in atlas.entries
+        if math.isfinite(e.speed_p50_mps + e.heading_change.mean) and e.uses
+    ]
     if not known:
         return ""
     width, height, pad = 620.0, 330.0, 34.0
@@ -78,8 +89,16 @@ def _map(atlas: Atlas) -> str:
         svg.line((middle, pad), (middle, height - pad), svg.GREY),
     ]
     parts += [
-        svg.text(pad, ground + 16, f"turns left {math.degrees(reach_x):.0f}°", anchor="start", size=11),
-        svg.text(width - pad, ground + 16, f"turns right {math.degrees(reach_x):.0f}°", anchor="end", size=11),
+        svg.text(
+            pad, ground + 16, f"turns left {math.degrees(reach_x):.0f}°", anchor="start", size=11
+        ),
+        svg.text(
+            width - pad,
+            ground + 16,
+            f"turns right {math.degrees(reach_x):.0f}°",
+            anchor="end",
+            size=11,
+        ),
         svg.text(middle + 6, pad - 6, f"{reach_y:.0f} m/s", anchor="start", size=11),
         svg.text(middle + 6, ground + 16, "begins standing", anchor="start", size=11),
     ]
@@ -92,7 +111,9 @@ def _map(atlas: Atlas) -> str:
 
 
 def apart(points: Sequence[svg.Point], least: float = 17.0, rounds: int = 200) -> list[svg.Point]:
-    """Places for numbers: the points, those nearer than `least` to each other pushed apart until each can be read."""
+    """Places for numbers: the points, those nearer than `least` to each other pushed apart until
+    each can be read.
+    """
     places = np.array(points, float)
     places += 1e-3 * np.stack(
         [np.cos(np.arange(len(places))), np.sin(np.arange(len(places)))], axis=-1
@@ -121,26 +142,44 @@ def _index(atlas: Atlas) -> str:
     scale = max(equal, *(e.share for e in atlas.entries))
     rows = [
         cells(
-            f"<a href='#code-{e.code}'><b>{e.code}</b></a>", f"<a href='#code-{e.code}'>{escape(e.name)}</a>",
-            svg.marked_bar(e.share, equal, math.nan, svg.SHADES[1], 110, scale=scale), f"{e.share:.1%}",
-            _signed(e.speed_change.p50, "m/s", 2), _degrees(e.heading_change.p50), _plain(e.speed_p50_mps, "m/s"),
+            f"<a href='#code-{e.code}'><b>{e.code}</b></a>",
+            f"<a href='#code-{e.code}'>{escape(e.name)}</a>",
+            svg.marked_bar(e.share, equal, math.nan, svg.SHADES[1], 110, scale=scale),
+            f"{e.share:.1%}",
+            _signed(e.speed_change.p50, "m/s", 2),
+            _degrees(e.heading_change.p50),
+            _plain(e.speed_p50_mps, "m/s"),
         )
         for e in atlas.entries
-    ]  # fmt: skip
-    header = ("code", "name (derived)", "share; tick: equal use", "", "median Δspeed", "median Δheading", "begins at")
+    ]
+    header = (
+        "code",
+        "name (derived)",
+        "share; tick: equal use",
+        "",
+        "median Δspeed",
+        "median Δheading",
+        "begins at",
+    )
     return f"<h2>Overview</h2><div class=card>{table(header, rows)}</div>"
 
 
 def _positions(atlas: Atlas) -> str:
     """What each position of a transition tells, and where each code stands."""
     names = [f"position {p + 1}" for p in range(len(atlas.told))]
-    rows = [cells(name, *map(_share, shares)) for name, shares in zip(names, atlas.told, strict=True)]
+    rows = [
+        cells(name, *map(_share, shares)) for name, shares in zip(names, atlas.told, strict=True)
+    ]
     told = table(("", "of speed", "of Δspeed", "of Δheading"), rows)
     shares = np.stack([e.by_position for e in atlas.entries])  # (K, N)
-    body = [cells(n, *(_shade(v) for v in column)) for n, column in zip(names, shares.T, strict=True)]
+    body = [
+        cells(n, *(_shade(v) for v in column)) for n, column in zip(names, shares.T, strict=True)
+    ]
     where = table(("", *(str(e.code) for e in atlas.entries)), body)
     left = "<h3>How much the code at each position tells</h3><p class=soft>Share of the variance explained by it alone.</p>"
-    right = "<h3>Which codes stand where</h3><p class=soft>Share among the codes of the position.</p>"
+    right = (
+        "<h3>Which codes stand where</h3><p class=soft>Share among the codes of the position.</p>"
+    )
     cards = f"<div class=card>{left}{told}</div><div class=card>{right}{where}</div>"
     return f"<h2>Positions</h2><div class=row>{cards}</div>"
 
@@ -150,7 +189,10 @@ def _share(value: float) -> str:
 
 
 def _shade(value: float) -> str:
-    colour, ink = f"rgba(31,78,156,{min(value * 3, 0.9):.2f})", "#fff" if value > 0.17 else "inherit"
+    colour, ink = (
+        f"rgba(31,78,156,{min(value * 3, 0.9):.2f})",
+        "#fff" if value > 0.17 else "inherit",
+    )
     return f"<span class=shade style='background:{colour};color:{ink}'>{value:.0%}</span>"
 
 
@@ -170,11 +212,21 @@ def _card(atlas: Atlas, entry: Entry) -> str:
 
 
 def _charts(atlas: Atlas, entry: Entry) -> str:
-    """Both distributions in front of those of all transitions; headings mirrored, so that left is on the left."""
-    (all_speeds, all_headings), speed, heading = atlas.everything, entry.speed_change, entry.heading_change
+    """Both distributions in front of those of all transitions; headings mirrored, so that left is
+    on the left.
+    """
+    (all_speeds, all_headings), speed, heading = (
+        atlas.everything,
+        entry.speed_change,
+        entry.heading_change,
+    )
     degrees = np.degrees(HEADING_EDGES_RAD).tolist()
-    speeds = svg.histogram(speed.counts.tolist(), all_speeds.counts.tolist(), SPEED_EDGES_MPS.tolist(), "m/s")
-    headings = svg.histogram(heading.counts[::-1].tolist(), all_headings.counts[::-1].tolist(), degrees, "°")
+    speeds = svg.histogram(
+        speed.counts.tolist(), all_speeds.counts.tolist(), SPEED_EDGES_MPS.tolist(), "m/s"
+    )
+    headings = svg.histogram(
+        heading.counts[::-1].tolist(), all_headings.counts[::-1].tolist(), degrees, "°"
+    )
     first = f"<b>Δspeed</b> {_signed(speed.p50, 'm/s', 2)} <small>({_span(speed, 1.0, 2)})</small>"
     second = f"<b>Δheading</b> {_degrees(heading.p50)} <small>({_span(heading, -math.degrees(1), 1)}, right positive)</small>"
     return f"<div>{first}<br>{speeds}</div><div>{second}<br>{headings}<br><small>left of the line: turns left</small></div>"
@@ -184,13 +236,16 @@ def _contexts(entry: Entry) -> str:
     if not entry.contexts:
         return "<p><b>Typical contexts</b><br><span class=soft>none stands out</span></p>"
     lines = "<br>".join(
-        f"{escape(n)}: {there:.0%} <small>(overall {overall:.0%})</small>" for n, there, overall in entry.contexts
+        f"{escape(n)}: {there:.0%} <small>(overall {overall:.0%})</small>"
+        for n, there, overall in entry.contexts
     )
     return f"<p><b>Typical contexts</b><br>{lines}</p>"
 
 
 def _by_position(entry: Entry) -> str:
-    """The mean change when the code stands at each position: one codebook, but positions may use it differently."""
+    """The mean change when the code stands at each position: one codebook, but positions may use it
+    differently.
+    """
     pairs = zip(entry.by_position_speed_mps, entry.by_position_heading_rad, strict=True)
     told = " · ".join(f"{_signed(s, '', 1)}, {_degrees(h)}" for s, h in pairs)
     return f"<p><b>Mean by position</b> <small>Δspeed in m/s, Δheading</small><br>{told}</p>"
@@ -214,7 +269,9 @@ def _example(example: Example) -> str:
 
 
 def _signed(value: float, unit: str, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f} {unit}".strip()  # never -0.00
+    return (
+        "–" if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f} {unit}".strip()
+    )  # never -0.00
 
 
 def _plain(value: float, unit: str) -> str:
@@ -226,9 +283,15 @@ def _degrees(value_rad: float) -> str:
     if math.isnan(value_rad):
         return "–"
     degrees = math.degrees(value_rad)
-    return "0°" if abs(degrees) < 0.05 else f"{abs(degrees):.1f}° {'left' if degrees > 0 else 'right'}"
+    return (
+        "0°" if abs(degrees) < 0.05 else f"{abs(degrees):.1f}° {'left' if degrees > 0 else 'right'}"
+    )
 
 
 def _span(values: Spread, factor: float, digits: int) -> str:
     ends = sorted((values.p10 * factor, values.p90 * factor))
-    return "unknown" if math.isnan(values.p10) else f"80 % within {ends[0]:+.{digits}f} … {ends[1]:+.{digits}f}"
+    return (
+        "unknown"
+        if math.isnan(values.p10)
+        else f"80 % within {ends[0]:+.{digits}f} … {ends[1]:+.{digits}f}"
+    )

@@ -1,4 +1,6 @@
-"""One scene from above: road, road users, the reference, and several plans. Where a plan fails: `failures.py`."""
+"""One scene from above: road, road users, the reference, and several plans. Where a plan fails:
+`failures.py`.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,21 @@ from latentvla_core.types import Array, ObjectClass, Vehicle
 from latentvla_core.viz.canvas import INK, colour_of, sheet
 
 REACH_M = 45.0
-OBJECT_COLOURS = {ObjectClass.VEHICLE: "#5b7db1", ObjectClass.PEDESTRIAN: "#c2557a", ObjectClass.BICYCLE: "#7b9e3b"}
+OBJECT_COLOURS = {
+    ObjectClass.VEHICLE: "#5b7db1",
+    ObjectClass.PEDESTRIAN: "#c2557a",
+    ObjectClass.BICYCLE: "#7b9e3b",
+}
 STATIC = "#caa24a"
 ROUTE, ROAD = "#d5e6d2", "#ececec"
 
 
-def birds_eye(world: World, plans: Mapping[str, Array], scores: Mapping[str, Mapping[str, Any]] | None = None) -> bytes:
-    """PNG of one scene, the ego looking up; plans {name: (8, 3) ego frame}, scores {name: sub-scores}."""
+def birds_eye(
+    world: World, plans: Mapping[str, Array], scores: Mapping[str, Mapping[str, Any]] | None = None
+) -> bytes:
+    """PNG of one scene, the ego looking up; plans {name: (8, 3) ego frame}, scores {name:
+    sub-scores}.
+    """
     ego = np.asarray(world.ego_state)[:3]
     with sheet(5.2, 5.6) as page:
         axes = page.figure.add_subplot()
@@ -44,7 +54,11 @@ def birds_eye(world: World, plans: Mapping[str, Array], scores: Mapping[str, Map
             )
         _ego_box(axes)
         axes.set(
-            xlim=(-REACH_M * 0.6, REACH_M * 0.6), ylim=(-REACH_M * 0.25, REACH_M), aspect="equal", xticks=[], yticks=[]
+            xlim=(-REACH_M * 0.6, REACH_M * 0.6),
+            ylim=(-REACH_M * 0.25, REACH_M),
+            aspect="equal",
+            xticks=[],
+            yticks=[],
         )
         axes.legend(fontsize=7, loc="lower left", framealpha=0.9)
         axes.set_title(f"{world.log_name}  {world.scene_token}", fontsize=7)
@@ -59,7 +73,9 @@ def _label(name: str, scores: Mapping[str, Mapping[str, Any]] | None) -> str:
         return f"{name}: {row.get('reason')}"
     metric = metric_of(row["metric_version"])
     failed = [short(key) for key in SUB_SCORES[metric] if key != "ego_progress" and row[key] < 1]
-    return f"{name}: {METRIC_LABELS[metric]} {row['score']:.2f}" + (f", fails {', '.join(failed)}" if failed else "")
+    return f"{name}: {METRIC_LABELS[metric]} {row['score']:.2f}" + (
+        f", fails {', '.join(failed)}" if failed else ""
+    )
 
 
 def to_picture(points: Array, ego: Array) -> Array:
@@ -71,18 +87,33 @@ def to_picture(points: Array, ego: Array) -> Array:
 
 
 def draw_roads(axes: Any, world: World, ego: Array) -> None:
-    """What DAC calls road around the ego (3,), grey; lanes of the route green; other lanes and connectors as lines."""
+    """What DAC calls road around the ego (3,), grey; lanes of the route green; other lanes and
+    connectors as lines.
+    """
     offsets, rings = np.asarray(world.ring_offsets), np.asarray(world.polygon_ring_offsets)
-    vertices, layers = to_picture(np.asarray(world.ring_vertices), ego), np.asarray(world.polygon_layers)
+    vertices, layers = (
+        to_picture(np.asarray(world.ring_vertices), ego),
+        np.asarray(world.polygon_layers),
+    )
     for polygon in range(len(world.polygon_ids)):
         outer = rings[polygon]
         ring = vertices[offsets[outer] : offsets[outer + 1]]
         on_route = bool(np.asarray(world.polygon_on_route)[polygon])
         if on_route or layers[polygon] in DRIVABLE:
-            axes.fill(*ring.T, color=ROUTE if on_route else ROAD, linewidth=0, zorder=0.5 if on_route else 0)
+            axes.fill(
+                *ring.T,
+                color=ROUTE if on_route else ROAD,
+                linewidth=0,
+                zorder=0.5 if on_route else 0,
+            )
     for polygon in range(len(world.polygon_ids)):
         outer = rings[polygon]
-        axes.plot(*vertices[offsets[outer] : offsets[outer + 1]].T, color="#d0d0d0", linewidth=0.4, zorder=0.6)
+        axes.plot(
+            *vertices[offsets[outer] : offsets[outer + 1]].T,
+            color="#d0d0d0",
+            linewidth=0.4,
+            zorder=0.6,
+        )
 
 
 def draw_objects(axes: Any, world: World, ego: Array, alpha: float = 1.0) -> None:
@@ -95,7 +126,11 @@ def draw_objects(axes: Any, world: World, ego: Array, alpha: float = 1.0) -> Non
         seen = np.flatnonzero(valid[:41, index])
         if len(seen) > 1:
             axes.plot(
-                *to_picture(corners[seen, index].mean(axis=1), ego).T, color=colour, linewidth=0.8, alpha=0.6, zorder=1
+                *to_picture(corners[seen, index].mean(axis=1), ego).T,
+                color=colour,
+                linewidth=0.8,
+                alpha=0.6,
+                zorder=1,
             )
 
 

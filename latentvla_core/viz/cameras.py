@@ -14,9 +14,11 @@ NEAREST_M = 0.5  # points closer to the picture plane are not drawn
 
 
 def camera_strip(record: SceneRecord, plans: Mapping[str, Array], height_px: int = 252) -> bytes:
-    """PNG of front-left, front and front-right side by side; plans {name: (8, 3) ego frame} as lines on the ground.
+    """PNG of front-left, front and front-right side by side; plans {name: (8, 3) ego frame} as
+    lines on the ground.
 
-    A picture that cannot be read is a grey tile that says so: looking at a scene must not fail for want of one.
+    A picture that cannot be read is a grey tile that says so: looking at a scene must not fail for
+    want of one.
     """
     import io
 
@@ -28,8 +30,12 @@ def camera_strip(record: SceneRecord, plans: Mapping[str, Array], height_px: int
         if name in record.camera_names
     ]
     if not tiles:
-        raise ValueError(f"scene {record.scene_token}: no front camera picture; there is nothing to draw on")
-    strip = Image.new("RGB", (sum(t.width for t in tiles) + 4 * (len(tiles) - 1), height_px), "white")
+        raise ValueError(
+            f"scene {record.scene_token}: no front camera picture; there is nothing to draw on"
+        )
+    strip = Image.new(
+        "RGB", (sum(t.width for t in tiles) + 4 * (len(tiles) - 1), height_px), "white"
+    )
     left = 0
     for tile in tiles:
         strip.paste(tile, (left, 0))
@@ -73,11 +79,15 @@ def _missing(camera: str, height_px: int):
 def _dense(points: Array) -> Array:
     """(n, 3) polyline with ten points per leg, so that clipping at the picture plane is smooth."""
     steps = np.linspace(0, len(points) - 1, 10 * (len(points) - 1) + 1)
-    return np.stack([np.interp(steps, np.arange(len(points)), points[:, i]) for i in range(3)], axis=-1)
+    return np.stack(
+        [np.interp(steps, np.arange(len(points)), points[:, i]) for i in range(3)], axis=-1
+    )
 
 
 def project(points_m: Array, record: SceneRecord, camera: int) -> Array:
-    """(n, 3) points in the ego frame → (n, 2) pixels of the full-size picture; NaN behind the camera."""
+    """(n, 3) points in the ego frame → (n, 2) pixels of the full-size picture; NaN behind the
+    camera.
+    """
     rotation, translation = record.camera_rotations[camera], record.camera_translations_m[camera]
     seen = (points_m - translation) @ rotation  # inverse rotation from the right
     depth = np.where(seen[:, 2] > NEAREST_M, seen[:, 2], np.nan)

@@ -26,7 +26,8 @@ def codebook_histogram(codes: Array, num_transitions: int, num_codes: int = 16) 
         axes.axhline(1 / num_codes, color=INK, linewidth=0.8, linestyle=":")
         axes.set(xticks=range(num_codes), xlabel="ego code", ylabel="share")
         axes.set_title(
-            f"{used} of {num_codes} codes used, perplexity {perplexity:.1f}, {codes.size} codes", fontsize=10
+            f"{used} of {num_codes} codes used, perplexity {perplexity:.1f}, {codes.size} codes",
+            fontsize=10,
         )
         axes.legend(fontsize=8, frameon=False, ncols=3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,6 @@
-"""One plan from above and what is wrong with it: where, when, with whom, in numbers on the road and words below it."""
+"""One plan from above and what is wrong with it: where, when, with whom, in numbers on the road and
+words below it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ WRAP = 96
 
 
 def failure_view(world: World, name: str, poses: Array, why: Explanation) -> bytes:
-    """PNG of one planner's plan (8, 3) in a scene, the ego looking up, with every failure of `explain` marked."""
+    """PNG of one planner's plan (8, 3) in a scene, the ego looking up, with every failure of
+    `explain` marked.
+    """
     ego = np.asarray(world.ego_state)[:3]
     path = np.concatenate([np.zeros((1, 2)), np.asarray(poses)[:, :2]])
     planned = np.stack([-path[:, 1], path[:, 0]], axis=-1)
@@ -50,18 +54,33 @@ def caption(why: Explanation) -> list[str]:
         number = numbers.get(id(failure))
         mark = f"({number}) " if number else "     "
         lifted = " [forgiven: the human driver fails here too]" if failure.forgiven else ""
-        lines.append(f"{mark}{short(failure.sub_score)} = {failure.value:.3g}: {failure.text}{lifted}")
-    return [part for line in lines for part in textwrap.wrap(line, WRAP, subsequent_indent="      ")] or [
-        "no sub-score below 1"
-    ]
+        lines.append(
+            f"{mark}{short(failure.sub_score)} = {failure.value:.3g}: {failure.text}{lifted}"
+        )
+    return [
+        part for line in lines for part in textwrap.wrap(line, WRAP, subsequent_indent="      ")
+    ] or ["no sub-score below 1"]
 
 
-def _paths(axes: Any, world: World, ego: Array, planned: Array, why: Explanation, colour: str) -> None:
+def _paths(
+    axes: Any, world: World, ego: Array, planned: Array, why: Explanation, colour: str
+) -> None:
     center = to_picture(np.asarray(world.centerline)[:, :2], ego)
-    axes.plot(*center.T, color="#9a9a9a", linewidth=1, linestyle=(0, (6, 4)), label="centre line of the route")
+    axes.plot(
+        *center.T,
+        color="#9a9a9a",
+        linewidth=1,
+        linestyle=(0, (6, 4)),
+        label="centre line of the route",
+    )
     reference = world.reference_v1 if why.metric == "pdms" else world.reference_v2
-    axes.plot(*to_picture(np.asarray(reference)[:41, :2], ego).T, color=INK, linewidth=1.2, linestyle=":",
-              label="reference (PDM-Closed), rear axle")  # fmt: skip
+    axes.plot(
+        *to_picture(np.asarray(reference)[:41, :2], ego).T,
+        color=INK,
+        linewidth=1.2,
+        linestyle=":",
+        label="reference (PDM-Closed), rear axle",
+    )
     axes.plot(*planned.T, "o", color=colour, markersize=3.5, zorder=4, label="plan, every 0.5 s")
     driven = to_picture(why.states[:, :2], ego)
     axes.plot(*driven.T, color=colour, linewidth=1.8, zorder=4, label="the plan as driven, 4 s")
@@ -87,22 +106,34 @@ def _mark(axes: Any, ego: Array, number: int, failure: Failure) -> None:
         axes.plot(*np.vstack([outline, outline[:1]]).T, color=ALARM, linewidth=1.2, zorder=5)
     for k, box in enumerate(failure.egos):
         outline = to_picture(np.vstack([box, box[:1]]), ego)
-        axes.plot(*outline.T, color=ALARM, linewidth=1.4, linestyle="-" if k == 0 else "--", zorder=6)
+        axes.plot(
+            *outline.T, color=ALARM, linewidth=1.4, linestyle="-" if k == 0 else "--", zorder=6
+        )
     if len(failure.stretch):
-        axes.plot(*to_picture(failure.stretch, ego).T, color=ALARM, linewidth=5, alpha=0.4, zorder=3)
+        axes.plot(
+            *to_picture(failure.stretch, ego).T, color=ALARM, linewidth=5, alpha=0.4, zorder=3
+        )
     x, y = to_picture(failure.place[None], ego)[0]
     side = 26 if number % 2 else -26  # so that marks of the same place do not cover each other
     axes.plot(x, y, "x", color=ALARM, markersize=7, markeredgewidth=1.8, zorder=7)
     axes.annotate(
-        f"{number} {short(failure.sub_score)} {failure.time_s:.1f} s", (x, y), (side, 12 * (number - 1) - 6),
-        textcoords="offset points", fontsize=7.5, color="white", ha="left" if side > 0 else "right", zorder=8,
+        f"{number} {short(failure.sub_score)} {failure.time_s:.1f} s",
+        (x, y),
+        (side, 12 * (number - 1) - 6),
+        textcoords="offset points",
+        fontsize=7.5,
+        color="white",
+        ha="left" if side > 0 else "right",
+        zorder=8,
         bbox={"boxstyle": "round,pad=0.25", "facecolor": ALARM, "edgecolor": "none"},
         arrowprops={"arrowstyle": "-", "color": ALARM, "linewidth": 1},
-    )  # fmt: skip
+    )
 
 
 def _extent(ego: Array, planned: Array, why: Explanation) -> Array:
-    """(4,) x_min, x_max, y_min, y_max, metres: everything that matters, square, at least LEAST_M wide."""
+    """(4,) x_min, x_max, y_min, y_max, metres: everything that matters, square, at least LEAST_M
+    wide.
+    """
     parts = [planned, to_picture(why.states[:, :2], ego)]
     parts += [to_picture(f.place[None], ego) for _, f in moments(why.failures)]
     parts += [to_picture(f.egos.reshape(-1, 2), ego) for f in why.failures]

@@ -1,4 +1,6 @@
-"""The quality report of a latent action model as one page: verdict first, then every figure, then the pictures."""
+"""The quality report of a latent action model as one page: verdict first, then every figure, then
+the pictures.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ HELD_OUT = {
         "information on the motion": tuple(f"mutual_information_{axis}" for axis in AXES),
     },
 }
-"""Plots of the figures that streamed while the model was trained; what stage 2 cannot change is of stage 1 only."""
+"""Plots of the figures that streamed while the model was trained; what stage 2 cannot change is of
+stage 1 only.
+"""
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
@@ -55,9 +59,14 @@ class HealthReport:
 def health_page(report: HealthReport) -> str:
     """(HTML) the page."""
     parts = [
-        _head(report), _bounds(report), _codes(report), _probes(report), _exchanges(report), _curves(report.curves),
+        _head(report),
+        _bounds(report),
+        _codes(report),
+        _probes(report),
+        _exchanges(report),
+        _curves(report.curves),
         _rest(report),
-    ]  # fmt: skip
+    ]
     return page(f"Quality of latent action model {report.model_version}", parts)
 
 
@@ -65,12 +74,20 @@ def _head(report: HealthReport) -> str:
     stopped = [row for row in report.judgements if row.blocks]
     missed = [row for row in report.judgements if not row.passed and not row.required]
     if stopped:
-        verdict, kind = f"Stopped: {len(stopped)} required figure(s) missed. This model must not label.", "bad"
+        verdict, kind = (
+            f"Stopped: {len(stopped)} required figure(s) missed. This model must not label.",
+            "bad",
+        )
     elif missed:
-        verdict, kind = f"May label. {len(missed)} of the design's targets are missed; see below.", "warn"
+        verdict, kind = (
+            f"May label. {len(missed)} of the design's targets are missed; see below.",
+            "warn",
+        )
     else:
         verdict, kind = "May label. Every bound holds.", "good"
-    facts = f"model <code>{escape(report.model_version)}</code> · recipe <b>{escape(report.recipe)}</b>"
+    facts = (
+        f"model <code>{escape(report.model_version)}</code> · recipe <b>{escape(report.recipe)}</b>"
+    )
     return (
         f"<h1>Is this latent action model fit to label?</h1><p class=soft>{facts}<br>{escape(report.judged_on)}</p>"
         f"<div class='banner {kind}'>{escape(verdict)}</div>"
@@ -91,14 +108,23 @@ def _bounds(report: HealthReport) -> str:
 
 def _bound_row(row: Judgement) -> str:
     kind, label = (
-        ("good", "holds") if row.passed else ("bad", "stops the line") if row.required else ("warn", "target missed")
+        ("good", "holds")
+        if row.passed
+        else ("bad", "stops the line")
+        if row.required
+        else ("warn", "target missed")
     )
     colour = {"good": svg.GOOD, "bad": svg.BAD, "warn": svg.WARN}[kind]
     bar = svg.marked_bar(row.value, row.bound.at_least, row.bound.at_most, colour)
     word = "required" if row.required else "target"
     bound = f"<span class=line>{escape(str(row.bound))} <small>{word}</small></span>"
     line = cells(
-        f"<b>{escape(row.name)}</b>", number(row.value), bar, bound, pill(kind, label), escape(row.figure.meaning)
+        f"<b>{escape(row.name)}</b>",
+        number(row.value),
+        bar,
+        bound,
+        pill(kind, label),
+        escape(row.figure.meaning),
     )
     if row.passed:
         return line
@@ -115,9 +141,15 @@ def _codes(report: HealthReport) -> str:
         size, positions = report.sizes[name], range(codes.shape[1])
         layers = [np.bincount(codes[:, p], minlength=size) / codes.size for p in positions]
         bars = svg.stacked_bars(
-            layers, [str(i) for i in range(size)], layer_names=[f"position {p + 1}" for p in positions], level=1 / size
+            layers,
+            [str(i) for i in range(size)],
+            layer_names=[f"position {p + 1}" for p in positions],
+            level=1 / size,
         )
-        used, spread = report.values.get(f"{name}_usage", np.nan), report.values.get(f"{name}_perplexity", np.nan)
+        used, spread = (
+            report.values.get(f"{name}_usage", np.nan),
+            report.values.get(f"{name}_perplexity", np.nan),
+        )
         told = f"{number(used)} of {size} codes used; as many as {number(spread)} equally used ones would carry"
         cards.append(f"<div class=card><h3>{name} codes</h3><p class=soft>{told}.</p>{bars}</div>")
     note = "<p>Shares of each code, stacked over the positions of a transition (dark = first). Dashed: all codes equally used.</p>"
@@ -125,10 +157,21 @@ def _codes(report: HealthReport) -> str:
 
 
 def _probes(report: HealthReport) -> str:
-    kinds = [kind for kind in ("ego", "environment", "joint") if f"{kind}_r2_longitudinal" in report.values]
-    groups = {axis: {kind: report.values.get(f"{kind}_r2_{axis}", np.nan) for kind in kinds} for axis in AXES}
+    kinds = [
+        kind
+        for kind in ("ego", "environment", "joint")
+        if f"{kind}_r2_longitudinal" in report.values
+    ]
+    groups = {
+        axis: {kind: report.values.get(f"{kind}_r2_{axis}", np.nan) for kind in kinds}
+        for axis in AXES
+    }
     asked = {row.bound.at_least for row in report.judgements if row.name.startswith("ego_r2_")}
-    agents = {k.removeprefix("agent_r2_"): v for k, v in report.values.items() if k in [f"agent_r2_{n}" for n in kinds]}
+    agents = {
+        k.removeprefix("agent_r2_"): v
+        for k, v in report.values.items()
+        if k in [f"agent_r2_{n}" for n in kinds]
+    }
     if agents:
         groups["what others do"] = agents
     bars = svg.grouped_bars(groups, levels=sorted(v for v in asked if v == v))
@@ -144,8 +187,13 @@ def _exchanges(report: HealthReport) -> str:
     of_stage_one = {k: values.get(k, np.nan) for k in ("trajectory_use", "environment_use")}
     shuffles = {k: v for k, v in values.items() if k.startswith("shuffle_")} | of_stage_one
     transfer = {k: v for k, v in values.items() if k.startswith("transfer")}
-    used = "".join(cells(escape(k), f"{v:+.1%}" if v == v else "–", svg.share_bar(v)) for k, v in shuffles.items())
-    same = "".join(cells(escape(k), f"{v:.0%}" if v == v else "–", _chance_bar(v)) for k, v in transfer.items())
+    used = "".join(
+        cells(escape(k), f"{v:+.1%}" if v == v else "–", svg.share_bar(v))
+        for k, v in shuffles.items()
+    )
+    same = "".join(
+        cells(escape(k), f"{v:.0%}" if v == v else "–", _chance_bar(v)) for k, v in transfer.items()
+    )
     gain = number(values.get("gain_over_copy", np.nan))
     first = (
         "<h3>Are the codes used?</h3><p class=soft>Increase of the error when they are exchanged between transitions."
@@ -179,7 +227,10 @@ def _curves(curves: Curves) -> str:
     }
     blocks = []
     for stage, label in (("stage1", "Stage 1: environment"), ("stage2", "Stage 2: ego")):
-        plots, looks = _plots(curves, f"{stage}/", wanted), _plots(curves, f"{stage}/quality/", HELD_OUT[stage])
+        plots, looks = (
+            _plots(curves, f"{stage}/", wanted),
+            _plots(curves, f"{stage}/quality/", HELD_OUT[stage]),
+        )
         note = (
             "<p class=soft>Figures of this report on a sample of the judged logs, while it was trained:</p>"
             if looks
@@ -197,14 +248,20 @@ def _plots(curves: Curves, prefix: str, wanted: Mapping[str, Sequence[str]]) -> 
     for title, names in wanted.items():
         found = [name for name in names if f"{prefix}{name}" in curves]
         alike = len(found) > len({name.rpartition("_")[0] for name in found}) == 1
-        series = {name.rpartition("_")[2] if alike else name: curves[f"{prefix}{name}"] for name in found}
+        series = {
+            name.rpartition("_")[2] if alike else name: curves[f"{prefix}{name}"] for name in found
+        }
         plots.append(svg.curves(series, title) if series else "")
     return "".join(plots)
 
 
 def _rest(report: HealthReport) -> str:
     rows = [
-        cells(f"<code>{escape(name)}</code>", number(value), escape(FIGURES[name].meaning) if name in FIGURES else "")
+        cells(
+            f"<code>{escape(name)}</code>",
+            number(value),
+            escape(FIGURES[name].meaning) if name in FIGURES else "",
+        )
         for name, value in report.values.items()
     ]
     return f"<details><summary>All {len(rows)} figures</summary><div class=card>{table(('figure', 'value', ''), rows)}</div></details>"

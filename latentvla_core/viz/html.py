@@ -1,4 +1,6 @@
-"""The shell of a self-contained page: style, headings, tables, pictures inside the file. No script, nothing fetched."""
+"""The shell of a self-contained page: style, headings, tables, pictures inside the file. No script,
+nothing fetched.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def write_page(path: Path, content: str) -> Path:
 
 def table(header: Sequence[str], rows: Sequence[str]) -> str:
     """Rows are `<tr>…</tr>` already."""
-    return f"<table><tr>{''.join(f'<th>{escape(h)}</th>' for h in header)}</tr>{''.join(rows)}</table>"
+    return (
+        f"<table><tr>{''.join(f'<th>{escape(h)}</th>' for h in header)}</tr>{''.join(rows)}</table>"
+    )
 
 
 def cells(*content: str) -> str:

@@ -1,4 +1,6 @@
-"""Configuration of the language model stage: one schema, four sizes (`debug`, `mini`, `single_gpu`, `paper`)."""
+"""Configuration of the language model stage: one schema, four sizes (`debug`, `mini`, `single_gpu`,
+`paper`).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class TextTower:
                 f"({self.hidden_size} / {self.heads} / 2 = {half_head}); change one of the three"
             )
         if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} is no multiple of kv_heads {self.kv_heads}; pick a divisor")
+            raise ValueError(
+                f"heads {self.heads} is no multiple of kv_heads {self.kv_heads}; pick a divisor"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +68,12 @@ QWEN_3B_TEXT = TextTower(
 )
 """Qwen2.5-VL-3B: with QWEN_3B_VISION 3.755e9 parameters (stack.md §7)."""
 QWEN_3B_VISION = VisionTower(
-    hidden_size=1280, layers=32, heads=16, ffn_size=3420, window_px=112, full_attention_layers=(7, 15, 23, 31)
+    hidden_size=1280,
+    layers=32,
+    heads=16,
+    ffn_size=3420,
+    window_px=112,
+    full_attention_layers=(7, 15, 23, 31),
 )
 
 
@@ -73,9 +82,13 @@ class VlmConfig:
     """Everything that decides what the language model is, sees, learns and hands on."""
 
     backend: Literal["tiny", "pretrained"] = "tiny"
-    """tiny: the real classes built from the shapes below. pretrained: weights and tokenizer from `pretrained_path`."""
+    """tiny: the real classes built from the shapes below. pretrained: weights and tokenizer from
+    `pretrained_path`.
+    """
     pretrained_path: str = ""
-    """Local folder of a Qwen2.5-VL checkpoint (config.json, *.safetensors, tokenizer files). Never downloaded."""
+    """Local folder of a Qwen2.5-VL checkpoint (config.json, *.safetensors, tokenizer files). Never
+    downloaded.
+    """
     text: TextTower = field(default_factory=TextTower)
     vision: VisionTower = field(default_factory=VisionTower)
     template_version: str = "v1"
@@ -83,11 +96,17 @@ class VlmConfig:
     cameras: tuple[str, ...] = ("CAM_F0", "CAM_L0", "CAM_R0")
     """Views in prompt order; the first is required, the others are used where a scene has them."""
     image_size_wh: tuple[int, int] = (112, 56)
-    """Pixels per view, multiples of 28; (504, 280) is what Qwen's own rule makes of 1920×1080 at 196 tokens."""
+    """Pixels per view, multiples of 28; (504, 280) is what Qwen's own rule makes of 1920×1080 at
+    196 tokens.
+    """
     visual_grid: tuple[int, int] = (2, 6)
-    """Rows × columns the picture tokens are pooled to, on the panorama of all views; M = rows · columns."""
+    """Rows × columns the picture tokens are pooled to, on the panorama of all views; M = rows ·
+    columns.
+    """
     read_out: Literal["last_layer", "final_norm"] = "last_layer"
-    """States handed on: last layer before the head's norm, scaled to unit RMS; or after that norm (learned gain)."""
+    """States handed on: last layer before the head's norm, scaled to unit RMS; or after that norm
+    (learned gain).
+    """
     freeze_vision: bool = False
     """Keep the picture encoder as it is: right for pre-trained weights, pointless for random ones."""
     lora_rank: int = 0
@@ -107,19 +126,25 @@ class VlmConfig:
     warmup_fraction: float = 0.03
     clip_norm: float = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: weights of a pre-trained model stay fp32 for the optimiser, arithmetic runs under autocast."""
+    """bf16: weights of a pre-trained model stay fp32 for the optimiser, arithmetic runs under
+    autocast.
+    """
     checkpoint_every: int = 100
     log_every: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
         if any(side % PIXELS_PER_TOKEN or side <= 0 for side in self.image_size_wh):
-            raise ValueError(f"image_size_wh {self.image_size_wh} must be positive multiples of {PIXELS_PER_TOKEN}")
+            raise ValueError(
+                f"image_size_wh {self.image_size_wh} must be positive multiples of {PIXELS_PER_TOKEN}"
+            )
         unknown = [name for name in self.cameras if name not in CAMERA_NAMES]
         if unknown or not self.cameras:
             raise ValueError(f"cameras {self.cameras} must be some of {CAMERA_NAMES}")
         if self.backend == "pretrained" and self.text.vocab_rows == 0:
-            raise ValueError("backend 'pretrained' needs text.vocab_rows, the rows of the checkpoint's embedding table")
+            raise ValueError(
+                "backend 'pretrained' needs text.vocab_rows, the rows of the checkpoint's embedding table"
+            )
         if self.epochs <= 0 and self.max_steps <= 0:
             raise ValueError("epochs and max_steps are both 0; give one of them")
 
@@ -146,7 +171,13 @@ class VlmConfig:
         text = TextTower(hidden_size=32, layers=2, heads=2, kv_heads=1, ffn_size=64)
         vision = VisionTower(hidden_size=16, layers=2, heads=2, ffn_size=32)
         return cls(
-            text=text, vision=vision, image_size_wh=(56, 28), visual_grid=(1, 6), max_steps=2, batch_size=4, log_every=1
+            text=text,
+            vision=vision,
+            image_size_wh=(56, 28),
+            visual_grid=(1, 6),
+            max_steps=2,
+            batch_size=4,
+            log_every=1,
         )
 
     @classmethod
@@ -168,7 +199,9 @@ class VlmConfig:
 
     @classmethod
     def paper(cls, pretrained_path: str = "") -> VlmConfig:
-        """Qwen2.5-VL-3B, language model trained whole, vision frozen (latentvla.md §3.3, §9 rows 12–14)."""
+        """Qwen2.5-VL-3B, language model trained whole, vision frozen (latentvla.md §3.3, §9 rows
+        12–14).
+        """
         return cls(
             backend="pretrained",
             pretrained_path=pretrained_path,

@@ -1,6 +1,7 @@
 """What the language model (or its student) hands on: codes, logits and states of every scene.
 
-N scenes, M pooled picture tokens, D width of the model that made them, 12 action positions, 16 codes.
+N scenes, M pooled picture tokens, D width of the model that made them, 12 action positions, 16
+codes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ ARRAYS = ("codes", "logits", "visual", "action", "valid")
 
 @dataclass(frozen=True, slots=True)
 class VlmFeatures:
-    """One row per scene. Rows that are not valid hold zeros and codes -1; whoever reads them must look at `valid`."""
+    """One row per scene. Rows that are not valid hold zeros and codes -1; whoever reads them must
+    look at `valid`.
+    """
 
     scene_tokens: tuple[str, ...]
     codes: Array
@@ -32,7 +35,9 @@ class VlmFeatures:
     visual: Array
     """(N, M, D) float16 last-layer states at picture tokens, pooled over the panorama, row-major."""
     action: Array
-    """(N, 12, D) float16 last-layer states at the generated tokens; a label never enters (latentvla.md §3.5)."""
+    """(N, 12, D) float16 last-layer states at the generated tokens; a label never enters
+    (latentvla.md §3.5).
+    """
     valid: Array
     """(N,) bool"""
     reasons: tuple[str, ...]
@@ -40,12 +45,24 @@ class VlmFeatures:
 
     def __post_init__(self) -> None:
         n = len(self.scene_tokens)
-        expected = {"codes": (n, NUM_ACTION_TOKENS), "logits": (n, NUM_ACTION_TOKENS, CODEBOOK_SIZE), "valid": (n,)}
+        expected = {
+            "codes": (n, NUM_ACTION_TOKENS),
+            "logits": (n, NUM_ACTION_TOKENS, CODEBOOK_SIZE),
+            "valid": (n,),
+        }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} is {getattr(self, name).shape}, expected {shape}: one row per scene token")
-        if self.visual.shape[0] != n or self.action.shape != (n, NUM_ACTION_TOKENS, self.visual.shape[2]):
-            raise ValueError(f"visual {self.visual.shape} and action {self.action.shape} must be (N, M, D), (N, 12, D)")
+                raise ValueError(
+                    f"{name} is {getattr(self, name).shape}, expected {shape}: one row per scene token"
+                )
+        if self.visual.shape[0] != n or self.action.shape != (
+            n,
+            NUM_ACTION_TOKENS,
+            self.visual.shape[2],
+        ):
+            raise ValueError(
+                f"visual {self.visual.shape} and action {self.action.shape} must be (N, M, D), (N, 12, D)"
+            )
         if len(self.reasons) != n:
             raise ValueError(f"{len(self.reasons)} reasons for {n} scenes; give one per scene")
 
@@ -61,13 +78,17 @@ class VlmFeatures:
         """The given rows, in the given order."""
         rows = np.asarray(rows, np.int64)
         arrays = {name: getattr(self, name)[rows] for name in ARRAYS}
-        tokens, reasons = (tuple(values[i] for i in rows) for values in (self.scene_tokens, self.reasons))
+        tokens, reasons = (
+            tuple(values[i] for i in rows) for values in (self.scene_tokens, self.reasons)
+        )
         return replace(self, scene_tokens=tokens, reasons=reasons, **arrays)
 
     def aligned(self, scene_tokens: Sequence[str]) -> VlmFeatures:
         """Rows in the order of these scenes; a scene without a row becomes an invalid row."""
         where = {token: i for i, token in enumerate(self.scene_tokens)}
-        padded = concat([self, empty(("",), self.visual.shape[1], self.width, "no features for this scene")])
+        padded = concat(
+            [self, empty(("",), self.visual.shape[1], self.width, "no features for this scene")]
+        )
         chosen = padded.select([where.get(token, len(self)) for token in scene_tokens])
         return replace(chosen, scene_tokens=tuple(scene_tokens))
 
@@ -102,17 +123,27 @@ def load(folder: Path | str) -> VlmFeatures:
         scenes = json.loads((folder / "scenes.json").read_text())
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"{folder}: no readable features ({error}); give a folder VlmFeatures.save wrote") from error
-    return VlmFeatures(scene_tokens=tuple(scenes["scene_tokens"]), reasons=tuple(scenes["reasons"]), **arrays)
+        raise SetupError(
+            f"{folder}: no readable features ({error}); give a folder VlmFeatures.save wrote"
+        ) from error
+    return VlmFeatures(
+        scene_tokens=tuple(scenes["scene_tokens"]), reasons=tuple(scenes["reasons"]), **arrays
+    )
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> VlmFeatures:
-    """Inverse of `VlmFeatures.rows`; arrays may come flat when their width can be told from the others."""
+    """Inverse of `VlmFeatures.rows`; arrays may come flat when their width can be told from the
+    others.
+    """
     if not rows:
         raise ValueError("no rows; features need at least one scene to know their width")
     count = len(rows)
-    action = np.stack([np.asarray(row["action"]).reshape(NUM_ACTION_TOKENS, -1) for row in rows]).astype(np.float16)
-    visual = np.stack([np.asarray(row["visual"]).reshape(-1, action.shape[2]) for row in rows]).astype(np.float16)
+    action = np.stack(
+        [np.asarray(row["action"]).reshape(NUM_ACTION_TOKENS, -1) for row in rows]
+    ).astype(np.float16)
+    visual = np.stack(
+        [np.asarray(row["visual"]).reshape(-1, action.shape[2]) for row in rows]
+    ).astype(np.float16)
     logits = np.stack([np.asarray(row["logits"], np.float32) for row in rows])
     return VlmFeatures(
         scene_tokens=tuple(str(row["scene_token"]) for row in rows),
@@ -129,7 +160,9 @@ def concat(parts: Sequence[VlmFeatures]) -> VlmFeatures:
     """Rows of all parts, in order."""
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
     tokens = tuple(token for part in parts for token in part.scene_tokens)
-    return VlmFeatures(scene_tokens=tokens, reasons=tuple(r for part in parts for r in part.reasons), **arrays)
+    return VlmFeatures(
+        scene_tokens=tokens, reasons=tuple(r for part in parts for r in part.reasons), **arrays
+    )
 
 
 def empty(scene_tokens: Sequence[str], num_visual: int, width: int, reason: str) -> VlmFeatures:

@@ -1,7 +1,9 @@
-"""Qwen2.5-VL by its real classes: built tiny from a configuration, or loaded from a local checkpoint folder.
+"""Qwen2.5-VL by its real classes: built tiny from a configuration, or loaded from a local
+checkpoint folder.
 
-The 16 action tokens go into rows of the embedding table that no token uses: 151 936 rows stand against 151 665 tokens
-(latentvla.md §3.1). The table therefore grows only when there is no room, and never shrinks.
+The 16 action tokens go into rows of the embedding table that no token uses: 151 936 rows stand
+against 151 665 tokens (latentvla.md §3.1). The table therefore grows only when there is no room,
+and never shrinks.
 """
 
 from __future__ import annotations
@@ -33,15 +35,23 @@ PUBLISHED_IDS = {
 }
 """Control-token ids of the published vocabulary, to build the paper's shape without its files."""
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""Matrices of the language model only; "all-linear" would reach into the vision tower (stack.md §7, pitfall 6)."""
+"""Matrices of the language model only; "all-linear" would reach into the vision tower (stack.md §7,
+pitfall 6).
+"""
 
 
 def qwen_config(config: VlmConfig, tokenizer: Any | None = None) -> Qwen2_5_VLConfig:
-    """The transformers configuration of our shapes; without a tokenizer, with the published vocabulary's ids."""
+    """The transformers configuration of our shapes; without a tokenizer, with the published
+    vocabulary's ids.
+    """
     from transformers import Qwen2_5_VLConfig
 
     text, vision = config.text, config.vision
-    ids = PUBLISHED_IDS if tokenizer is None else {n: tokenizer.convert_tokens_to_ids(n) for n in PUBLISHED_IDS}
+    ids = (
+        PUBLISHED_IDS
+        if tokenizer is None
+        else {n: tokenizer.convert_tokens_to_ids(n) for n in PUBLISHED_IDS}
+    )
     rows = text.vocab_rows or -(-len(tokenizer or ()) // ROW_MULTIPLE) * ROW_MULTIPLE
     return Qwen2_5_VLConfig(
         text_config={
@@ -98,7 +108,9 @@ def build_random(config: VlmConfig, device: torch.device) -> Qwen2_5_VLForCondit
 
 
 def build(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
-    """Network and processor, ready to train: action tokens known, their rows initialised, frozen parts frozen."""
+    """Network and processor, ready to train: action tokens known, their rows initialised, frozen
+    parts frozen.
+    """
     network, processor = _pretrained(config) if config.backend == "pretrained" else _tiny(config)
     if config.freeze_vision:
         network.model.visual.requires_grad_(False)
@@ -106,12 +118,18 @@ def build(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmPro
 
 
 def build_tiny_processor(config: VlmConfig) -> VlmProcessor:
-    """A processor with the tiny tokenizer, whatever the network: for measurements without a checkpoint's files."""
+    """A processor with the tiny tokenizer, whatever the network: for measurements without a
+    checkpoint's files.
+    """
     return VlmProcessor(config, _tiny_tokenizer())
 
 
-def add_lora(network: Qwen2_5_VLForConditionalGeneration, config: VlmConfig, action_ids: tuple[int, ...]) -> Any:
-    """Wrap the language matrices in LoRA; besides them only the 16 new rows train. Returns the peft model."""
+def add_lora(
+    network: Qwen2_5_VLForConditionalGeneration, config: VlmConfig, action_ids: tuple[int, ...]
+) -> Any:
+    """Wrap the language matrices in LoRA; besides them only the 16 new rows train. Returns the peft
+    model.
+    """
     from peft import LoraConfig, get_peft_model
 
     lora = LoraConfig(
@@ -132,8 +150,8 @@ def count_parameters(network: nn.Module, *, trainable: bool = False) -> int:
 def init_action_rows(table: Any, ids: tuple[int, ...], used_rows: int, seed: int) -> None:
     """New rows = mean of the used ones + noise of 0.02 row norms: padding rows have arbitrary norm.
 
-    `table` is the (V, D) embedding weight. It is tied to the head, so this also sets how likely the new tokens are
-    before training (latentvla.md §3.1).
+    `table` is the (V, D) embedding weight. It is tied to the head, so this also sets how likely the
+    new tokens are before training (latentvla.md §3.1).
     """
     used = table[:used_rows].float()
     generator = torch.Generator().manual_seed(seed)
@@ -170,16 +188,22 @@ def _pretrained(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, 
     network = load_network(config.pretrained_path, train_dtype(config))
     make_room(network, len(tokenizer))
     if added:
-        init_action_rows(network.get_input_embeddings().weight, tokens.ids(tokenizer), used_rows, config.seed)
+        init_action_rows(
+            network.get_input_embeddings().weight, tokens.ids(tokenizer), used_rows, config.seed
+        )
     return network, VlmProcessor(config, tokenizer, load_image_processor(config.pretrained_path))
 
 
 def load_network(folder: str, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
-    """Weights and configuration of a local folder; never asks the network, whatever HF_HUB_OFFLINE says."""
+    """Weights and configuration of a local folder; never asks the network, whatever HF_HUB_OFFLINE
+    says.
+    """
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     with quiet():
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        return Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, local_files_only=True
+        )
 
 
 @contextmanager
@@ -200,19 +224,29 @@ def make_room(network: Qwen2_5_VLForConditionalGeneration, num_tokens: int) -> N
     """Grow the table when it has fewer rows than there are tokens; leave it alone otherwise."""
     table: Any = network.get_input_embeddings()
     if num_tokens > table.num_embeddings:
-        network.resize_token_embeddings(num_tokens, pad_to_multiple_of=ROW_MULTIPLE, mean_resizing=False)
+        network.resize_token_embeddings(
+            num_tokens, pad_to_multiple_of=ROW_MULTIPLE, mean_resizing=False
+        )
 
 
 def train_dtype(config: VlmConfig) -> torch.dtype:
-    """Full training keeps fp32 weights for the optimiser; under LoRA the frozen base may be half as large."""
+    """Full training keeps fp32 weights for the optimiser; under LoRA the frozen base may be half as
+    large.
+    """
     return torch.bfloat16 if config.precision == "bf16" and config.lora_rank else torch.float32
 
 
 def answer_logits(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> Tensor:
-    """(B, L, V) logits of the answer's tokens given the question and the answer before them (teacher forcing)."""
+    """(B, L, V) logits of the answer's tokens given the question and the answer before them
+    (teacher forcing).
+    """
     positions, _ = positions_of(network, batch)
-    states = network.model(**inputs_of(batch), position_ids=positions, use_cache=False).last_hidden_state
-    return network.lm_head(states[:, -batch.labels.shape[1] - 1 : -1])  # the head only where something is learned
+    states = network.model(
+        **inputs_of(batch), position_ids=positions, use_cache=False
+    ).last_hidden_state
+    return network.lm_head(
+        states[:, -batch.labels.shape[1] - 1 : -1]
+    )  # the head only where something is learned
 
 
 def inputs_of(batch: VlmBatch) -> dict[str, Tensor]:
@@ -220,7 +254,9 @@ def inputs_of(batch: VlmBatch) -> dict[str, Tensor]:
     return {name: value for name, value in batch._asdict().items() if name != "labels"}
 
 
-def positions_of(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> tuple[Tensor, Tensor]:
+def positions_of(
+    network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch
+) -> tuple[Tensor, Tensor]:
     """(3, B, S) positions in time, height and width, and (B,) the largest of each row."""
     positions, _ = network.model.get_rope_index(
         batch.input_ids,  # pyright: ignore[reportArgumentType]

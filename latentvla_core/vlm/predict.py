@@ -1,8 +1,9 @@
-"""Batched greedy decoding under the mask of the 16 action ids, for exactly 12 steps, with a key/value cache.
+"""Batched greedy decoding under the mask of the 16 action ids, for exactly 12 steps, with a
+key/value cache.
 
-B questions, S padded question length, D width, V vocabulary rows. Pictures and question pass the network once; each
-further step reads one token. What planners get are states at *generated* tokens: labels come from the future, so a
-label must never be fed here (latentvla.md §3.5).
+B questions, S padded question length, D width, V vocabulary rows. Pictures and question pass the
+network once; each further step reads one token. What planners get are states at *generated* tokens:
+labels come from the future, so a label must never be fed here (latentvla.md §3.5).
 """
 
 from __future__ import annotations
@@ -44,11 +45,15 @@ class Decoded(NamedTuple):
 
 
 def predict(vlm: Vlm, samples: Sequence[VlmSample], batch_size: int = 64) -> VlmFeatures:
-    """One row per sample, in order; samples that are invalid or lack a readable picture become invalid rows."""
+    """One row per sample, in order; samples that are invalid or lack a readable picture become
+    invalid rows.
+    """
     features = empty([s.scene_token for s in samples], vlm.config.num_visual_tokens, vlm.width, "")
     reasons = [s.reason for s in samples]
     for first in range(0, len(samples), batch_size):
-        cache = ImageCache(vlm.config.image_size_wh)  # of this batch only: no scene's pictures are needed twice
+        cache = ImageCache(
+            vlm.config.image_size_wh
+        )  # of this batch only: no scene's pictures are needed twice
         part = with_pictures(samples[first : first + batch_size], cache)
         rows = np.array([first + i for i, s in enumerate(part) if s.valid], np.int64)
         reasons[first : first + len(part)] = [s.reason for s in part]
@@ -57,11 +62,20 @@ def predict(vlm: Vlm, samples: Sequence[VlmSample], batch_size: int = 64) -> Vlm
     return VlmFeatures(
         scene_tokens=features.scene_tokens,
         reasons=tuple(reasons),
-        **{name: getattr(features, name) for name in ("codes", "logits", "visual", "action", "valid")},
+        **{
+            name: getattr(features, name)
+            for name in ("codes", "logits", "visual", "action", "valid")
+        },
     )
 
 
-def _fill(vlm: Vlm, features: VlmFeatures, rows: np.ndarray, samples: Sequence[VlmSample], cache: ImageCache) -> None:
+def _fill(
+    vlm: Vlm,
+    features: VlmFeatures,
+    rows: np.ndarray,
+    samples: Sequence[VlmSample],
+    cache: ImageCache,
+) -> None:
     batch = VlmBatch(*(t.to(vlm.device) for t in vlm.processor.batch(samples, cache)))
     decoded = decode(vlm, batch)
     visual = pool_pictures(vlm, decoded.question_states, batch, [s.cameras for s in samples])
@@ -74,7 +88,9 @@ def _fill(vlm: Vlm, features: VlmFeatures, rows: np.ndarray, samples: Sequence[V
 
 @torch.inference_mode()
 def decode(vlm: Vlm, batch: VlmBatch) -> Decoded:
-    """Generate. Only the 16 action ids can be chosen and there are always 12 steps, so no answer is malformed."""
+    """Generate. Only the 16 action ids can be chosen and there are always 12 steps, so no answer is
+    malformed.
+    """
     network = vlm.network
     network.eval()
     actions = torch.tensor(vlm.processor.action_ids, device=network.device)
@@ -91,20 +107,30 @@ def decode(vlm: Vlm, batch: VlmBatch) -> Decoded:
             out = network.model(
                 input_ids=actions[codes[-1]][:, None],
                 attention_mask=mask,
-                position_ids=(last + 1 + step).expand(3, -1)[..., None],  # text: the same in time, height and width
+                position_ids=(last + 1 + step).expand(3, -1)[
+                    ..., None
+                ],  # text: the same in time, height and width
                 past_key_values=out.past_key_values,
                 use_cache=True,
             )
             states.append(read(out)[:, 0])
-    return Decoded(torch.stack(codes, 1), torch.stack(logits, 1), question_states, torch.stack(states, 1))
+    return Decoded(
+        torch.stack(codes, 1), torch.stack(logits, 1), question_states, torch.stack(states, 1)
+    )
 
 
-def pool_pictures(vlm: Vlm, states: Tensor, batch: VlmBatch, cameras: Sequence[tuple[str, ...]]) -> Tensor:
-    """(B, S, D) states → (B, M, D): picture tokens laid out as one panorama, averaged to `config.visual_grid`."""
+def pool_pictures(
+    vlm: Vlm, states: Tensor, batch: VlmBatch, cameras: Sequence[tuple[str, ...]]
+) -> Tensor:
+    """(B, S, D) states → (B, M, D): picture tokens laid out as one panorama, averaged to
+    `config.visual_grid`.
+    """
     width, height = (side // 28 for side in vlm.config.image_size_wh)
     pooled = states.new_zeros(len(states), vlm.config.num_visual_tokens, states.shape[2])
     for views in dict.fromkeys(cameras):
-        rows = torch.tensor([i for i, own in enumerate(cameras) if own == views], device=states.device)
+        rows = torch.tensor(
+            [i for i, own in enumerate(cameras) if own == views], device=states.device
+        )
         tokens = states[rows][batch.mm_token_type_ids[rows] == 1]  # row after row, view after view
         grid = tokens.view(len(rows), len(views), height, width, -1)
         order = sorted(range(len(views)), key=lambda v: PANORAMA.index(views[v]))
@@ -118,7 +144,8 @@ def pool_pictures(vlm: Vlm, states: Tensor, batch: VlmBatch, cameras: Sequence[t
 def _read_out(vlm: Vlm) -> Iterator[Any]:
     """A function from the network's output to the states `config.read_out` asks for.
 
-    The last layer's states have a few huge channels; scaled to unit RMS they fit float16 and any planner.
+    The last layer's states have a few huge channels; scaled to unit RMS they fit float16 and any
+    planner.
     """
     if vlm.config.read_out == "final_norm":
         yield lambda out: out.last_hidden_state

@@ -1,8 +1,9 @@
 """Chat and pictures → tensors, in one class (stack.md §7, pitfalls 1 and 2).
 
-B questions of a batch, S their padded length, n pictures in all, P patches of a picture, 1176 = 3 · 2 · 14 · 14 values
-of a patch. Padding is on the left: every question then ends in the same column, so that answers stand in the last
-columns of a training batch and generation continues all rows at once.
+B questions of a batch, S their padded length, n pictures in all, P patches of a picture, 1176 = 3 ·
+2 · 14 · 14 values of a patch. Padding is on the left: every question then ends in the same column,
+so that answers stand in the last columns of a training batch and generation continues all rows at
+once.
 """
 
 from __future__ import annotations
@@ -39,19 +40,25 @@ class VlmBatch(NamedTuple):
     image_grid_thw: Tensor
     """(n, 3) int64 patches in time, height, width."""
     labels: Tensor
-    """(B, L) token ids that answer the question, the last L columns of `input_ids`; L = 0 for a question alone."""
+    """(B, L) token ids that answer the question, the last L columns of `input_ids`; L = 0 for a
+    question alone.
+    """
 
 
 class VlmProcessor:
     """Tokenizer, image processor and template of one model; makes batches from samples."""
 
-    def __init__(self, config: VlmConfig, tokenizer: Any, image_processor: Any | None = None) -> None:
+    def __init__(
+        self, config: VlmConfig, tokenizer: Any, image_processor: Any | None = None
+    ) -> None:
         self.config = config
         self.tokenizer = tokenizer
         self.image_processor = image_processor or load_image_processor(None)
         self.action_ids = tokens.ids(tokenizer)
         names = (tokenizer_names.IMAGE_PAD, tokenizer_names.END_OF_TURN, tokenizer_names.PADDING)
-        self.image_id, self.end_id, self.padding_id = (int(i) for i in tokenizer.convert_tokens_to_ids(list(names)))
+        self.image_id, self.end_id, self.padding_id = (
+            int(i) for i in tokenizer.convert_tokens_to_ids(list(names))
+        )
         self._questions: dict[tuple[str, int], Array] = {}
 
     def save(self, folder: Path | str) -> None:
@@ -63,7 +70,9 @@ class VlmProcessor:
         key = (sample.text, len(sample.cameras))
         if key not in self._questions:
             chat = prompts.messages(sample.text, len(sample.cameras))
-            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True
+            )
             ids = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
             repeats = np.where(ids == self.image_id, self.config.tokens_per_view, 1)
             self._questions[key] = np.repeat(ids, repeats)
@@ -79,7 +88,8 @@ class VlmProcessor:
     def pixels(self, pictures: Array) -> tuple[Tensor, Tensor]:
         """(n, H, W, 3) uint8 pictures of the configured size → `pixel_values`, `image_grid_thw`.
 
-        Equal to `Qwen2VLImageProcessorPil` on pictures that need no resizing, but for the whole batch at once.
+        Equal to `Qwen2VLImageProcessorPil` on pictures that need no resizing, but for the whole
+        batch at once.
         """
         own = self.image_processor
         patch, merge, frames = own.patch_size, own.merge_size, own.temporal_patch_size
@@ -92,12 +102,18 @@ class VlmProcessor:
         split = split.permute(
             0, 1, 4, 2, 5, 7, 3, 6
         )  # (n, rows/2, cols/2, 2, 2, 3, 14, 14): patches of a token together
-        split = split.unsqueeze(6).expand(*split.shape[:6], frames, patch, patch)  # a still picture is two equal frames
+        split = split.unsqueeze(6).expand(
+            *split.shape[:6], frames, patch, patch
+        )  # a still picture is two equal frames
         grid = torch.tensor([[1, rows, columns]]).expand(count, 3)
         return split.reshape(count * rows * columns, -1), grid
 
-    def batch(self, samples: Sequence[VlmSample], cache: ImageCache, codes: Array | None = None) -> VlmBatch:
-        """Questions of valid samples whose pictures are in the cache; with (B, 12) codes, answers behind them."""
+    def batch(
+        self, samples: Sequence[VlmSample], cache: ImageCache, codes: Array | None = None
+    ) -> VlmBatch:
+        """Questions of valid samples whose pictures are in the cache; with (B, 12) codes, answers
+        behind them.
+        """
         questions = [self.question_ids(sample) for sample in samples]
         width = max(len(q) for q in questions)
         ids = np.full((len(samples), width), self.padding_id, np.int64)
@@ -116,7 +132,9 @@ class VlmProcessor:
 
 
 def load_image_processor(folder: Path | str | None) -> Any:
-    """Qwen's Pillow processor by class name: the Auto class does not find it without torchvision (stack.md §7)."""
+    """Qwen's Pillow processor by class name: the Auto class does not find it without torchvision
+    (stack.md §7).
+    """
     from transformers import Qwen2VLImageProcessorPil
 
     if folder is None or not (Path(folder) / "preprocessor_config.json").exists():

@@ -1,7 +1,7 @@
 """Scene → chat messages, by a versioned template (latentvla.md §3.2).
 
-Only what is known at the current time enters: motion state, the last 1.5 s of positions, the command. No field of
-the future is read in this file, and no language annotation exists.
+Only what is known at the current time enters: motion state, the last 1.5 s of positions, the
+command. No field of the future is read in this file, and no language annotation exists.
 """
 
 from __future__ import annotations
@@ -28,13 +28,17 @@ HISTORY_STEPS = 3  # 1.5 s at 2 Hz, without the current pose, which is the origi
 
 @dataclass(frozen=True, slots=True)
 class MotionState:
-    """What the prompt says in words and the student reads as numbers, for one scene; SI units, ego frame."""
+    """What the prompt says in words and the student reads as numbers, for one scene; SI units, ego
+    frame.
+    """
 
     speed_mps: float
     acceleration_mps2: tuple[float, float]
     yaw_rate_radps: float
     past_poses: tuple[tuple[float, float, float], ...]
-    """(x, y, yaw) of up to the last `HISTORY_STEPS` time steps, oldest first, relative to the current pose."""
+    """(x, y, yaw) of up to the last `HISTORY_STEPS` time steps, oldest first, relative to the
+    current pose.
+    """
     command: Command
 
     @property
@@ -49,7 +53,9 @@ class MotionState:
 
 
 def motion_state(record: SceneRecord) -> MotionState:
-    """The state at the current time. The yaw rate is the heading change of the last interval (2 Hz key frames)."""
+    """The state at the current time. The yaw rate is the heading change of the last interval (2 Hz
+    key frames).
+    """
     past = np.asarray(record.history_poses, float)[:-1][-HISTORY_STEPS:]
     yaw_rate = float(wrap(-past[-1, Pose.YAW])) / FRAME_INTERVAL_S if len(past) else 0.0
     ax, ay = (float(a) for a in record.ego_acceleration_mps2)
@@ -65,7 +71,10 @@ def motion_state(record: SceneRecord) -> MotionState:
 def _v1(state: MotionState) -> str:
     """The template of latentvla.md §3.2."""
     ax, ay = state.acceleration_mps2
-    past = ", ".join("(" + ", ".join(number(v, 2) for v in pose) + ")" for pose in state.past_poses) or "unknown"
+    past = (
+        ", ".join("(" + ", ".join(number(v, 2) for v in pose) + ")" for pose in state.past_poses)
+        or "unknown"
+    )
     return (
         f"Speed {number(state.speed_mps, 2)} m/s, acceleration ({number(ax, 2)}, {number(ay, 2)}) m/s², "
         f"yaw rate {number(state.yaw_rate_radps, 3)} rad/s.\n"
@@ -86,7 +95,9 @@ def user_text(state: MotionState, version: str = "v1") -> str:
 
 
 def messages(text: str, num_images: int) -> list[dict[str, Any]]:
-    """Chat of one question: system, then pictures and words. The answer is appended as token ids, not as text."""
+    """Chat of one question: system, then pictures and words. The answer is appended as token ids,
+    not as text.
+    """
     content: list[dict[str, str]] = [{"type": "image"} for _ in range(num_images)]
     return [
         {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},

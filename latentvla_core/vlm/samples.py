@@ -1,4 +1,6 @@
-"""Scene records → questions for the language model. What makes a scene unusable is a reason, not a crash."""
+"""Scene records → questions for the language model. What makes a scene unusable is a reason, not a
+crash.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from latentvla_core.vlm.tokens import CODEBOOK_SIZE, NUM_ACTION_TOKENS
 
 @dataclass(frozen=True, slots=True)
 class VlmSample:
-    """One question, and its answer where a label exists. Nothing here comes from after the current time but `codes`."""
+    """One question, and its answer where a label exists. Nothing here comes from after the current
+    time but `codes`.
+    """
 
     scene_token: str
     log_name: str
@@ -45,7 +49,8 @@ def build_samples(
     """One sample per record, in order.
 
     Args:
-        codes: (N, 12) labels; a row with any value outside 0 … 15 (say -1) means that the scene has no label.
+        codes: (N, 12) labels; a row with any value outside 0 … 15 (say -1) means that the scene has
+        no label.
         config: decides cameras and template; default `VlmConfig.mini()`.
     """
     config = config or VlmConfig.mini()
@@ -86,20 +91,33 @@ def _sample(record: SceneRecord, label: Array | None, config: VlmConfig) -> VlmS
 
 
 def with_pictures(samples: Sequence[VlmSample], cache: ImageCache) -> list[VlmSample]:
-    """The samples after decoding their pictures; those with an unreadable one are invalid and say which and why."""
+    """The samples after decoding their pictures; those with an unreadable one are invalid and say
+    which and why.
+    """
     pictures = [picture for sample in samples if sample.valid for picture in sample.pictures]
     rows = dict(zip(pictures, cache.indices(pictures).tolist(), strict=True))
     return [_checked(sample, rows, cache) for sample in samples]
 
 
 def _checked(sample: VlmSample, rows: dict[tuple[str, str], int], cache: ImageCache) -> VlmSample:
-    broken = [path for root, path in sample.pictures if sample.valid and rows[root, path] == MISSING]
+    broken = [
+        path for root, path in sample.pictures if sample.valid and rows[root, path] == MISSING
+    ]
     if not broken:
         return sample
-    return replace(sample, valid=False, reason=f"{broken[0]}: {cache.faults.get(broken[0], 'cannot be read')}")
+    return replace(
+        sample, valid=False, reason=f"{broken[0]}: {cache.faults.get(broken[0], 'cannot be read')}"
+    )
 
 
 def code_frequencies(codes: Array) -> Array:
-    """(12, 16) smoothed frequencies of (N, 12) codes: half a count more of each, so that no code is impossible."""
-    counts = np.stack([np.bincount(column, minlength=CODEBOOK_SIZE) for column in codes.astype(np.int64).T]) + 0.5
+    """(12, 16) smoothed frequencies of (N, 12) codes: half a count more of each, so that no code is
+    impossible.
+    """
+    counts = (
+        np.stack(
+            [np.bincount(column, minlength=CODEBOOK_SIZE) for column in codes.astype(np.int64).T]
+        )
+        + 0.5
+    )
     return counts / counts.sum(1, keepdims=True)

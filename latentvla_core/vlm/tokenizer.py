@@ -1,9 +1,10 @@
 """Tokenizers: the tiny one, made on the spot, and the one of a checkpoint folder.
 
-The tiny tokenizer is byte-level BPE trained on sentences that `prompts` itself writes, so that everything between two
-numbers becomes one token, and so do pairs of digits, which keeps "7.43" and "12.43" aligned: a question costs about
-eighty tokens, and a model that starts from nothing learns to read numbers in minutes. (Qwen's own vocabulary splits
-every digit; its checkpoint has had time to learn that.) Training it takes a fraction of a second and gives the same file every time.
+The tiny tokenizer is byte-level BPE trained on sentences that `prompts` itself writes, so that
+everything between two numbers becomes one token, and so do pairs of digits, which keeps "7.43" and
+"12.43" aligned: a question costs about eighty tokens, and a model that starts from nothing learns
+to read numbers in minutes. (Qwen's own vocabulary splits every digit; its checkpoint has had time
+to learn that.) Training it takes a fraction of a second and gives the same file every time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from latentvla_core.vlm.prompts import SYSTEM, TEMPLATES, MotionState
 
 END_OF_TURN, PADDING, IMAGE_PAD = "<|im_end|>", "<|endoftext|>", "<|image_pad|>"
 VISION_START, VISION_END, VIDEO_PAD = "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"
-SPECIAL = (PADDING, "<|im_start|>", END_OF_TURN, VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, VIDEO_PAD)
+SPECIAL = (
+    PADDING,
+    "<|im_start|>",
+    END_OF_TURN,
+    VISION_START,
+    VISION_END,
+    "<|vision_pad|>",
+    IMAGE_PAD,
+    VIDEO_PAD,
+)
 """Names the Qwen model family gives its control tokens."""
 
 CHAT_TEMPLATE = (
@@ -31,11 +41,15 @@ CHAT_TEMPLATE = (
     "{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""ChatML with one placeholder per picture: what a Qwen2.5-VL template renders for system, pictures and words."""
+"""ChatML with one placeholder per picture: what a Qwen2.5-VL template renders for system, pictures
+and words.
+"""
 
 
 def build_tiny(vocab_size: int = 768) -> Any:
-    """A `PreTrainedTokenizerFast` with Qwen's control tokens and `CHAT_TEMPLATE`, action tokens not included."""
+    """A `PreTrainedTokenizerFast` with Qwen's control tokens and `CHAT_TEMPLATE`, action tokens not
+    included.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -55,7 +69,10 @@ def build_tiny(vocab_size: int = 768) -> Any:
     )
     core.train_from_iterator(_sentences(), trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token=END_OF_TURN, pad_token=PADDING, extra_special_tokens=list(SPECIAL[1:])
+        tokenizer_object=core,
+        eos_token=END_OF_TURN,
+        pad_token=PADDING,
+        extra_special_tokens=list(SPECIAL[1:]),
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
@@ -66,11 +83,19 @@ def load(folder: Path | str) -> Any:
     from transformers import AutoTokenizer
 
     if not os.path.isdir(folder):
-        raise SetupError(f"{folder}: no such folder; pretrained_path must name a local Qwen2.5-VL checkpoint folder")
+        raise SetupError(
+            f"{folder}: no such folder; pretrained_path must name a local Qwen2.5-VL checkpoint folder"
+        )
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    missing = [name for name in SPECIAL if tokenizer.convert_tokens_to_ids(name) in (None, tokenizer.unk_token_id)]
+    missing = [
+        name
+        for name in SPECIAL
+        if tokenizer.convert_tokens_to_ids(name) in (None, tokenizer.unk_token_id)
+    ]
     if missing:
-        raise SetupError(f"{folder}: the tokenizer has no {missing[0]}; it is not one of the Qwen2.5-VL family")
+        raise SetupError(
+            f"{folder}: the tokenizer has no {missing[0]}; it is not one of the Qwen2.5-VL family"
+        )
     if not tokenizer.chat_template:
         tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

@@ -1,4 +1,6 @@
-"""Supervised training: negative log likelihood of the 12 action tokens, everything else masked (latentvla.md §3.2)."""
+"""Supervised training: negative log likelihood of the 12 action tokens, everything else masked
+(latentvla.md §3.2).
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,12 @@ def train_vlm(
     cache: ImageCache | None = None,
     until: int | None = None,
 ) -> Vlm:
-    """Train on the labelled, valid samples whose pictures can be read; resumes from `checkpoint_dir`.
+    """Train on the labelled, valid samples whose pictures can be read; resumes from
+    `checkpoint_dir`.
 
     Args:
-        cache: decoded pictures of `config.image_size_wh`, shared between stages or kept in a file; default in memory.
+        cache: decoded pictures of `config.image_size_wh`, shared between stages or kept in a file;
+        default in memory.
         until: stop after this many steps of the run (a time slice).
     """
     config = config or VlmConfig.mini()
@@ -45,8 +49,14 @@ def train_vlm(
     network, processor = build(config)
     wrapped = add_lora(network, config, processor.action_ids) if config.lora_rank else network
     if config.gradient_checkpointing:
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    codes = np.stack([s.codes for s in usable if s.codes is not None]) if usable else np.zeros((0, NUM_ACTION_TOKENS))
+        network.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+    codes = (
+        np.stack([s.codes for s in usable if s.codes is not None])
+        if usable
+        else np.zeros((0, NUM_ACTION_TOKENS))
+    )
     vlm = Vlm(config, network, processor, code_frequencies(codes))
     result = fit(
         wrapped,  # pyright: ignore[reportArgumentType]
@@ -69,7 +79,9 @@ def train_vlm(
 
 
 def answer_loss(vlm: Vlm, batch: VlmBatch) -> tuple[Tensor, dict[str, float]]:
-    """Mean NLL of the answer tokens over the whole vocabulary, and how often the greedy action was right."""
+    """Mean NLL of the answer tokens over the whole vocabulary, and how often the greedy action was
+    right.
+    """
     logits = answer_logits(vlm.network, batch)  # (B, L, V)
     loss = functional.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten())
     actions = torch.tensor(vlm.processor.action_ids, device=logits.device)
@@ -79,4 +91,9 @@ def answer_loss(vlm: Vlm, batch: VlmBatch) -> tuple[Tensor, dict[str, float]]:
 
 
 def _summary(result: FitResult, num_samples: int) -> dict[str, Any]:
-    return {**result.metrics, "steps": float(result.step), "seconds": result.seconds, "samples": float(num_samples)}
+    return {
+        **result.metrics,
+        "steps": float(result.step),
+        "seconds": result.seconds,
+        "samples": float(num_samples),
+    }

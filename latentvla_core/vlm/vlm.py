@@ -1,4 +1,6 @@
-"""A language model with its processor and configuration: what training returns, prediction uses and disks hold."""
+"""A language model with its processor and configuration: what training returns, prediction uses and
+disks hold.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Vlm:
     network: Qwen2_5_VLForConditionalGeneration
     processor: VlmProcessor
     code_frequencies: Array
-    """(12, 16) how often each code stood at each position in training: the baseline of `evaluation`."""
+    """(12, 16) how often each code stood at each position in training: the baseline of
+    `evaluation`.
+    """
     metrics: dict[str, float] = field(default_factory=dict)
     """Last metrics of its training."""
 
@@ -60,7 +64,9 @@ class Vlm:
         return predict(self, samples, batch_size)
 
     def save(self, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
-        """`config.json`, and `network/`: a complete Qwen2.5-VL checkpoint folder (weights, tokenizer, processor)."""
+        """`config.json`, and `network/`: a complete Qwen2.5-VL checkpoint folder (weights,
+        tokenizer, processor).
+        """
         folder = Path(folder)
         (folder / NETWORK_FOLDER).mkdir(parents=True, exist_ok=True)
         with quiet():
@@ -75,21 +81,31 @@ class Vlm:
         }
         unfinished = folder / f".{CONFIG_FILE}.{os.getpid()}"
         unfinished.write_text(json.dumps(content, indent=1))
-        os.replace(unfinished, folder / CONFIG_FILE)  # last, so that a folder with a config is complete
+        os.replace(
+            unfinished, folder / CONFIG_FILE
+        )  # last, so that a folder with a config is complete
         return folder
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> Vlm:
-    """Read what `Vlm.save` wrote. bf16 configurations are loaded in bf16 on a GPU and in fp32 on a CPU."""
+    """Read what `Vlm.save` wrote. bf16 configurations are loaded in bf16 on a GPU and in fp32 on a
+    CPU.
+    """
     folder = Path(folder)
     try:
         content = json.loads((folder / CONFIG_FILE).read_text())
         config = from_dict(VlmConfig, content["config"])
     except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"{folder}: no readable model ({error}); give a folder that Vlm.save wrote") from error
+        raise SetupError(
+            f"{folder}: no readable model ({error}); give a folder that Vlm.save wrote"
+        ) from error
     half = config.precision == "bf16" and torch.device(device).type == "cuda"
     network_folder = str(folder / NETWORK_FOLDER)
     network = load_network(network_folder, torch.bfloat16 if half else torch.float32)
     network.to(device).eval()  # pyright: ignore[reportArgumentType]
-    processor = VlmProcessor(config, tokenizers.load(network_folder), load_image_processor(network_folder))
-    return Vlm(config, network, processor, np.array(content["code_frequencies"]), content["metrics"])
+    processor = VlmProcessor(
+        config, tokenizers.load(network_folder), load_image_processor(network_folder)
+    )
+    return Vlm(
+        config, network, processor, np.array(content["code_frequencies"]), content["metrics"]
+    )

@@ -1,4 +1,6 @@
-"""Recorded moments of a simulation → a NAVSIM log pickle with every key of navsim_format.md §4.1-4.3."""
+"""Recorded moments of a simulation → a NAVSIM log pickle with every key of navsim_format.md
+§4.1-4.3.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,15 @@ def _frame(header: LogHeader, moments: list[Moment], index: int) -> dict[str, An
     moment, last = moments[index], len(moments) - 1
     x, y, yaw = moment.snapshot.ego_pose
     vx, vy, ax, ay = moment.dynamics
-    pose = [x + header.origin_m[0], y + header.origin_m[1], 0.0, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+    pose = [
+        x + header.origin_m[0],
+        y + header.origin_m[1],
+        0.0,
+        np.cos(yaw / 2),
+        0.0,
+        0.0,
+        np.sin(yaw / 2),
+    ]
     can_bus = np.array([*pose, ax, ay, 0.0, vx, vy, 0.0, 0.0, 0.0, moment.yaw_rate, 0.0, 0.0])
     to_global = np.eye(4)
     to_global[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
@@ -124,7 +134,11 @@ def _command(moment: Moment) -> Array:
     here, there = moment.ahead
     aside = rotate(there[:2] - here[:2], -here[2])[1]
     command = (
-        Command.LEFT if aside >= COMMAND_SIDE_M else Command.RIGHT if aside <= -COMMAND_SIDE_M else Command.FORWARD
+        Command.LEFT
+        if aside >= COMMAND_SIDE_M
+        else Command.RIGHT
+        if aside <= -COMMAND_SIDE_M
+        else Command.FORWARD
     )
     return np.eye(4, dtype=np.int64)[int(command)]
 
@@ -145,16 +159,26 @@ def _annotations(header: LogHeader, snapshot: Snapshot, index: int) -> dict[str,
     return {
         "gt_boxes": np.array([_box(a, snapshot.ego_pose) for a in actors]).reshape(-1, 7),
         "gt_names": np.array([ObjectClass(a.cls).name.lower() for a in actors]),
-        "gt_velocity_3d": np.array([_velocity(a, snapshot.ego_pose) for a in actors]).reshape(-1, 3),
+        "gt_velocity_3d": np.array([_velocity(a, snapshot.ego_pose) for a in actors]).reshape(
+            -1, 3
+        ),
         "instance_tokens": [token16(header.seed, "box", a.token, index) for a in actors],
         "track_tokens": [token16(header.seed, "track", a.token) for a in actors],
     }
 
 
 def _box(actor: Actor, ego_pose: Array) -> list[float]:
-    """Centre, size and yaw in the ego frame; the yaw difference is not wrapped (navsim_format.md §5.3)."""
+    """Centre, size and yaw in the ego frame; the yaw difference is not wrapped (navsim_format.md
+    §5.3).
+    """
     x, y = rotate(actor.pose[:2] - ego_pose[:2], -ego_pose[2])
-    return [float(x), float(y), actor.size_m[2] / 2, *actor.size_m, float(actor.pose[2] - ego_pose[2])]
+    return [
+        float(x),
+        float(y),
+        actor.size_m[2] / 2,
+        *actor.size_m,
+        float(actor.pose[2] - ego_pose[2]),
+    ]
 
 
 def _velocity(actor: Actor, ego_pose: Array) -> list[float]:
@@ -170,7 +194,8 @@ _PythonPickler: Any = pickle._Pickler  # the C pickler cannot rename what it wri
 
 
 class _LogPickler(_PythonPickler):
-    """Writes numpy's functions under the module names of numpy 1, which old and new numpy both import.
+    """Writes numpy's functions under the module names of numpy 1, which old and new numpy both
+    import.
 
     numpy ≥ 2 would write `numpy._core…`, which the devkit's numpy 1.23 does not have.
     """
@@ -188,7 +213,9 @@ class _LogPickler(_PythonPickler):
         self.memoize(obj)
 
     def save_picklebuffer(self, obj: pickle.PickleBuffer) -> None:
-        """As Python's own, which fails on the second empty array of a log: all empty `bytes` are one object, memoised twice."""
+        """As Python's own, which fails on the second empty array of a log: all empty `bytes` are
+        one object, memoised twice.
+        """
         with obj.raw() as view:
             data = view.tobytes()
             if view.readonly:

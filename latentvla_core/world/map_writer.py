@@ -1,6 +1,8 @@
-"""RoadNetwork → nuPlan GeoPackage (navsim_format.md §7, §13), readable by the devkit and by `data.maps`.
+"""RoadNetwork → nuPlan GeoPackage (navsim_format.md §7, §13), readable by the devkit and by
+`data.maps`.
 
-Layers are declared in EPSG:4326 like the published maps; the reader projects them back. Bytes depend on the network only.
+Layers are declared in EPSG:4326 like the published maps; the reader projects them back. Bytes
+depend on the network only.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 import shapely
 
 from latentvla_core.types import Array
-from latentvla_core.world.network import LANE_WIDTH_M, LanePath, RoadNetwork
+from latentvla_core.world.streets.network import LANE_WIDTH_M, LanePath, RoadNetwork
 
 VERSIONS = {
     "sg-one-north": "9.17.1964",
@@ -50,7 +52,9 @@ def write_map_index(maps_root: Path) -> None:
     """`nuplan-maps-v1.0.json` with all four locations."""
     index = {location: {"version": version, "layers": {}} for location, version in VERSIONS.items()}
     maps_root.mkdir(parents=True, exist_ok=True)
-    (maps_root / "nuplan-maps-v1.0.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (maps_root / "nuplan-maps-v1.0.json").write_text(
+        json.dumps(index, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def write_map(maps_root: Path, network: RoadNetwork) -> Path:
@@ -109,20 +113,33 @@ class _Package:
         self.db.execute("INSERT INTO gpkg_contents VALUES (?, ?, ?, '', ?, ?, ?, ?, ?, ?)", row)
 
     def add_layer(
-        self, name: str, geometry: str, columns: dict[str, str], rows: Iterable[Row], origin_m: Array
+        self,
+        name: str,
+        geometry: str,
+        columns: dict[str, str],
+        rows: Iterable[Row],
+        origin_m: Array,
     ) -> None:
         """One feature table; coordinates are turned from the town's frame into degrees."""
         fields = "".join(f", {column} {kind}" for column, kind in columns.items())
-        self.db.execute(f"CREATE TABLE {name} (fid INTEGER PRIMARY KEY NOT NULL, geom {geometry}{fields})")
+        self.db.execute(
+            f"CREATE TABLE {name} (fid INTEGER PRIMARY KEY NOT NULL, geom {geometry}{fields})"
+        )
         insert = f"INSERT INTO {name} VALUES ({', '.join('?' * (2 + len(columns)))})"
         bounds = []
         for fid, points, values in rows:
             degrees = np.stack(self.to_degrees.transform(*(points + origin_m).T), axis=1)
             bounds.append(np.concatenate([degrees.min(axis=0), degrees.max(axis=0)]))
-            self.db.execute(insert, (fid, _blob(geometry, degrees), *(values.get(c) for c in columns)))
+            self.db.execute(
+                insert, (fid, _blob(geometry, degrees), *(values.get(c) for c in columns))
+            )
         box = np.array(bounds) if bounds else np.zeros((1, 4))
-        self._register(name, "features", [*box[:, :2].min(axis=0).tolist(), *box[:, 2:].max(axis=0).tolist()])
-        self.db.execute("INSERT INTO gpkg_geometry_columns VALUES (?, 'geom', ?, 4326, 0, 0)", (name, geometry))
+        self._register(
+            name, "features", [*box[:, :2].min(axis=0).tolist(), *box[:, 2:].max(axis=0).tolist()]
+        )
+        self.db.execute(
+            "INSERT INTO gpkg_geometry_columns VALUES (?, 'geom', ?, 4326, 0, 0)", (name, geometry)
+        )
 
 
 def _blob(geometry: str, degrees: Array) -> bytes:
@@ -170,14 +187,21 @@ def _lane_layers(network: RoadNetwork, edges: dict[str, tuple[int, int]], ids: c
                 "lane_index": lane.index,
                 "lane_type_fid": 0,
             }
-            values |= {"speed_limit_mps": lane.speed_limit_mps, "width": LANE_WIDTH_M, "name": f"lane {lane.id}", **own}
+            values |= {
+                "speed_limit_mps": lane.speed_limit_mps,
+                "width": LANE_WIDTH_M,
+                "name": f"lane {lane.id}",
+                **own,
+            }
             lanes.append((fid, lane.outline_m, values))
         key = "lane_connector_fid" if lane.is_connector else "lane_fid"
         baselines.append((next(ids), lane.path_m, {key: fid, "path_type_fid": 0}))
     edge_columns = _integers("left_boundary_fid", "right_boundary_fid")
     lane_columns = _integers("lane_fid", "lane_group_fid", "lane_index", "lane_type_fid")
     lane_columns |= {"speed_limit_mps": "REAL", "width": "REAL", "name": "TEXT", **edge_columns}
-    connector_columns = _integers("exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "exit_lane_group_fid")
+    connector_columns = _integers(
+        "exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "exit_lane_group_fid"
+    )
     connector_columns |= _integers("entry_lane_group_fid", "intersection_fid", "turn_type_fid")
     connector_columns |= {"speed_limit_mps": "REAL", "traffic_light_stop_line_fids": "TEXT"}
     area_columns = _integers("lane_connector_fid") | edge_columns
@@ -185,7 +209,12 @@ def _lane_layers(network: RoadNetwork, edges: dict[str, tuple[int, int]], ids: c
         ("lanes_polygons", "POLYGON", lane_columns, lanes),
         ("lane_connectors", "LINESTRING", connector_columns, connectors),
         ("gen_lane_connectors_scaled_width_polygons", "POLYGON", area_columns, areas),
-        ("baseline_paths", "LINESTRING", _integers("lane_fid", "lane_connector_fid", "path_type_fid"), baselines),
+        (
+            "baseline_paths",
+            "LINESTRING",
+            _integers("lane_fid", "lane_connector_fid", "path_type_fid"),
+            baselines,
+        ),
     ]
 
 
@@ -201,7 +230,9 @@ def _connector_values(network: RoadNetwork, lane: LanePath) -> dict[str, Any]:
         "intersection_fid": int(junction.id),
         "turn_type_fid": TURN_TYPES[lane.turn],
         "speed_limit_mps": lane.speed_limit_mps,
-        "traffic_light_stop_line_fids": junction.stop_lines[source.block_id][0] if junction.control == "signal" else "",
+        "traffic_light_stop_line_fids": junction.stop_lines[source.block_id][0]
+        if junction.control == "signal"
+        else "",
     }
 
 
@@ -210,7 +241,11 @@ def _block_layers(network: RoadNetwork) -> list[Any]:
     connectors = [b for b in network.blocks.values() if b.is_connector]
     names = ("from_lane_group_fid", "to_lane_group_fid", "intersection_fid")
     links = [
-        (int(b.id), b.outline_m, dict(zip(names, map(int, (b.from_block, b.to_block, b.junction_id)), strict=True)))
+        (
+            int(b.id),
+            b.outline_m,
+            dict(zip(names, map(int, (b.from_block, b.to_block, b.junction_id)), strict=True)),
+        )
         for b in connectors
     ]
     segments = [(int(b.id), b.outline_m, {"lane_group_fids": b.id}) for b in groups]
@@ -224,29 +259,53 @@ def _block_layers(network: RoadNetwork) -> list[Any]:
 def _area_layers(network: RoadNetwork) -> list[Any]:
     junctions = network.junctions.values()
     areas = [
-        (int(j.id), j.outline_m, {"intersection_type_fid": INTERSECTION_TYPES[j.control], "is_mini": 0})
+        (
+            int(j.id),
+            j.outline_m,
+            {"intersection_type_fid": INTERSECTION_TYPES[j.control], "is_mini": 0},
+        )
         for j in junctions
     ]
     stops = [
-        (int(fid), outline, {"stop_polygon_type_fid": 2 if j.control == "signal" else 1, "lane_group_fid": int(block)})
+        (
+            int(fid),
+            outline,
+            {
+                "stop_polygon_type_fid": 2 if j.control == "signal" else 1,
+                "lane_group_fid": int(block),
+            },
+        )
         for j in junctions
         if j.control in ("signal", "stop")
         for block, (fid, outline) in j.stop_lines.items()
     ]
     crosswalks = [
-        (int(c.id), c.outline_m, {"intersection_fids": c.junction_id, "is_marked": 1}) for c in network.crosswalks
+        (int(c.id), c.outline_m, {"intersection_fids": c.junction_id, "is_marked": 1})
+        for c in network.crosswalks
     ]
     return [
         ("intersections", "POLYGON", _integers("intersection_type_fid", "is_mini"), areas),
         ("stop_polygons", "POLYGON", _integers("stop_polygon_type_fid", "lane_group_fid"), stops),
-        ("crosswalks", "POLYGON", {"intersection_fids": "TEXT", "is_marked": "INTEGER"}, crosswalks),
+        (
+            "crosswalks",
+            "POLYGON",
+            {"intersection_fids": "TEXT", "is_marked": "INTEGER"},
+            crosswalks,
+        ),
         ("walkways", "POLYGON", {}, [(int(i), outline, {}) for i, outline, _ in network.walkways]),
-        ("carpark_areas", "POLYGON", {"heading": "REAL"}, [(int(c.id), c.outline_m, {"heading": 0.0}) for c in network.carparks]),
-    ]  # fmt: skip
+        (
+            "carpark_areas",
+            "POLYGON",
+            {"heading": "REAL"},
+            [(int(c.id), c.outline_m, {"heading": 0.0}) for c in network.carparks],
+        ),
+    ]
 
 
 def _boundary_rows(network: RoadNetwork, edges: dict[str, tuple[int, int]]) -> list[Row]:
-    """Left and right edge of every lane: an outline runs along the left edge and back along the right one."""
+    """Left and right edge of every lane: an outline runs along the left edge and back along the
+    right one.
+    """
     rows: list[Row] = []
     for lane in network.lanes.values():
         half = len(lane.outline_m) // 2
@@ -254,7 +313,9 @@ def _boundary_rows(network: RoadNetwork, edges: dict[str, tuple[int, int]]) -> l
         inner = (lane.index > 0, lane.index + 1 < len(network.blocks[lane.block_id].lane_ids))
         for fid, line, dashed in zip(edges[lane.id], sides, inner, strict=True):
             kind = 3 if lane.is_connector else 0 if dashed else 2
-            rows.append((fid, line, {"boundary_type_fid": kind, "has_reflectors": 0, "creator_id": 0}))
+            rows.append(
+                (fid, line, {"boundary_type_fid": kind, "has_reflectors": 0, "creator_id": 0})
+            )
     return rows
 
 

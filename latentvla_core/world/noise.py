@@ -1,6 +1,8 @@
-"""Hash noise and the optional compiler: the same plain functions run on scalars inside numba and on whole arrays in NumPy.
+"""Hash noise and the optional compiler: the same plain functions run on scalars inside numba and on
+whole arrays in NumPy.
 
-Numba caches a compiled kernel by the file of the kernel; after a change here, touch the kernels' files (`paint.py`, `shading.py`) as well.
+Numba caches a compiled kernel by the file of the kernel; after a change here, touch the kernels'
+files (`paint.py`, `shading.py`) as well.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ except ImportError:  # the optional extra `fast` is not installed; every kernel 
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with numba (cached on disk) where it is installed; callers pick the NumPy twin where it is not."""
+    """Compile with numba (cached on disk) where it is installed; callers pick the NumPy twin where
+    it is not.
+    """
     if not HAVE_NUMBA:
         return function
-    return numba.njit(cache=True, error_model="numpy")(function)  # else every division is checked for zero
+    return numba.njit(cache=True, error_model="numpy")(
+        function
+    )  # else every division is checked for zero
 
 
 def formula(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,7 +42,9 @@ def clamp01(x):
     return np.clip(x, 0.0, 1.0)
 
 
-if HAVE_NUMBA:  # plain comparisons are several times faster than NumPy's minimum and maximum on scalars
+if (
+    HAVE_NUMBA
+):  # plain comparisons are several times faster than NumPy's minimum and maximum on scalars
 
     @overload(clamp01)
     def _clamp01(x):

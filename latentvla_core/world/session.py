@@ -9,13 +9,13 @@ import shapely
 
 from latentvla_core.geometry import box_corners
 from latentvla_core.types import Array, Vehicle
-from latentvla_core.world.driving import STEP_S
+from latentvla_core.world.actors.driving import STEP_S
 from latentvla_core.world.log_writer import COMMAND_REACH_M, LIGHT_RANGE_M, Moment, yaw_rate
-from latentvla_core.world.network import RoadNetwork
 from latentvla_core.world.scenario import Kind, TrafficConfig, make_scenario
 from latentvla_core.world.simulate import Simulation
 from latentvla_core.world.state import Snapshot
-from latentvla_core.world.town import parked_actors
+from latentvla_core.world.streets.network import RoadNetwork
+from latentvla_core.world.streets.town import parked_actors
 
 STEPS_PER_FRAME = 5
 ATTEMPTS = 12
@@ -42,7 +42,9 @@ def record(
     warm_up_s: float,
     frames: int,
 ) -> Recording:
-    """The first good drive of a deterministic series of attempts: the ego moves, hits nobody and keeps to its route."""
+    """The first good drive of a deterministic series of attempts: the ego moves, hits nobody and
+    keeps to its route.
+    """
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([*seeds, attempt])
         recording = _drive(network, kind, style, traffic, rng, warm_up_s, frames)
@@ -80,7 +82,11 @@ def _drive(
     rest = simulation.route_ahead()
     left = sum(network.lanes[network.blocks[b].lane_ids[0]].length_m for b in rest[1:])
     on_route = simulation.driver.lane(network).block_id in route
-    return Recording(network, kind, route, moments) if driven > LEAST_DRIVE_M and left > 60.0 and on_route else None
+    return (
+        Recording(network, kind, route, moments)
+        if driven > LEAST_DRIVE_M and left > 60.0 and on_route
+        else None
+    )
 
 
 def _moment(simulation: Simulation) -> Moment:
@@ -96,7 +102,9 @@ def _moment(simulation: Simulation) -> Moment:
 
 def _visible_lights(simulation: Simulation) -> tuple[str, ...]:
     network, at = simulation.network, simulation.ego.pose[:2]
-    near = [j for j in network.junctions.values() if np.linalg.norm(j.center_m - at) < LIGHT_RANGE_M]
+    near = [
+        j for j in network.junctions.values() if np.linalg.norm(j.center_m - at) < LIGHT_RANGE_M
+    ]
     return tuple(c for j in near if j.control == "signal" for c in j.connector_ids)
 
 

@@ -1,4 +1,6 @@
-"""A hand-made crossing with everything a camera should be able to show: for benchmarks, tests and pictures in the docs."""
+"""A hand-made crossing with everything a camera should be able to show: for benchmarks, tests and
+pictures in the docs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ import numpy as np
 from latentvla_core.geometry import rotate
 from latentvla_core.types import Array, ObjectClass
 from latentvla_core.world.noise import hash01
-from latentvla_core.world.state import Actor, LightColour, Prop, Scenery, Signal, Snapshot, Stripe, Surface
+from latentvla_core.world.state import (
+    Actor,
+    LightColour,
+    Prop,
+    Scenery,
+    Signal,
+    Snapshot,
+    Stripe,
+    Surface,
+)
 
 Colour = Literal["white", "yellow", "grey"]
 Style = Literal["solid", "dashed", "kerb"]
@@ -17,20 +28,30 @@ LANE_M, REACH_M = 3.5, 220.0
 HALF_ROAD_M = 2 * LANE_M
 
 
-def crossing(sun_elevation_deg: float = 40.0, sun_azimuth_deg: float = 215.0, haze_per_m: float = 0.0025) -> Scenery:
+def crossing(
+    sun_elevation_deg: float = 40.0, sun_azimuth_deg: float = 215.0, haze_per_m: float = 0.0025
+) -> Scenery:
     """Two four-lane roads meet at the origin: lights, crosswalks, pavements, houses, trees."""
     surfaces = [
-        Surface(_rect(-REACH_M, REACH_M, -HALF_ROAD_M - 3.2, HALF_ROAD_M + 3.2, turn), "walkway") for turn in (0, 1)
+        Surface(_rect(-REACH_M, REACH_M, -HALF_ROAD_M - 3.2, HALF_ROAD_M + 3.2, turn), "walkway")
+        for turn in (0, 1)
     ]
-    surfaces += [Surface(_rect(-REACH_M, REACH_M, -HALF_ROAD_M, HALF_ROAD_M, turn), "asphalt") for turn in (0, 1)]
-    surfaces.append(Surface(_rect(-HALF_ROAD_M, HALF_ROAD_M, -HALF_ROAD_M, HALF_ROAD_M, 0), "junction"))
+    surfaces += [
+        Surface(_rect(-REACH_M, REACH_M, -HALF_ROAD_M, HALF_ROAD_M, turn), "asphalt")
+        for turn in (0, 1)
+    ]
+    surfaces.append(
+        Surface(_rect(-HALF_ROAD_M, HALF_ROAD_M, -HALF_ROAD_M, HALF_ROAD_M, 0), "junction")
+    )
     stripes: list[Stripe] = []
     signals: list[Signal] = []
     for turn in range(4):
         surfaces.append(Surface(_rect(-12.0, -8.5, -HALF_ROAD_M, HALF_ROAD_M, turn), "crosswalk"))
         stripes += _arm_stripes(turn)
         spot = _turned(np.array([[HALF_ROAD_M + 6.0, -LANE_M]]), turn)[0]
-        signals.append(Signal(np.array([spot[0], spot[1], turn * np.pi / 2]), 5.4, (f"connector_{turn}",)))
+        signals.append(
+            Signal(np.array([spot[0], spot[1], turn * np.pi / 2]), 5.4, (f"connector_{turn}",))
+        )
     return Scenery(
         surfaces=tuple(surfaces),
         stripes=tuple(stripes),
@@ -54,32 +75,105 @@ def moment(
     east, north = 0.0, np.pi / 2
     actors = (
         _vehicle(
-            "lead", (ego_x_m + lead_gap_m + 4.0, -1.5 * LANE_M, east), (4.6, 1.85, 1.48), (168, 30, 34), brake, "off"
+            "lead",
+            (ego_x_m + lead_gap_m + 4.0, -1.5 * LANE_M, east),
+            (4.6, 1.85, 1.48),
+            (168, 30, 34),
+            brake,
+            "off",
         ),
-        _vehicle("suv", (ego_x_m + 17.0, -0.5 * LANE_M, east), (4.8, 1.95, 1.72), (232, 232, 234), brake, "left"),
-        _vehicle("bus", (26.0, 1.5 * LANE_M, np.pi), (11.8, 2.55, 3.1), (196, 148, 42), False, "off"),
-        _vehicle("truck", (12.0, 0.5 * LANE_M, np.pi), (8.4, 2.5, 3.4), (58, 92, 150), False, "right"),
-        _vehicle("oncoming", (ego_x_m + 11.0, 0.5 * LANE_M, np.pi), (4.4, 1.8, 1.45), (44, 74, 120), False, "off"),
-        _vehicle("van", (1.5 * LANE_M, -22.0, north), (5.4, 2.0, 2.35), (210, 212, 208), True, "off"),
-        _vehicle("parked", (ego_x_m - 9.0, -0.5 * LANE_M, east), (4.2, 1.8, 1.5), (52, 54, 58), False, "off"),
-        _actor("walker", ObjectClass.PEDESTRIAN, (-10.0, -2.5, north), (0.5, 0.6, 1.75), (1.3, north), (182, 60, 52)),
-        _actor("child", ObjectClass.PEDESTRIAN, (-10.6, -4.0, north), (0.4, 0.5, 1.25), (1.2, north), (64, 120, 180)),
-        _actor(
-            "shopper", ObjectClass.PEDESTRIAN, (ego_x_m + 9.0, -8.4, east), (0.5, 0.6, 1.68), (0.0, 0.0), (90, 110, 70)
+        _vehicle(
+            "suv",
+            (ego_x_m + 17.0, -0.5 * LANE_M, east),
+            (4.8, 1.95, 1.72),
+            (232, 232, 234),
+            brake,
+            "left",
+        ),
+        _vehicle(
+            "bus", (26.0, 1.5 * LANE_M, np.pi), (11.8, 2.55, 3.1), (196, 148, 42), False, "off"
+        ),
+        _vehicle(
+            "truck", (12.0, 0.5 * LANE_M, np.pi), (8.4, 2.5, 3.4), (58, 92, 150), False, "right"
+        ),
+        _vehicle(
+            "oncoming",
+            (ego_x_m + 11.0, 0.5 * LANE_M, np.pi),
+            (4.4, 1.8, 1.45),
+            (44, 74, 120),
+            False,
+            "off",
+        ),
+        _vehicle(
+            "van", (1.5 * LANE_M, -22.0, north), (5.4, 2.0, 2.35), (210, 212, 208), True, "off"
+        ),
+        _vehicle(
+            "parked",
+            (ego_x_m - 9.0, -0.5 * LANE_M, east),
+            (4.2, 1.8, 1.5),
+            (52, 54, 58),
+            False,
+            "off",
         ),
         _actor(
-            "cyclist", ObjectClass.BICYCLE, (ego_x_m + 13.5, -6.5, east), (1.8, 0.6, 1.75), (4.0, east), (40, 150, 90)
+            "walker",
+            ObjectClass.PEDESTRIAN,
+            (-10.0, -2.5, north),
+            (0.5, 0.6, 1.75),
+            (1.3, north),
+            (182, 60, 52),
         ),
         _actor(
-            "cone", ObjectClass.TRAFFIC_CONE, (ego_x_m + 10.0, 4.0, 0.0), (0.4, 0.4, 0.75), (0.0, 0.0), (240, 96, 24)
+            "child",
+            ObjectClass.PEDESTRIAN,
+            (-10.6, -4.0, north),
+            (0.4, 0.5, 1.25),
+            (1.2, north),
+            (64, 120, 180),
         ),
         _actor(
-            "barrier", ObjectClass.BARRIER, (ego_x_m + 14.0, 8.5, 0.0), (2.2, 0.45, 0.9), (0.0, 0.0), (230, 230, 230)
+            "shopper",
+            ObjectClass.PEDESTRIAN,
+            (ego_x_m + 9.0, -8.4, east),
+            (0.5, 0.6, 1.68),
+            (0.0, 0.0),
+            (90, 110, 70),
+        ),
+        _actor(
+            "cyclist",
+            ObjectClass.BICYCLE,
+            (ego_x_m + 13.5, -6.5, east),
+            (1.8, 0.6, 1.75),
+            (4.0, east),
+            (40, 150, 90),
+        ),
+        _actor(
+            "cone",
+            ObjectClass.TRAFFIC_CONE,
+            (ego_x_m + 10.0, 4.0, 0.0),
+            (0.4, 0.4, 0.75),
+            (0.0, 0.0),
+            (240, 96, 24),
+        ),
+        _actor(
+            "barrier",
+            ObjectClass.BARRIER,
+            (ego_x_m + 14.0, 8.5, 0.0),
+            (2.2, 0.45, 0.9),
+            (0.0, 0.0),
+            (230, 230, 230),
         ),
     )
     other: LightColour = "green" if light == "red" else "red"
-    lights: dict[str, LightColour] = {f"connector_{turn}": light if turn % 2 == 0 else other for turn in range(4)}
-    return Snapshot(time_s=time_s, ego_pose=np.array([ego_x_m, -1.5 * LANE_M, 0.0]), actors=actors, lights=lights)
+    lights: dict[str, LightColour] = {
+        f"connector_{turn}": light if turn % 2 == 0 else other for turn in range(4)
+    }
+    return Snapshot(
+        time_s=time_s,
+        ego_pose=np.array([ego_x_m, -1.5 * LANE_M, 0.0]),
+        actors=actors,
+        lights=lights,
+    )
 
 
 def _vehicle(token: str, pose: tuple, size: tuple, rgb: tuple, brake: bool, indicator) -> Actor:
@@ -88,7 +182,9 @@ def _vehicle(token: str, pose: tuple, size: tuple, rgb: tuple, brake: bool, indi
     return Actor(token, ObjectClass.VEHICLE, np.array(pose), size, velocity, brake, indicator, rgb)
 
 
-def _actor(token: str, cls: ObjectClass, pose: tuple, size: tuple, speed_heading: tuple, rgb: tuple) -> Actor:
+def _actor(
+    token: str, cls: ObjectClass, pose: tuple, size: tuple, speed_heading: tuple, rgb: tuple
+) -> Actor:
     speed, heading = speed_heading
     velocity = speed * np.array([np.cos(heading), np.sin(heading)])
     return Actor(token, cls, np.array(pose), size, velocity, False, "off", rgb)
@@ -117,8 +213,13 @@ def _arm_stripes(turn: int) -> list[Stripe]:
         xs = np.linspace(start, stop, 40)
         return Stripe(_turned(np.stack([xs, np.full(40, y)], axis=1), turn), width, style, colour)
 
-    stop_line = Stripe(_turned(np.array([[end, -HALF_ROAD_M + 0.2], [end, -0.2]]), turn), 0.4, "solid")
-    kerbs = [line(side * (HALF_ROAD_M + 0.1), -REACH_M, -HALF_ROAD_M, 0.2, "kerb", "grey") for side in (-1, 1)]
+    stop_line = Stripe(
+        _turned(np.array([[end, -HALF_ROAD_M + 0.2], [end, -0.2]]), turn), 0.4, "solid"
+    )
+    kerbs = [
+        line(side * (HALF_ROAD_M + 0.1), -REACH_M, -HALF_ROAD_M, 0.2, "kerb", "grey")
+        for side in (-1, 1)
+    ]
     return [
         line(0.12, -REACH_M, end, 0.12, "solid", "yellow"),
         line(-0.12, -REACH_M, end, 0.12, "solid", "yellow"),
@@ -146,11 +247,20 @@ def _town() -> list[Prop]:
             x = -24.0
             for k in range(8):
                 key = turn * 100 + (side + 1) * 20 + k
-                length, depth, height = 14 + 12 * draw(key, 0), 12 + 8 * draw(key, 1), 6 + 16 * draw(key, 2) ** 2 * 1.6
+                length, depth, height = (
+                    14 + 12 * draw(key, 0),
+                    12 + 8 * draw(key, 1),
+                    6 + 16 * draw(key, 2) ** 2 * 1.6,
+                )
                 x -= length / 2
                 spot = _turned(np.array([[x, side * (HALF_ROAD_M + 9 + depth / 2)]]), turn)[0]
                 props.append(
-                    Prop("building", np.array([*spot, turn * np.pi / 2]), (length, depth, height), colours[key % 5])
+                    Prop(
+                        "building",
+                        np.array([*spot, turn * np.pi / 2]),
+                        (length, depth, height),
+                        colours[key % 5],
+                    )
                 )
                 x -= length / 2 + 2 + 9 * draw(key, 3)
             for k in range(16):
@@ -159,12 +269,21 @@ def _town() -> list[Prop]:
                 size = 3.6 + 2.2 * draw(key, 1)
                 spot = _turned(np.array([[x, side * (HALF_ROAD_M + 4.4)]]), turn)[0]
                 props.append(
-                    Prop("tree", np.array([*spot, 0.0]), (size, size, 5.0 + 3.0 * draw(key, 2)), greens[key % 3])
+                    Prop(
+                        "tree",
+                        np.array([*spot, 0.0]),
+                        (size, size, 5.0 + 3.0 * draw(key, 2)),
+                        greens[key % 3],
+                    )
                 )
             for k in range(6):
                 spot = _turned(np.array([[-22.0 - 32.0 * k, side * (HALF_ROAD_M + 0.8)]]), turn)[0]
                 heading = turn * np.pi / 2 - side * np.pi / 2
-                props.append(Prop("pole", np.array([*spot, heading]), (0.18, 0.18, 7.5), (120, 122, 124)))
+                props.append(
+                    Prop("pole", np.array([*spot, heading]), (0.18, 0.18, 7.5), (120, 122, 124))
+                )
         spot = _turned(np.array([[-40.0, -HALF_ROAD_M - 0.9]]), turn)[0]
-        props.append(Prop("sign", np.array([*spot, turn * np.pi / 2]), (0.1, 0.7, 2.6), (200, 30, 36)))
+        props.append(
+            Prop("sign", np.array([*spot, turn * np.pi / 2]), (0.1, 0.7, 2.6), (200, 30, 36))
+        )
     return props

@@ -1,4 +1,6 @@
-"""Stepping the world: 10 Hz, one ego that a human drives, or whoever gives its controls. Knows nothing of files."""
+"""Stepping the world: 10 Hz, one ego that a human drives, or whoever gives its controls. Knows
+nothing of files.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,21 @@ from typing import Literal
 import numpy as np
 
 from latentvla_core.types import Array, ObjectClass, Vehicle
-from latentvla_core.world.driving import STEP_S, Driver, ahead, center_pose, extend_chain, move
-from latentvla_core.world.ego import EgoControl, EgoState, HumanDriver, locate
-from latentvla_core.world.lights import connector_colours
-from latentvla_core.world.network import LanePath
+from latentvla_core.world.actors.driving import (
+    STEP_S,
+    Driver,
+    ahead,
+    center_pose,
+    extend_chain,
+    move,
+)
+from latentvla_core.world.actors.ego import EgoControl, EgoState, HumanDriver, locate
+from latentvla_core.world.actors.traffic import Traffic
+from latentvla_core.world.actors.walkers import Walker, may_step_out, step_walker
 from latentvla_core.world.scenario import Scenario
 from latentvla_core.world.state import Actor, LightColour, Snapshot
-from latentvla_core.world.traffic import Traffic
-from latentvla_core.world.walkers import Walker, may_step_out, step_walker
+from latentvla_core.world.streets.lights import connector_colours
+from latentvla_core.world.streets.network import LanePath
 
 SIGHT_M = 80.0
 """Objects within this distance of the ego are perceived (and annotated)."""
@@ -24,12 +33,16 @@ SIGHT_M = 80.0
 class Simulation:
     """One run of a scenario."""
 
-    def __init__(self, scenario: Scenario, rng: np.random.Generator, still: Sequence[Actor] = ()) -> None:
+    def __init__(
+        self, scenario: Scenario, rng: np.random.Generator, still: Sequence[Actor] = ()
+    ) -> None:
         self.scenario, self.network, self.rng = scenario, scenario.network, rng
         self.still = tuple(still)
         self.time_s, self.steps = 0.0, 0
         self.driver = scenario.ego
-        x, y, yaw = self.driver.lane(self.network).pose_at(self.driver.s_m - Vehicle.REAR_AXLE_TO_CENTER_M)
+        x, y, yaw = self.driver.lane(self.network).pose_at(
+            self.driver.s_m - Vehicle.REAR_AXLE_TO_CENTER_M
+        )
         self.ego = EgoState(np.array([x, y, yaw]), self.driver.speed_mps)
         self.human = HumanDriver(scenario.route)
         self.traffic = Traffic(self.network, scenario.drivers, scenario.walkers)
@@ -39,7 +52,9 @@ class Simulation:
         """The latest snapshot."""
 
     def step(self, control: EgoControl | None = None, *, look: bool = True) -> Snapshot:
-        """Advances the world by 0.1 s. With no control, the human drives. `look=False` skips the new snapshot."""
+        """Advances the world by 0.1 s. With no control, the human drives. `look=False` skips the
+        new snapshot.
+        """
         others = [d for d in self.traffic.drivers if d is not self.driver]
         for driver in others:
             extend_chain(driver, self.network, self.rng)
@@ -48,7 +63,9 @@ class Simulation:
             self.traffic.nudge(driver)
         extend_chain(self.driver, self.network, self.rng)
         wishes = [self.traffic.acceleration(driver, self.time_s) for driver in others]
-        drive = control or self.human.control(self.driver, self.ego, self.traffic, self.time_s, self.rng)
+        drive = control or self.human.control(
+            self.driver, self.ego, self.traffic, self.time_s, self.rng
+        )
         for driver, wish in zip(others, wishes, strict=True):
             move(driver, self.network, wish)
         self.ego.advance(drive)
@@ -68,7 +85,11 @@ class Simulation:
             allowed = False
             if walker.phase == "kerb":
                 crosswalk = self.network.crosswalks[walker.crosswalk]
-                cycle = self.scenario.cycles.get(crosswalk.junction_id) if crosswalk.group >= 0 else None
+                cycle = (
+                    self.scenario.cycles.get(crosswalk.junction_id)
+                    if crosswalk.group >= 0
+                    else None
+                )
                 cars = approaches.get(walker.crosswalk, [])
                 allowed = may_step_out(crosswalk, cars, cycle, self.time_s, walker.speed_mps)
             step_walker(walker, allowed, self.rng)
@@ -78,7 +99,9 @@ class Simulation:
         moving = [self._vehicle(d) for d in self.traffic.drivers if d is not self.driver]
         people = [_person(w) for w in self.scenario.walkers]
         center = self.ego.center_m()
-        seen = [a for a in (*moving, *people, *self.still) if np.hypot(*(a.pose[:2] - center)) < SIGHT_M]
+        seen = [
+            a for a in (*moving, *people, *self.still) if np.hypot(*(a.pose[:2] - center)) < SIGHT_M
+        ]
         return Snapshot(self.time_s, self.ego.pose.copy(), tuple(seen), dict(self.colours))
 
     def _vehicle(self, driver: Driver) -> Actor:
@@ -87,7 +110,14 @@ class Simulation:
         braking = driver.accel_mps2 < -0.5 or driver.speed_mps < 0.05
         lights = braking and driver.cls == ObjectClass.VEHICLE
         return Actor(
-            driver.token, driver.cls, pose, driver.size_m, velocity, lights, self._indicator(driver), driver.rgb
+            driver.token,
+            driver.cls,
+            pose,
+            driver.size_m,
+            velocity,
+            lights,
+            self._indicator(driver),
+            driver.rgb,
         )
 
     def _indicator(self, driver: Driver) -> Literal["off", "left", "right"]:
@@ -113,7 +143,9 @@ class Simulation:
         poses = []
         for distance in distances_m:
             s, at = self.driver.s_m + distance, self.driver.at
-            while s > self.network.lanes[self.driver.chain[at]].length_m and at + 1 < len(self.driver.chain):
+            while s > self.network.lanes[self.driver.chain[at]].length_m and at + 1 < len(
+                self.driver.chain
+            ):
                 s -= self.network.lanes[self.driver.chain[at]].length_m
                 at += 1
             poses.append(self.network.lanes[self.driver.chain[at]].pose_at(s))
@@ -122,4 +154,13 @@ class Simulation:
 
 def _person(walker: Walker) -> Actor:
     size = (0.55, 0.6, walker.height_m)
-    return Actor(walker.token, ObjectClass.PEDESTRIAN, walker.pose(), size, walker.velocity(), False, "off", walker.rgb)
+    return Actor(
+        walker.token,
+        ObjectClass.PEDESTRIAN,
+        walker.pose(),
+        size,
+        walker.velocity(),
+        False,
+        "off",
+        walker.rgb,
+    )

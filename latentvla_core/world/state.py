@@ -1,7 +1,9 @@
-"""What the world looks like at one instant, and what never changes. The seam between simulation and rendering.
+"""What the world looks like at one instant, and what never changes. The seam between simulation and
+rendering.
 
-Simulation (`network`, `traffic`, `ego`, `simulate`) produces a `Scenery` once and a `Snapshot` per time step; cameras and
-lidar (`render`, `lidar`) only read them. World frame: the map's global frame minus an origin, metres, x east, y north.
+Simulation (`network`, `traffic`, `ego`, `simulate`) produces a `Scenery` once and a `Snapshot` per
+time step; cameras and lidar (`render`, `lidar`) only read them. World frame: the map's global frame
+minus an origin, metres, x east, y north.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Prop:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A traffic light head, facing drivers who approach along `pose` (it looks back against the yaw)."""
+    """A traffic light head, facing drivers who approach along `pose` (it looks back against the
+    yaw).
+    """
 
     pose: Array
     """(3,) position of the head on the ground plane and the driving direction it controls."""

@@ -1,4 +1,6 @@
-"""Writes a world to disk as NAVSIM does: logs, pictures, lidar, maps, and split files. Same seed, same bytes."""
+"""Writes a world to disk as NAVSIM does: logs, pictures, lidar, maps, and split files. Same seed,
+same bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from latentvla_core.types import CAMERA_NAMES, FRAME_INTERVAL_S, MAP_LOCATIONS
-from latentvla_core.world.calibration import camera_rig
-from latentvla_core.world.driving import STYLES
-from latentvla_core.world.layout import LayoutConfig
+from latentvla_core.world.actors.driving import STYLES
 from latentvla_core.world.log_writer import (
     LogHeader,
     Moment,
@@ -28,10 +28,12 @@ from latentvla_core.world.log_writer import (
 )
 from latentvla_core.world.map_writer import write_map, write_map_index
 from latentvla_core.world.scenario import KINDS, TrafficConfig
+from latentvla_core.world.sensors.calibration import camera_rig
 from latentvla_core.world.session import Recording, record
 from latentvla_core.world.splits import write_splits
 from latentvla_core.world.state import Scenery
-from latentvla_core.world.town import make_town, town_props
+from latentvla_core.world.streets.layout import LayoutConfig
+from latentvla_core.world.streets.town import make_town, town_props
 
 MANIFEST = "world.json"
 SPLITS = "splits"
@@ -47,7 +49,9 @@ class WorldConfig:
     seed: int = 0
     logs_train: int = 6
     logs_val: int = 1
-    """They lie in navsim_logs/trainval like the training logs; only the split files tell them apart."""
+    """They lie in navsim_logs/trainval like the training logs; only the split files tell them
+    apart.
+    """
     logs_test: int = 2
     seconds_per_log: float = 20.0
     warm_up_s: float = 5.0
@@ -72,7 +76,9 @@ class WorldConfig:
                 f"{self.seconds_per_log} s give {self.frames_per_log} frames per log; a scene needs 4 + 10, so at least 7 s"
             )
         if unknown := sorted(set(self.cameras) - set(CAMERA_NAMES)):
-            raise ValueError(f"camera {unknown[0]!r} is unknown; choose from {', '.join(CAMERA_NAMES)}")
+            raise ValueError(
+                f"camera {unknown[0]!r} is unknown; choose from {', '.join(CAMERA_NAMES)}"
+            )
 
     @property
     def frames_per_log(self) -> int:
@@ -84,7 +90,9 @@ class WorldConfig:
 
     @classmethod
     def for_logs(cls, logs: int, seed: int, **others: object) -> WorldConfig:
-        """`logs` logs in all: about a fifth for test and an eighth for validation, at least one each from three on."""
+        """`logs` logs in all: about a fifth for test and an eighth for validation, at least one
+        each from three on.
+        """
         if logs < 1:
             raise ValueError(f"logs is {logs}; at least 1 is needed")
         test = max(1, round(logs * 0.2)) if logs > 1 else 0
@@ -105,7 +113,9 @@ class WorldTree:
         return self.root / "maps"
 
     def split_file(self, split: str) -> Path:
-        """The devkit's split YAML (navtrain-like: every frame with a full window) of "train", "val" or "test"."""
+        """The devkit's split YAML (navtrain-like: every frame with a full window) of "train", "val"
+        or "test".
+        """
         return self.root / SPLITS / f"world_{split}.yaml"
 
     def log_path(self, split: str, log_name: str) -> Path:
@@ -133,7 +143,9 @@ Progress = Callable[[int, int], None]
 """Called with (frames written, frames in all)."""
 
 
-def write_world(out_dir: str | Path, config: WorldConfig, progress: Progress | None = None) -> WorldTree:
+def write_world(
+    out_dir: str | Path, config: WorldConfig, progress: Progress | None = None
+) -> WorldTree:
     """Writes the tree; a finished tree of the same config is left as it is."""
     root, done = Path(out_dir), 0
     total = config.logs * config.frames_per_log
@@ -152,7 +164,9 @@ def write_world(out_dir: str | Path, config: WorldConfig, progress: Progress | N
         done += config.frames_per_log
         if progress:
             progress(done, total)
-    logs = {s: tuple(names[j.index] for j in jobs if j.split == s) for s in ("train", "val", "test")}
+    logs = {
+        s: tuple(names[j.index] for j in jobs if j.split == s) for s in ("train", "val", "test")
+    }
     write_splits(root / SPLITS, logs)
     _write_manifest(root, config, logs)
     return WorldTree(root, logs)
@@ -161,7 +175,10 @@ def write_world(out_dir: str | Path, config: WorldConfig, progress: Progress | N
 def _jobs(root: Path, config: WorldConfig) -> list[LogJob]:
     counts = {"train": config.logs_train, "val": config.logs_val, "test": config.logs_test}
     order = [(split, number) for split, n in counts.items() for number in range(n)]
-    return [LogJob(str(root), config, index, split, number) for index, (split, number) in enumerate(order)]
+    return [
+        LogJob(str(root), config, index, split, number)
+        for index, (split, number) in enumerate(order)
+    ]
 
 
 def _run(jobs: list[LogJob], workers: int):
@@ -176,7 +193,9 @@ def _run(jobs: list[LogJob], workers: int):
 
 
 def write_one_log(job: LogJob) -> tuple[int, str]:
-    """Simulates, draws and writes one log; returns (index, log name). Sensors first, the log pickle last."""
+    """Simulates, draws and writes one log; returns (index, log name). Sensors first, the log pickle
+    last.
+    """
     config = job.config
     rng = np.random.default_rng([config.seed, 2, job.index])
     location = MAP_LOCATIONS[(job.index + job.index // len(MAP_LOCATIONS)) % len(MAP_LOCATIONS)]
@@ -184,7 +203,13 @@ def write_one_log(job: LogJob) -> tuple[int, str]:
     style = list(STYLES)[int(rng.integers(len(STYLES)))]
     kind = KINDS[job.number % len(KINDS)]
     recording = record(
-        network, kind, style, config.traffic, [config.seed, 3, job.index], config.warm_up_s, config.frames_per_log
+        network,
+        kind,
+        style,
+        config.traffic,
+        [config.seed, 3, job.index],
+        config.warm_up_s,
+        config.frames_per_log,
     )
     header = _header(job, location, recording, rng)
     _write_sensors(job, header, recording, rng)
@@ -193,10 +218,14 @@ def write_one_log(job: LogJob) -> tuple[int, str]:
     return job.index, header.log_name
 
 
-def _header(job: LogJob, location: str, recording: Recording, rng: np.random.Generator) -> LogHeader:
+def _header(
+    job: LogJob, location: str, recording: Recording, rng: np.random.Generator
+) -> LogHeader:
     """Name and tokens in nuPlan's manner; the hour differs from log to log, so names are unique."""
     config = job.config
-    start = FIRST_DRIVE + timedelta(hours=job.index * 3 + config.seed % 3, seconds=int(rng.integers(0, 3000)))
+    start = FIRST_DRIVE + timedelta(
+        hours=job.index * 3 + config.seed % 3, seconds=int(rng.integers(0, 3000))
+    )
     vehicle = f"veh-{int(rng.integers(10, 60)):02d}"
     second = int(rng.integers(5, 1800))
     stamp = start.strftime("%Y.%m.%d.%H.%M.%S")
@@ -212,13 +241,17 @@ def _header(job: LogJob, location: str, recording: Recording, rng: np.random.Gen
     )
 
 
-def _write_sensors(job: LogJob, header: LogHeader, recording: Recording, rng: np.random.Generator) -> None:
+def _write_sensors(
+    job: LogJob, header: LogHeader, recording: Recording, rng: np.random.Generator
+) -> None:
     config = job.config
     if not config.cameras and not config.lidar:
         return
-    from latentvla_core.world.scenery import make_scenery
+    from latentvla_core.world.shapes.scenery import make_scenery
 
-    scenery = make_scenery(recording.network, town_props(config.seed, header.location, config.layout), rng)
+    scenery = make_scenery(
+        recording.network, town_props(config.seed, header.location, config.layout), rng
+    )
     folder = Path(job.root, "sensor_blobs", data_split(job.split))
     if config.cameras:
         _write_pictures(folder, config, header, recording.moments, scenery)
@@ -231,7 +264,7 @@ def _write_pictures(
 ) -> None:
     from PIL import Image
 
-    from latentvla_core.world.render import Renderer
+    from latentvla_core.world.sensors.render import Renderer
 
     renderer = Renderer(scenery, header.cameras, config.picture_wh)
     for camera in config.cameras:
@@ -239,13 +272,16 @@ def _write_pictures(
         for index, moment in enumerate(moments):
             picture = Image.fromarray(renderer.render(moment.snapshot, camera))
             picture.save(
-                folder / picture_path(header, camera, index), "JPEG", quality=config.jpeg_quality, subsampling=0
+                folder / picture_path(header, camera, index),
+                "JPEG",
+                quality=config.jpeg_quality,
+                subsampling=0,
             )
 
 
 def _write_sweeps(folder: Path, header: LogHeader, moments: list[Moment], scenery: Scenery) -> None:
     from latentvla_core.data.lidar import write_pcd
-    from latentvla_core.world.lidar import sweep
+    from latentvla_core.world.sensors.lidar import sweep
 
     for index, moment in enumerate(moments):
         seed = int(frame_token(header, index)[:8], 16)
@@ -253,7 +289,9 @@ def _write_sweeps(folder: Path, header: LogHeader, moments: list[Moment], scener
 
 
 def _write_manifest(root: Path, config: WorldConfig, logs: dict[str, tuple[str, ...]]) -> None:
-    text = json.dumps({"format": FORMAT, "config": _config_key(config), "logs": logs}, indent=2, sort_keys=True)
+    text = json.dumps(
+        {"format": FORMAT, "config": _config_key(config), "logs": logs}, indent=2, sort_keys=True
+    )
     partial = root / f"{MANIFEST}.partial"
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(root / MANIFEST)

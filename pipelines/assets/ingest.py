@@ -12,7 +12,8 @@ from pipelines.lineage import Stage, partition_key
 
 
 def logs(engine: Engine) -> Output:
-    """Every driving log the sources offer, with the split it belongs to. Writes the embedded world first, if that is the source.
+    """Every driving log the sources offer, with the split it belongs to. Writes the embedded world
+    first, if that is the source.
 
     Train, val and test never share a log: the listing refuses to.
     """
@@ -21,9 +22,11 @@ def logs(engine: Engine) -> Output:
 
 
 def frames(engine: Engine, partition: str) -> Output:
-    """Key frames of the shard's logs: ego, route, lights, objects, and references to pictures and lidar (never copies).
+    """Key frames of the shard's logs: ego, route, lights, objects, and references to pictures and
+    lidar (never copies).
 
-    A frame that breaks the format goes to `quarantine` with file, frame and field; the rest of its log is kept.
+    A frame that breaks the format goes to `quarantine` with file, frame and field; the rest of its
+    log is kept.
     """
     from latentvla_core.data.frame_rows import row_from_frame
 
@@ -35,17 +38,26 @@ def frames(engine: Engine, partition: str) -> Output:
             found, faults = without_copies(log, *read_frames(log), names)
             refused += faults
             for slots in found:
-                rows += [row_from_frame(f, i, log["sensor_root"]) for i, f in enumerate(slots) if f is not None]
-    return Output(rows, [fault_row(fault) for fault in refused], metadata={"logs": len({r["log_name"] for r in rows})})
+                rows += [
+                    row_from_frame(f, i, log["sensor_root"])
+                    for i, f in enumerate(slots)
+                    if f is not None
+                ]
+    return Output(
+        rows,
+        [fault_row(fault) for fault in refused],
+        metadata={"logs": len({r["log_name"] for r in rows})},
+    )
 
 
 def read_frames(log: dict[str, Any]) -> tuple[list[list[Frame | None]], list[DataError]]:
-    """Frames of one row of `logs` with None for each refused one, and why. An unreadable log is one fault.
+    """Frames of one row of `logs` with None for each refused one, and why. An unreadable log is one
+    fault.
 
     A sequence recorded faster than 2 Hz holds several logs, one per phase.
     """
-    from latentvla_core.data.frames_poses import read_logs
     from latentvla_core.data.navsim import read_log_slots
+    from latentvla_core.data.own_drives.frames_poses import read_logs
 
     try:
         if log["format"] == "frames_poses":
@@ -61,7 +73,9 @@ def read_frames(log: dict[str, Any]) -> tuple[list[list[Frame | None]], list[Dat
 def without_copies(
     log: dict[str, Any], logs: list[list[Frame | None]], faults: list[DataError], names: set[str]
 ) -> tuple[list[list[Frame | None]], list[DataError]]:
-    """Refuse a log file that holds another file's log: twice the same scenes, perhaps once in train and once in test."""
+    """Refuse a log file that holds another file's log: twice the same scenes, perhaps once in train
+    and once in test.
+    """
     inside = {frame.log_name for slots in logs for frame in slots if frame is not None}
     if log["format"] != "navsim" or not (others := inside & names - {log["log_name"]}):
         return logs, faults
@@ -72,13 +86,34 @@ def without_copies(
 def fault_row(fault: DataError) -> dict[str, str]:
     """A row of `quarantine` without the columns the engine adds."""
     path = Path(fault.file)
-    file = "/".join(path.parts[-2:]) if path.suffix == ".csv" else path.name  # every sequence has a poses.csv
+    file = (
+        "/".join(path.parts[-2:]) if path.suffix == ".csv" else path.name
+    )  # every sequence has a poses.csv
     return {"file": file, "frame": fault.frame, "field": fault.field, "reason": fault.reason}
 
 
 STAGES = (
-    Stage(name="logs", run=logs, files=("logs",), kind="table", table="logs", deps=(), group="ingest", doc=logs.__doc__ or "",
-          recipe=(), kinds=("deltalake",)),
-    Stage(name="frames", run=frames, files=("logs",), kind="shards", table="frames", deps=("logs",), group="ingest",
-          doc=frames.__doc__ or "", kinds=("deltalake",)),
-)  # fmt: skip
+    Stage(
+        name="logs",
+        run=logs,
+        files=("logs",),
+        kind="table",
+        table="logs",
+        deps=(),
+        group="ingest",
+        doc=logs.__doc__ or "",
+        recipe=(),
+        kinds=("deltalake",),
+    ),
+    Stage(
+        name="frames",
+        run=frames,
+        files=("logs",),
+        kind="shards",
+        table="frames",
+        deps=("logs",),
+        group="ingest",
+        doc=frames.__doc__ or "",
+        kinds=("deltalake",),
+    ),
+)

@@ -18,15 +18,40 @@ if TYPE_CHECKING:
     from latentvla_core.training.images import ImageCache
 
 SHOWN = (
-    "loss", "gain", "ego_usage", "ego_perplexity", "environment_usage", "environment_perplexity",
-    "action_r2_longitudinal", "action_r2_yaw", "leak",
-    *(f"quality/{name}" for name in (
-        "gain_over_copy", "ego_usage", "ego_perplexity", "ego_r2_longitudinal", "ego_r2_yaw", "mutual_information_longitudinal",
-        "environment_r2_longitudinal", "environment_r2_yaw", "environment_perplexity", "trajectory_use", "environment_use",
-        "shuffle_ego", "shuffle_environment", "transfer_longitudinal", "transfer_yaw", "agent_advantage",
-    )),
-)  # fmt: skip
-"""Numbers of health on the progress line, before others; those of held-out logs have a line of their own."""
+    "loss",
+    "gain",
+    "ego_usage",
+    "ego_perplexity",
+    "environment_usage",
+    "environment_perplexity",
+    "action_r2_longitudinal",
+    "action_r2_yaw",
+    "leak",
+    *(
+        f"quality/{name}"
+        for name in (
+            "gain_over_copy",
+            "ego_usage",
+            "ego_perplexity",
+            "ego_r2_longitudinal",
+            "ego_r2_yaw",
+            "mutual_information_longitudinal",
+            "environment_r2_longitudinal",
+            "environment_r2_yaw",
+            "environment_perplexity",
+            "trajectory_use",
+            "environment_use",
+            "shuffle_ego",
+            "shuffle_environment",
+            "transfer_longitudinal",
+            "transfer_yaw",
+            "agent_advantage",
+        )
+    ),
+)
+"""Numbers of health on the progress line, before others; those of held-out logs have a line of
+their own.
+"""
 ENOUGH_LOGS = 6  # fewer say nothing about probes: a single log may hold no turn at all
 PACE = ("samples_per_s", "progress")
 """What a training logs about the machine and not about the model."""
@@ -54,20 +79,27 @@ def training_records(engine: Engine) -> list[SceneRecord]:
 
 
 def what_it_sees(engine: Engine, config: LatentActionConfig, *, mirror: bool = False) -> ImageCache:
-    """Pictures; with DINOv2 the table of its features in the working folder, which training, report and labels share.
+    """Pictures; with DINOv2 the table of its features in the working folder, which training, report
+    and labels share.
 
     Only training takes mirrored pictures, whose features cost as much again.
     """
     from latentvla_core.latent.feature_table import open_cache
 
-    return open_cache(config.features, engine.settings.home / "features", mirror=mirror, device=engine.device)
+    return open_cache(
+        config.features, engine.settings.home / "features", mirror=mirror, device=engine.device
+    )
 
 
 def judged_scenes(train: list[SceneRecord], val: list[SceneRecord]) -> Judged:
-    """The val split if it has enough logs, else its logs with as many of the train split as are missing."""
+    """The val split if it has enough logs, else its logs with as many of the train split as are
+    missing.
+    """
     held_out = sorted({r.log_name for r in val})
     if len(held_out) >= ENOUGH_LOGS:
-        return Judged(val, train, f"Judged on split {VAL}: {len(held_out)} logs that no training saw.")
+        return Judged(
+            val, train, f"Judged on split {VAL}: {len(held_out)} logs that no training saw."
+        )
     seen = sorted({r.log_name for r in train})[: ENOUGH_LOGS - len(held_out)]
     sentence = (
         f"Split {VAL} has only {len(held_out)} of the {ENOUGH_LOGS} logs that probes need, so {len(seen)} logs that the model was"
@@ -77,7 +109,9 @@ def judged_scenes(train: list[SceneRecord], val: list[SceneRecord]) -> Judged:
 
 
 def looking_at(engine: Engine, train: list[SceneRecord], cache: ImageCache) -> Measure | None:
-    """The quality report's figures on a sample of what it will be made of, for while it trains; None, and why, without pictures."""
+    """The quality report's figures on a sample of what it will be made of, for while it trains;
+    None, and why, without pictures.
+    """
     from latentvla_core.latent.probes import HeldOut
 
     config = engine.recipe.latent
@@ -96,9 +130,11 @@ def looking_at(engine: Engine, train: list[SceneRecord], cache: ImageCache) -> M
 
 
 def latent_action_model(engine: Engine, folder: Path) -> Model:
-    """Two stages of inverse and forward dynamics around a VQ bottleneck: environment codes first, then 16 ego action codes.
+    """Two stages of inverse and forward dynamics around a VQ bottleneck: environment codes first,
+    then 16 ego action codes.
 
-    Stopped early when the codebook collapses; whether the model may label is decided by `latent_quality`.
+    Stopped early when the codebook collapses; whether the model may label is decided by
+    `latent_quality`.
     """
     from latentvla_core.latent.health_watch import HealthWatch
     from latentvla_core.latent.model import save
@@ -112,17 +148,35 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
     watch = HealthWatch(before=read_curves(folder / CURVES, until=began_at))
     with engine.training("latent_action_model", folder, SHOWN) as sink:
         model = train_latent_action_model(
-            records, config, sink=Tee(sink, watch), checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
-            cache=cache, measure=measure,
-        )  # fmt: skip
+            records,
+            config,
+            sink=Tee(sink, watch),
+            checkpoint_dir=folder / CHECKPOINTS,
+            device=engine.device,
+            cache=cache,
+            measure=measure,
+        )
     save(model, folder)
-    curves = read_curves(folder / CURVES)  # the file survives a kill, so the figures are those of an undisturbed run
+    curves = read_curves(
+        folder / CURVES
+    )  # the file survives a kill, so the figures are those of an undisturbed run
     metrics = {name: points[-1][1] for name, points in curves.items() if not name.endswith(PACE)}
     return Model(sum(p.numel() for p in model.parameters()), metrics)
 
 
 STAGES = (
-    Stage(name="latent_action_model", run=latent_action_model, kind="model", table="models", deps=("scenes",),
-          group="latent_actions", doc=latent_action_model.__doc__ or "", recipe=("latent",), reads=(TRAIN,), code_version="2",
-          kinds=("pytorch", "mlflow"), heavy=True),
-)  # fmt: skip
+    Stage(
+        name="latent_action_model",
+        run=latent_action_model,
+        kind="model",
+        table="models",
+        deps=("scenes",),
+        group="latent_actions",
+        doc=latent_action_model.__doc__ or "",
+        recipe=("latent",),
+        reads=(TRAIN,),
+        code_version="2",
+        kinds=("pytorch", "mlflow"),
+        heavy=True,
+    ),
+)

@@ -25,7 +25,8 @@ MOTION_COLUMNS = ("speed_mps", "delta_speed_mps", "forward_m", "delta_heading_ra
 
 
 def latent_actions(engine: Engine, partition: str) -> Output:
-    """Ego and environment codes of every scene of the shard: 3 transitions of one second, 4 ego codes each.
+    """Ego and environment codes of every scene of the shard: 3 transitions of one second, 4 ego
+    codes each.
 
     Labels of other model versions stay beside them.
     """
@@ -33,7 +34,9 @@ def latent_actions(engine: Engine, partition: str) -> Output:
     from latentvla_core.latent.model import load
 
     place = place_of(partition)
-    records = sorted(engine.records(**place), key=lambda r: (r.log_name, r.timestamp_us, r.scene_token))
+    records = sorted(
+        engine.records(**place), key=lambda r: (r.log_name, r.timestamp_us, r.scene_token)
+    )
     version = engine.ledger.made_by("latent_action_model", "")
     data = engine.ledger.made_by("scenes", partition)
     if not records:
@@ -43,14 +46,21 @@ def latent_actions(engine: Engine, partition: str) -> Output:
     cache = what_it_sees(engine, model.config)
     for part in engine.track(f"latent_actions {partition}", whole_logs(records)):
         cache.forget()  # no picture is in two logs
-        labels = label_scenes(part, model, batch_size=engine.recipe.label_batch, device=engine.device, cache=cache)
-        rows += label_rows(part, labels, times, model.config, {"model_version": version, "data_version": data})
+        labels = label_scenes(
+            part, model, batch_size=engine.recipe.label_batch, device=engine.device, cache=cache
+        )
+        rows += label_rows(
+            part, labels, times, model.config, {"model_version": version, "data_version": data}
+        )
     labelled = sum(row["valid"] for row in rows)
-    return Output(rows, groups=(version,), metadata={"labelled": labelled, "transitions": len(rows)})
+    return Output(
+        rows, groups=(version,), metadata={"labelled": labelled, "transitions": len(rows)}
+    )
 
 
 def whole_logs(records: Sequence[SceneRecord]) -> list[list[SceneRecord]]:
-    """Parts of at least CHUNK scenes that never cut a log: pictures are shared inside a log only, so each is read once.
+    """Parts of at least CHUNK scenes that never cut a log: pictures are shared inside a log only,
+    so each is read once.
 
     Records must be in order of their logs.
     """
@@ -82,7 +92,9 @@ def label_rows(
     config: LatentActionConfig,
     versions: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """Rows of `latent_actions`; a transition that could not be labelled keeps its row, with the reason."""
+    """Rows of `latent_actions`; a transition that could not be labelled keeps its row, with the
+    reason.
+    """
     from latentvla_core.latent.label import needed_pictures
 
     rows = []
@@ -93,19 +105,33 @@ def label_rows(
             nominal_us = record.timestamp_us + round(step * config.gap_s * 1e6)
             start_us = times.get((record.log_name, first), nominal_us)
             end_us = times.get((record.log_name, second), start_us + round(config.gap_s * 1e6))
-            rows.append({
-                "scene_token": record.scene_token, "log_name": record.log_name, "timestamp_us": start_us, "step": step,
-                "gap_s": (end_us - start_us) / 1e6,
-                **{name: getattr(labels, name)[i, step] if valid else [] for name in EGO_COLUMNS},
-                "environment_codes": labels.environment_codes[i, step] if labels.has_environment[i, step] else [],
-                **dict(zip(MOTION_COLUMNS, labels.motion[i, step], strict=True)),
-                "valid": valid, "reason": labels.reason[i][step], **versions,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "scene_token": record.scene_token,
+                    "log_name": record.log_name,
+                    "timestamp_us": start_us,
+                    "step": step,
+                    "gap_s": (end_us - start_us) / 1e6,
+                    **{
+                        name: getattr(labels, name)[i, step] if valid else []
+                        for name in EGO_COLUMNS
+                    },
+                    "environment_codes": labels.environment_codes[i, step]
+                    if labels.has_environment[i, step]
+                    else [],
+                    **dict(zip(MOTION_COLUMNS, labels.motion[i, step], strict=True)),
+                    "valid": valid,
+                    "reason": labels.reason[i][step],
+                    **versions,
+                }
+            )
     return rows
 
 
 def current_labels(engine: Engine, splits: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """Rows of `latent_actions` that the latest finished labelling of these splits wrote, other model versions left out."""
+    """Rows of `latent_actions` that the latest finished labelling of these splits wrote, other
+    model versions left out.
+    """
     parts = [part for part in engine.settings.partitions if place_of(part)["split"] in splits]
     made_by = sorted({engine.ledger.made_by("latent_actions", part) for part in parts})
     return engine.lake.read("latent_actions", {"split": list(splits), "made_by": made_by}, columns)

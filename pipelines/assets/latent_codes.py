@@ -24,13 +24,28 @@ if TYPE_CHECKING:
 MODEL = "latent_action_model"
 MOST_TRANSITIONS = 500_000  # plenty for sixteen codes; shards are read until there are so many
 LABELS = (
-    "split", "scene_token", "log_name", "timestamp_us", "step", "ego_codes", "ego_confidence", "speed_mps", "delta_speed_mps",
+    "split",
+    "scene_token",
+    "log_name",
+    "timestamp_us",
+    "step",
+    "ego_codes",
+    "ego_confidence",
+    "speed_mps",
+    "delta_speed_mps",
     "delta_heading_rad",
-)  # fmt: skip
+)
 SCENES = (
-    "scene_token", "map_location", "command", "sensor_root", "front_paths", "history_poses", "object_boxes",
-    "object_classes", "has_objects",
-)  # fmt: skip
+    "scene_token",
+    "map_location",
+    "command",
+    "sensor_root",
+    "front_paths",
+    "history_poses",
+    "object_boxes",
+    "object_classes",
+    "has_objects",
+)
 COMMANDS = {0: "navigation says left", 1: "navigation says straight on", 2: "navigation says right"}
 AHEAD_M, LANE_HALF_WIDTH_M, WALKER_M = 25.0, 1.75, 15.0
 THUMBNAIL_WH = (176, 99)
@@ -54,8 +69,16 @@ class Labelled:
 
 
 def latent_codes(engine: Engine) -> Output:
-    """The code atlas: share, motion that follows, typical contexts, neighbours and a derived name for each ego code, with examples."""
-    from latentvla_core.latent.atlas import HEADING_EDGES_RAD, SPEED_EDGES_MPS, atlas, spread, told_by_position
+    """The code atlas: share, motion that follows, typical contexts, neighbours and a derived name
+    for each ego code, with examples.
+    """
+    from latentvla_core.latent.atlas import (
+        HEADING_EDGES_RAD,
+        SPEED_EDGES_MPS,
+        atlas,
+        spread,
+        told_by_position,
+    )
     from latentvla_core.latent.model import load
     from latentvla_core.viz.atlas_page import Atlas, atlas_page
     from latentvla_core.viz.html import write_page
@@ -66,22 +89,41 @@ def latent_codes(engine: Engine) -> Output:
     scenes = scenes_of(engine, labels)
     data = transitions_of(labels, scenes, red_lights(engine, labels), model.config.gap_s)
     entries = atlas(data, model.ego.quantizer.codebook.detach().cpu().numpy())
-    everything = spread(data.delta_speed_mps, SPEED_EDGES_MPS), spread(data.delta_heading_rad, HEADING_EDGES_RAD)
+    everything = (
+        spread(data.delta_speed_mps, SPEED_EDGES_MPS),
+        spread(data.delta_heading_rad, HEADING_EDGES_RAD),
+    )
     gap_frames = model.config.gap_frames
-    shown = {entry.code: examples_of(labels, scenes, data, entry.code, gap_frames) for entry in entries}
-    page = Atlas(version, sentence_of(labels), entries, everything, told_by_position(data), shown, model.config.gap_s)
+    shown = {
+        entry.code: examples_of(labels, scenes, data, entry.code, gap_frames) for entry in entries
+    }
+    page = Atlas(
+        version,
+        sentence_of(labels),
+        entries,
+        everything,
+        told_by_position(data),
+        shown,
+        model.config.gap_s,
+    )
     path = write_page(engine.page("latent_codes", version), atlas_page(page))
     metadata = {
         "page": path,
         "transitions": len(labels),
         **{f"code_{e.code:02d}": f"{e.share:.1%} {e.name}" for e in entries},
     }
-    return Output([{**e.row(), "model_version": version} for e in entries], groups=(version,), metadata=metadata)
+    return Output(
+        [{**e.row(), "model_version": version} for e in entries],
+        groups=(version,),
+        metadata=metadata,
+    )
 
 
 def labelled(engine: Engine, version: str) -> Labelled:
-    """Valid labels of the model, shard by shard over all splits, until there are enough; a transition that several scenes
-    show is taken once, where it is the first of its scene if it is that of any."""
+    """Valid labels of the model, shard by shard over all splits, until there are enough; a
+    transition that several scenes show is taken once, where it is the first of its scene if it is
+    that of any.
+    """
     import pyarrow as pa
 
     wanted = sorted(engine.settings.partitions, key=lambda p: (place_of(p)["shard"], p))
@@ -93,12 +135,18 @@ def labelled(engine: Engine, version: str) -> Labelled:
             break
     filled = tuple(partition for partition, part in parts.items() if part.num_rows)
     if not filled:
-        raise SetupError(f"latent_actions holds no valid label of model {version}; materialise latent_actions first")
-    return Labelled(_columns(each_once(pa.concat_tables(parts.values()))), filled, len(parts), len(wanted))
+        raise SetupError(
+            f"latent_actions holds no valid label of model {version}; materialise latent_actions first"
+        )
+    return Labelled(
+        _columns(each_once(pa.concat_tables(parts.values()))), filled, len(parts), len(wanted)
+    )
 
 
 def each_once(labels: pa.Table) -> pa.Table:
-    """The rows of distinct transitions (log and time), those of the lowest step: contexts are known of step 0 only."""
+    """The rows of distinct transitions (log and time), those of the lowest step: contexts are known
+    of step 0 only.
+    """
     log, time_us, step = (labels.column(n).to_numpy() for n in ("log_name", "timestamp_us", "step"))
     _, number = np.unique(log.astype(str), return_inverse=True)
     order = np.lexsort((step, time_us, number))
@@ -113,7 +161,9 @@ def _columns(table: pa.Table) -> dict[str, Array]:
     def one(name: str) -> Array:
         column = table.column(name).combine_chunks()
         if pa.types.is_list(column.type):
-            return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(table.num_rows, -1)
+            return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(
+                table.num_rows, -1
+            )
         return np.asarray(column.to_numpy(zero_copy_only=False))
 
     return {name: one(name) for name in table.column_names}
@@ -124,7 +174,9 @@ def sentence_of(labels: Labelled) -> str:
     splits, counts = np.unique(labels.columns["split"].astype(str), return_counts=True)
     told = ", ".join(f"{split} {count:,}" for split, count in zip(splits, counts, strict=True))
     logs = len(np.unique(labels.columns["log_name"].astype(str)))
-    part = "" if labels.read == labels.of else f" (the first {labels.read} of {labels.of} partitions)"
+    part = (
+        "" if labels.read == labels.of else f" (the first {labels.read} of {labels.of} partitions)"
+    )
     return f"{len(labels):,} labelled transitions of {logs} logs{part}: {told}."
 
 
@@ -138,19 +190,27 @@ def scenes_of(engine: Engine, labels: Labelled) -> dict[str, dict[str, Any]]:
 
 
 def red_lights(engine: Engine, labels: Labelled) -> dict[str, bool]:
-    """Scene token → is a lane connector of the route red now; only scenes that have a world (a map) are in it."""
+    """Scene token → is a lane connector of the route red now; only scenes that have a world (a map)
+    are in it.
+    """
     found = {}
     for partition in labels.partitions:
         where = {**place_of(partition), "valid": True}
-        for row in engine.lake.rows("scene_worlds", where, ["scene_token", "light_ids", "light_active"]):
-            found[row["scene_token"]] = bool(row["light_active"][0].any()) if len(row["light_ids"]) else False
+        for row in engine.lake.rows(
+            "scene_worlds", where, ["scene_token", "light_ids", "light_active"]
+        ):
+            found[row["scene_token"]] = (
+                bool(row["light_active"][0].any()) if len(row["light_ids"]) else False
+            )
     return found
 
 
 def transitions_of(
     labels: Labelled, scenes: Mapping[str, dict[str, Any]], red: Mapping[str, bool], gap_s: float
 ) -> Transitions:
-    """Columns as the atlas wants them. What a scene tells is of its current frame, so it counts for the first step only."""
+    """Columns as the atlas wants them. What a scene tells is of its current frame, so it counts for
+    the first step only.
+    """
     from latentvla_core.latent.atlas import Transitions, speed_bands
 
     c = labels.columns
@@ -161,53 +221,85 @@ def transitions_of(
         described[token] |= {f"map {name}": float(row["map_location"] == name) for name in maps}
     names = sorted({name for row in described.values() for name in row})
     contexts = {
-        name: np.array([described[t].get(name, math.nan) if t in described else math.nan for t in tokens])
+        name: np.array(
+            [described[t].get(name, math.nan) if t in described else math.nan for t in tokens]
+        )
         for name in names
     }
-    contexts["red light on the route"] = np.array([float(red[t]) if t in red else math.nan for t in tokens])
-    contexts = {name: np.where(now, values, np.nan) for name, values in contexts.items()} | speed_bands(c["speed_mps"])
+    contexts["red light on the route"] = np.array(
+        [float(red[t]) if t in red else math.nan for t in tokens]
+    )
+    contexts = {
+        name: np.where(now, values, np.nan) for name, values in contexts.items()
+    } | speed_bands(c["speed_mps"])
     return Transitions(
-        c["ego_codes"].astype(np.int64), c["delta_speed_mps"], c["delta_heading_rad"], c["speed_mps"], contexts, gap_s
+        c["ego_codes"].astype(np.int64),
+        c["delta_speed_mps"],
+        c["delta_heading_rad"],
+        c["speed_mps"],
+        contexts,
+        gap_s,
     )
 
 
 def scene_contexts(row: Mapping[str, Any]) -> dict[str, float]:
     """Conditions of one scene, 1 or 0; those that its log cannot tell are left out."""
     known = row["command"] in COMMANDS
-    found = {text: float(row["command"] == number) for number, text in COMMANDS.items()} if known else {}
+    found = (
+        {text: float(row["command"] == number) for number, text in COMMANDS.items()}
+        if known
+        else {}
+    )
     if row["has_objects"]:
         boxes, classes = row["object_boxes"], row["object_classes"]
         x, y = boxes[:, 0], boxes[:, 1]
         in_lane = (x > 0) & (x < AHEAD_M) & (np.abs(y) < LANE_HALF_WIDTH_M)
-        found[f"vehicle ahead within {AHEAD_M:g} m"] = float((in_lane & (classes == ObjectClass.VEHICLE)).any())
+        found[f"vehicle ahead within {AHEAD_M:g} m"] = float(
+            (in_lane & (classes == ObjectClass.VEHICLE)).any()
+        )
         near = np.hypot(x, y) < WALKER_M
-        found[f"pedestrian within {WALKER_M:g} m"] = float((near & (classes == ObjectClass.PEDESTRIAN)).any())
+        found[f"pedestrian within {WALKER_M:g} m"] = float(
+            (near & (classes == ObjectClass.PEDESTRIAN)).any()
+        )
     return found
 
 
 def examples_of(
-    labels: Labelled, scenes: Mapping[str, dict[str, Any]], data: Transitions, code: int, gap_frames: int
+    labels: Labelled,
+    scenes: Mapping[str, dict[str, Any]],
+    data: Transitions,
+    code: int,
+    gap_frames: int,
 ) -> list[Example]:
     """Clear cases with their pictures; fewer where pictures cannot be read."""
     from latentvla_core.latent.atlas import examples
 
     c = labels.columns
     rows = examples(data, code, c["log_name"], c["ego_confidence"], count=EXAMPLES)
-    described = [(row, scenes[c["scene_token"][row]]) for row in rows if c["scene_token"][row] in scenes]
+    described = [
+        (row, scenes[c["scene_token"][row]]) for row in rows if c["scene_token"][row] in scenes
+    ]
     shown = [_example(c, row, scene, gap_frames) for row, scene in described]
     return [example for example in shown if example is not None]
 
 
-def _example(columns: Mapping[str, Array], row: int, scene: Mapping[str, Any], gap_frames: int) -> Example | None:
+def _example(
+    columns: Mapping[str, Array], row: int, scene: Mapping[str, Any], gap_frames: int
+) -> Example | None:
     """The two pictures that the model saw: `gap_frames` apart, however long that took."""
     from latentvla_core.viz.atlas_page import Example
 
     first = len(scene["history_poses"]) - 1 + int(columns["step"][row]) * gap_frames
     try:
-        pictures = [thumbnail(scene["sensor_root"], scene["front_paths"][i]) for i in (first, first + gap_frames)]
+        pictures = [
+            thumbnail(scene["sensor_root"], scene["front_paths"][i])
+            for i in (first, first + gap_frames)
+        ]
     except (DataError, OSError, IndexError):
         return None
-    numbers = [float(columns[name][row]) for name in ("speed_mps", "delta_speed_mps", "delta_heading_rad")]
+    numbers = [
+        float(columns[name][row]) for name in ("speed_mps", "delta_speed_mps", "delta_heading_rad")
+    ]
     return Example(pictures[0], pictures[1], str(columns["log_name"][row]), *numbers)
 
 

@@ -1,4 +1,6 @@
-"""latent quality: the report of a latent action model, and the gate between the model and its labels (latentvla.md §2.8)."""
+"""latent quality: the report of a latent action model, and the gate between the model and its
+labels (latentvla.md §2.8).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
-from pipelines.assets.latent_action_model import Judged, judged_scenes, training_records, what_it_sees
+from pipelines.assets.latent_action_model import (
+    Judged,
+    judged_scenes,
+    training_records,
+    what_it_sees,
+)
 from pipelines.engine import CURVES, Engine, Output
 from pipelines.lineage import UNPARTITIONED, Stage
 from pipelines.settings import TRAIN, VAL
@@ -22,9 +29,11 @@ MODEL = "latent_action_model"
 
 
 def latent_quality(engine: Engine) -> Output:
-    """The quality report of the latent action model: table, JSON and page. A required figure that misses its bound stops the line.
+    """The quality report of the latent action model: table, JSON and page. A required figure that
+    misses its bound stops the line.
 
-    Judged on the val split, which no training sees; with fewer than six logs there, training logs join, and the report says so.
+    Judged on the val split, which no training sees; with fewer than six logs there, training logs
+    join, and the report says so.
     """
     from latentvla_core.latent.health import blocking, judge
     from latentvla_core.latent.model import load
@@ -32,14 +41,19 @@ def latent_quality(engine: Engine) -> Output:
     from latentvla_core.viz.html import write_page
 
     version = engine.ledger.made_by(MODEL, UNPARTITIONED)
-    model, judged = engine.model(MODEL, load), judged_scenes(training_records(engine), engine.records(VAL))
+    model, judged = (
+        engine.model(MODEL, load),
+        judged_scenes(training_records(engine), engine.records(VAL)),
+    )
     report, codes = measure(engine, model, judged)
     rows = judge(report, engine.recipe.latent_gate)
     sizes = {name: getattr(model.config, name).codebook_size for name in codes}
     curves = read_curves_of(engine)
     shown = HealthReport(version, engine.recipe.name, judged.sentence, rows, codes, sizes, curves)
     page = write_page(engine.page("latent_quality", version), health_page(shown))
-    known = {name: value if math.isfinite(value) else None for name, value in report.items()}  # JSON has no NaN
+    known = {
+        name: value if math.isfinite(value) else None for name, value in report.items()
+    }  # JSON has no NaN
     page.with_suffix(".json").write_text(json.dumps(known, indent=1, allow_nan=False))
     note_in_registry(engine, report, passed=not blocking(rows))
     missed = [row.name for row in rows if not row.passed and not row.required]
@@ -53,13 +67,19 @@ def latent_quality(engine: Engine) -> Output:
     return Output([row_of(row, version) for row in rows], groups=(version,), metadata=metadata)
 
 
-def measure(engine: Engine, model: LatentActionModel, judged: Judged) -> tuple[Report, dict[str, Any]]:
-    """The figures, and the codes (n, N) of the judged transitions by codebook. Every picture is decoded once."""
+def measure(
+    engine: Engine, model: LatentActionModel, judged: Judged
+) -> tuple[Report, dict[str, Any]]:
+    """The figures, and the codes (n, N) of the judged transitions by codebook. Every picture is
+    decoded once.
+    """
     from latentvla_core.latent.pairs import collect_pairs
     from latentvla_core.latent.probes import all_codes, evaluate
 
     cache = what_it_sees(engine, model.config)
-    report = evaluate(judged.records, model, device=engine.device, cache=cache, probe_records=judged.others)
+    report = evaluate(
+        judged.records, model, device=engine.device, cache=cache, probe_records=judged.others
+    )
     pairs = collect_pairs(judged.records, model.config.gap_frames, cache)
     ego, environment = all_codes(model, pairs)
     return report, {"ego": ego, "environment": environment}
@@ -75,10 +95,17 @@ def read_curves_of(engine: Engine) -> dict[str, list[tuple[int, float]]]:
 def row_of(row: Judgement, version: str) -> dict[str, Any]:
     """Row of `latent_quality`."""
     return {
-        "model_version": version, "name": row.name, "value": row.value, "at_least": row.bound.at_least,
-        "at_most": row.bound.at_most, "required": row.required, "passed": row.passed, "meaning": row.figure.meaning,
-        "cause": row.figure.cause, "remedy": row.figure.remedy,
-    }  # fmt: skip
+        "model_version": version,
+        "name": row.name,
+        "value": row.value,
+        "at_least": row.bound.at_least,
+        "at_most": row.bound.at_most,
+        "required": row.required,
+        "passed": row.passed,
+        "meaning": row.figure.meaning,
+        "cause": row.figure.cause,
+        "remedy": row.figure.remedy,
+    }
 
 
 def judgement_of(row: dict[str, Any]) -> Judgement:
@@ -91,11 +118,14 @@ def judgement_of(row: dict[str, Any]) -> Judgement:
 
 def stored_judgements(engine: Engine, version: str) -> list[Judgement]:
     """What the report of one model version says; [] if there is none."""
-    return [judgement_of(row) for row in engine.lake.rows("latent_quality", {"model_version": version})]
+    return [
+        judgement_of(row) for row in engine.lake.rows("latent_quality", {"model_version": version})
+    ]
 
 
 def approve(engine: Engine) -> None:
-    """Raise unless the current model has a report whose every required figure holds the bounds of this recipe.
+    """Raise unless the current model has a report whose every required figure holds the bounds of
+    this recipe.
 
     The figures are the report's, the bounds are not: bounds may have moved since it was written.
     """
@@ -104,11 +134,15 @@ def approve(engine: Engine) -> None:
     version = engine.ledger.made_by(MODEL, UNPARTITIONED)
     rows = stored_judgements(engine, version)
     if not rows:
-        raise SetupError(f"latent action model {version} has no quality report; materialise asset latent_quality first")
+        raise SetupError(
+            f"latent action model {version} has no quality report; materialise asset latent_quality first"
+        )
     figures = {row.name: row.value for row in rows}
     if stopped := blocking(judge(figures, engine.recipe.latent_gate)):
         lines = [row.line() for row in stopped]
-        raise UnhealthyModelError(complaint(version, lines, str(engine.page("latent_quality", version))))
+        raise UnhealthyModelError(
+            complaint(version, lines, str(engine.page("latent_quality", version)))
+        )
 
 
 def note_in_registry(engine: Engine, report: Report, *, passed: bool) -> None:
@@ -116,13 +150,29 @@ def note_in_registry(engine: Engine, report: Report, *, passed: bool) -> None:
     from pipelines.registry.tracking import note_quality
 
     version = engine.ledger.made_by(MODEL, UNPARTITIONED)
-    found: Sequence[dict[str, Any]] = engine.lake.rows("models", {"name": MODEL, "version": version}, ["mlflow_uri"])
+    found: Sequence[dict[str, Any]] = engine.lake.rows(
+        "models", {"name": MODEL, "version": version}, ["mlflow_uri"]
+    )
     if found:
-        note_quality(engine.settings, found[0]["mlflow_uri"], report, "passed" if passed else "failed")
+        note_quality(
+            engine.settings, found[0]["mlflow_uri"], report, "passed" if passed else "failed"
+        )
 
 
 STAGES = (
-    Stage(name="latent_quality", run=latent_quality, kind="table", table="latent_quality", deps=("scenes", MODEL),
-          group="latent_actions", doc=latent_quality.__doc__ or "", recipe=("latent_gate",), reads=(TRAIN, VAL),
-          approve=approve, code_version="3", kinds=("pytorch", "deltalake"), heavy=True),
-)  # fmt: skip
+    Stage(
+        name="latent_quality",
+        run=latent_quality,
+        kind="table",
+        table="latent_quality",
+        deps=("scenes", MODEL),
+        group="latent_actions",
+        doc=latent_quality.__doc__ or "",
+        recipe=("latent_gate",),
+        reads=(TRAIN, VAL),
+        approve=approve,
+        code_version="3",
+        kinds=("pytorch", "deltalake"),
+        heavy=True,
+    ),
+)

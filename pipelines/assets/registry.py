@@ -10,10 +10,11 @@ from pipelines.settings import TEST
 
 
 def releases(engine: Engine) -> Output:
-    """The promotion gate: a planner becomes `champion` only if its score on the held-out split is not lower.
+    """The promotion gate: a planner becomes `champion` only if its score on the held-out split is
+    not lower.
 
-    Judged by the recipe's first metric, on a complete split only, and against the score that the present champion earned
-    on the very same scenes.
+    Judged by the recipe's first metric, on a complete split only, and against the score that the
+    present champion earned on the very same scenes.
     """
     names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
     rows = [judge(engine, name, TEST) for name in names]
@@ -22,6 +23,15 @@ def releases(engine: Engine) -> Output:
 
 
 STAGES = (
-    Stage(name="releases", run=releases, kind="table", table="releases", deps=("pdm_summary",), group="registry",
-          doc=releases.__doc__ or "", recipe=("metrics",), kinds=("mlflow", "deltalake")),
-)  # fmt: skip
+    Stage(
+        name="releases",
+        run=releases,
+        kind="table",
+        table="releases",
+        deps=("pdm_summary",),
+        group="registry",
+        doc=releases.__doc__ or "",
+        recipe=("metrics",),
+        kinds=("mlflow", "deltalake"),
+    ),
+)

@@ -13,21 +13,27 @@ from pipelines.lineage import Stage, place_of
 
 
 def scenes(engine: Engine, partition: str) -> Output:
-    """Windows of history and future frames, selected by the devkit's filter rules (navsim_format.md §3)."""
+    """Windows of history and future frames, selected by the devkit's filter rules (navsim_format.md
+    §3).
+    """
     from latentvla_core.data.records import row_from_record, scene_record
 
     roots = _sensor_roots(engine, partition)
     windows = list(windows_of(engine, partition))
     rows = [row_from_record(scene_record(scene, roots[scene.log_name])) for scene in windows]
-    return Output(rows, metadata={"scenes": len(rows), "logs": len({row["log_name"] for row in rows})})
+    return Output(
+        rows, metadata={"scenes": len(rows), "logs": len({row["log_name"] for row in rows})}
+    )
 
 
 def scene_worlds(engine: Engine, partition: str) -> Output:
-    """What scoring needs of each scene, as plain columns: objects at 10 Hz, drivable area, centre line, PDM-Closed reference.
+    """What scoring needs of each scene, as plain columns: objects at 10 Hz, drivable area, centre
+    line, PDM-Closed reference.
 
-    Splits without a map have no rows: such scenes are not scored. A scene that cannot be scored keeps its row, with the reason.
+    Splits without a map have no rows: such scenes are not scored. A scene that cannot be scored
+    keeps its row, with the reason.
     """
-    from latentvla_core.data.maps import MapStore
+    from latentvla_core.data.map_files.maps import MapStore
     from latentvla_core.pdms.world import build
 
     split = place_of(partition)["split"]
@@ -40,9 +46,13 @@ def scene_worlds(engine: Engine, partition: str) -> Output:
     worlds = [build(scene, maps.get(scene.current.map_location)) for scene in tracked]
     rows = [world.to_row() for world in worlds]
     unusable = [
-        {"file": w.log_name, "frame": w.scene_token, "field": "", "reason": w.reason} for w in worlds if not w.valid
+        {"file": w.log_name, "frame": w.scene_token, "field": "", "reason": w.reason}
+        for w in worlds
+        if not w.valid
     ]
-    return Output(rows, unusable, metadata={"scoreable": sum(w.valid for w in worlds), "scenes": len(worlds)})
+    return Output(
+        rows, unusable, metadata={"scoreable": sum(w.valid for w in worlds), "scenes": len(worlds)}
+    )
 
 
 def windows_of(engine: Engine, partition: str) -> Iterator[Scene]:
@@ -78,8 +88,28 @@ def _sensor_roots(engine: Engine, partition: str) -> dict[str, str]:
 
 
 STAGES = (
-    Stage(name="scenes", run=scenes, kind="shards", table="scenes", deps=("frames",), group="scenes",
-          doc=scenes.__doc__ or "", recipe=("scene_filter",), kinds=("deltalake",)),
-    Stage(name="scene_worlds", run=scene_worlds, kind="shards", table="scene_worlds", deps=("frames",), group="scenes",
-          doc=scene_worlds.__doc__ or "", recipe=("scene_filter",), kinds=("deltalake", "numpy"), files=("maps",), late=True),
-)  # fmt: skip
+    Stage(
+        name="scenes",
+        run=scenes,
+        kind="shards",
+        table="scenes",
+        deps=("frames",),
+        group="scenes",
+        doc=scenes.__doc__ or "",
+        recipe=("scene_filter",),
+        kinds=("deltalake",),
+    ),
+    Stage(
+        name="scene_worlds",
+        run=scene_worlds,
+        kind="shards",
+        table="scene_worlds",
+        deps=("frames",),
+        group="scenes",
+        doc=scene_worlds.__doc__ or "",
+        recipe=("scene_filter",),
+        kinds=("deltalake", "numpy"),
+        files=("maps",),
+        late=True,
+    ),
+)

@@ -34,7 +34,8 @@ def worlds_of(engine: Engine, records: list[SceneRecord]) -> list[Any]:
 
 
 def pdm_scores(engine: Engine, partition: str) -> Output:
-    """PDMS v1.1 and EPDMS v2.2 (the recipe's `metrics`) of every plan of the shard: sub-scores, score, valid, reason.
+    """PDMS v1.1 and EPDMS v2.2 (the recipe's `metrics`) of every plan of the shard: sub-scores,
+    score, valid, reason.
 
     A plan that cannot be scored is never a zero.
     """
@@ -45,24 +46,34 @@ def pdm_scores(engine: Engine, partition: str) -> Output:
         plans[row["trajectory_id"]][row["scene_token"]] = row
     tracked = engine.track(f"pdm_scores {partition} (metrics)", engine.recipe.metrics)
     rows = [row for metric in tracked for row in score_rows(metric, worlds, plans)]
-    return Output(rows, groups=tuple(sorted(plans)), metadata={"plans": len(rows), "planners": len(plans)})
+    return Output(
+        rows, groups=tuple(sorted(plans)), metadata={"plans": len(rows), "planners": len(plans)}
+    )
 
 
 def score_rows(metric: Any, worlds: list[Any], plans: Plans) -> list[dict[str, Any]]:
-    """Rows of `pdm_scores` of one metric: one per planner and scene of the shard, scored or with the reason why not.
+    """Rows of `pdm_scores` of one metric: one per planner and scene of the shard, scored or with
+    the reason why not.
 
-    All plans of a scene are one batch. A log lies in one shard, so the scene before, which two-frame comfort compares
-    with, is among the worlds if the split has it.
+    All plans of a scene are one batch. A log lies in one shard, so the scene before, which
+    two-frame comfort compares with, is among the worlds if the split has it.
     """
     from latentvla_core.pdms.score import score_trajectories
 
     names = [tuple(name for name in sorted(plans) if _usable(w, plans[name])) for w in worlds]
     kept = [(w, ids) for w, ids in zip(worlds, names, strict=True) if ids]
-    poses = [np.stack([plans[name][w.scene_token]["poses"] for name in ids]).astype(np.float64) for w, ids in kept]
-    table = score_trajectories([w for w, _ in kept], poses, metric=metric, trajectory_ids=[ids for _, ids in kept])
+    poses = [
+        np.stack([plans[name][w.scene_token]["poses"] for name in ids]).astype(np.float64)
+        for w, ids in kept
+    ]
+    table = score_trajectories(
+        [w for w, _ in kept], poses, metric=metric, trajectory_ids=[ids for _, ids in kept]
+    )
     scored = {(row["trajectory_id"], row["scene_token"]): row for row in table.rows()}
     return [
-        _score_row(metric, name, w, plans[name].get(w.scene_token), scored.get((name, w.scene_token)))
+        _score_row(
+            metric, name, w, plans[name].get(w.scene_token), scored.get((name, w.scene_token))
+        )
         for name in sorted(plans)
         for w in worlds
     ]
@@ -79,14 +90,20 @@ def _score_row(
     reason = world.reason or ("no plan for this scene" if plan is None else plan["reason"])
     values = score or {"valid": False, "reason": reason}
     return {
-        "trajectory_id": name, "scene_token": world.scene_token, "log_name": world.log_name,
-        **{key: values.get(key, np.nan) for key in COLUMNS}, "valid": values["valid"], "reason": values["reason"],
-        "metric_version": METRIC_VERSIONS[metric], "model_version": plan["model_version"] if plan else "",
-    }  # fmt: skip
+        "trajectory_id": name,
+        "scene_token": world.scene_token,
+        "log_name": world.log_name,
+        **{key: values.get(key, np.nan) for key in COLUMNS},
+        "valid": values["valid"],
+        "reason": values["reason"],
+        "metric_version": METRIC_VERSIONS[metric],
+        "model_version": plan["model_version"] if plan else "",
+    }
 
 
 def pdm_summary(engine: Engine) -> Output:
-    """Mean of every sub-score per planner, split and metric, with its standard error and "scored n of m".
+    """Mean of every sub-score per planner, split and metric, with its standard error and "scored n
+    of m".
 
     Incomplete means are NaN.
     """
@@ -98,35 +115,71 @@ def pdm_summary(engine: Engine) -> Output:
         expected[row["split"]].add(row["scene_token"])
     rows = [_summary_row(*key, rows, expected[key[0]]) for key, rows in sorted(groups.items())]
     headline = METRIC_VERSIONS[engine.recipe.metrics[0]]
-    means = {f"{r['split']}/{r['trajectory_id']}": r["score"] for r in rows if r["metric_version"] == headline}
+    means = {
+        f"{r['split']}/{r['trajectory_id']}": r["score"]
+        for r in rows
+        if r["metric_version"] == headline
+    }
     return Output(rows, metadata={name: mean for name, mean in means.items() if np.isfinite(mean)})
 
 
-def _summary_row(split: str, name: str, version: str, rows: list[dict[str, Any]], expected: set[str]) -> dict[str, Any]:
+def _summary_row(
+    split: str, name: str, version: str, rows: list[dict[str, Any]], expected: set[str]
+) -> dict[str, Any]:
     from latentvla_core.pdms.summary import summarize
 
     def column(key: str, kind: type) -> np.ndarray:
         return np.array([row[key] for row in rows], kind)
 
     found = summarize(
-        {key: column(key, float) for key in COLUMNS}, column("scene_token", object), column("valid", bool),
-        column("reason", object), expected=expected, metric=metric_of(version), metric_version=version,
-    )  # fmt: skip
+        {key: column(key, float) for key in COLUMNS},
+        column("scene_token", object),
+        column("valid", bool),
+        column("reason", object),
+        expected=expected,
+        metric=metric_of(version),
+        metric_version=version,
+    )
     scores = np.array([row["score"] for row in rows if row["valid"]])
-    spread = float(scores.std(ddof=1) / np.sqrt(len(scores))) if found.complete and len(scores) > 1 else np.nan
+    spread = (
+        float(scores.std(ddof=1) / np.sqrt(len(scores)))
+        if found.complete and len(scores) > 1
+        else np.nan
+    )
     most = sorted(found.reasons.items(), key=lambda item: -item[1])[:5]
     return {
-        "split": split, "trajectory_id": name, "metric_version": version,
-        **{key: mean if found.complete else np.nan for key, mean in found.means.items()}, "score_stderr": spread,
-        "num_scored": found.scored_scenes, "num_expected": found.expected_scenes,
+        "split": split,
+        "trajectory_id": name,
+        "metric_version": version,
+        **{key: mean if found.complete else np.nan for key, mean in found.means.items()},
+        "score_stderr": spread,
+        "num_scored": found.scored_scenes,
+        "num_expected": found.expected_scenes,
         "reasons": "; ".join(f"{n} × {reason}" for reason, n in most),
-    }  # fmt: skip
+    }
 
 
 STAGES = (
-    Stage(name="pdm_scores", run=pdm_scores, kind="shards", table="pdm_scores",
-          deps=("scene_worlds", "baseline_trajectories", "trajectories"), group="scores", doc=pdm_scores.__doc__ or "",
-          recipe=("metrics",), kinds=("numpy", "deltalake")),
-    Stage(name="pdm_summary", run=pdm_summary, kind="table", table="pdm_summary", deps=("scene_worlds", "pdm_scores"),
-          group="scores", doc=pdm_summary.__doc__ or "", recipe=("metrics",), kinds=("deltalake",)),
-)  # fmt: skip
+    Stage(
+        name="pdm_scores",
+        run=pdm_scores,
+        kind="shards",
+        table="pdm_scores",
+        deps=("scene_worlds", "baseline_trajectories", "trajectories"),
+        group="scores",
+        doc=pdm_scores.__doc__ or "",
+        recipe=("metrics",),
+        kinds=("numpy", "deltalake"),
+    ),
+    Stage(
+        name="pdm_summary",
+        run=pdm_summary,
+        kind="table",
+        table="pdm_summary",
+        deps=("scene_worlds", "pdm_scores"),
+        group="scores",
+        doc=pdm_summary.__doc__ or "",
+        recipe=("metrics",),
+        kinds=("deltalake",),
+    ),
+)

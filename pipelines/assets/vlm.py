@@ -1,4 +1,6 @@
-"""vlm: questions with answers, the model that learns them (latentvla.md §3), and what it predicts for every scene."""
+"""vlm: questions with answers, the model that learns them (latentvla.md §3), and what it predicts
+for every scene.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ NO_LABEL = np.full(12, -1, np.int8)
 
 
 def vlm_samples(engine: Engine, partition: str) -> Output:
-    """One question per scene (pictures, ego state, command) with the 12 latent action tokens as its answer; no other text."""
+    """One question per scene (pictures, ego state, command) with the 12 latent action tokens as its
+    answer; no other text.
+    """
     records = engine.records(**place_of(partition))
     rows = [
         {
@@ -30,11 +34,14 @@ def vlm_samples(engine: Engine, partition: str) -> Output:
             "camera_paths": sample.image_paths,
             "answer_codes": [] if sample.codes is None else sample.codes,
             "valid": sample.valid and sample.codes is not None,
-            "reason": sample.reason or ("" if sample.codes is not None else "the scene has no latent action label"),
+            "reason": sample.reason
+            or ("" if sample.codes is not None else "the scene has no latent action label"),
         }
         for sample in samples_of(engine, records)
     ]
-    return Output(rows, metadata={"with_answer": sum(row["valid"] for row in rows), "scenes": len(rows)})
+    return Output(
+        rows, metadata={"with_answer": sum(row["valid"] for row in rows), "scenes": len(rows)}
+    )
 
 
 def samples_of(engine: Engine, records: list[SceneRecord]) -> list[Any]:
@@ -47,7 +54,9 @@ def samples_of(engine: Engine, records: list[SceneRecord]) -> list[Any]:
 def labels_of(engine: Engine, records: list[SceneRecord]) -> np.ndarray:
     """(N, 12) int8 ego codes of the scenes; -1 where there is no label."""
     codes = sentences_of(engine, sorted({record.split for record in records}))
-    return np.array([codes.get(record.scene_token, NO_LABEL) for record in records], np.int8).reshape(-1, 12)
+    return np.array(
+        [codes.get(record.scene_token, NO_LABEL) for record in records], np.int8
+    ).reshape(-1, 12)
 
 
 def vlm(engine: Engine, folder: Path) -> Model:
@@ -66,11 +75,16 @@ def vlm(engine: Engine, folder: Path) -> Model:
         )
     model.save(folder)
     held_out = engine.records(VAL) or records
-    return Model(sum(p.numel() for p in model.network.parameters()), evaluate(model, samples_of(engine, held_out)))
+    return Model(
+        sum(p.numel() for p in model.network.parameters()),
+        evaluate(model, samples_of(engine, held_out)),
+    )
 
 
 def vlm_features(engine: Engine, partition: str) -> Output:
-    """Codes, logits and states of the frozen VLM, read from tokens it generated itself: a label never enters."""
+    """Codes, logits and states of the frozen VLM, read from tokens it generated itself: a label
+    never enters.
+    """
     from latentvla_core.vlm.features import concat
     from latentvla_core.vlm.vlm import load
 
@@ -80,20 +94,30 @@ def vlm_features(engine: Engine, partition: str) -> Output:
     model = engine.model("vlm", lambda folder: load(folder, engine.device))
     batch = engine.recipe.feature_batch
     parts = engine.track(f"vlm_features {partition}", chunks(samples_of(engine, records)))
-    return feature_output(engine, records, concat([model.predict(part, batch) for part in parts]), "vlm")
+    return feature_output(
+        engine, records, concat([model.predict(part, batch) for part in parts]), "vlm"
+    )
 
 
 def feature_output(engine: Engine, records: list[SceneRecord], features: Any, model: str) -> Output:
     """Rows of a features table."""
     version = engine.ledger.made_by(model, "")
     logs = {record.scene_token: record.log_name for record in records}
-    rows = [{**row, "log_name": logs[row["scene_token"]], "model_version": version} for row in features.rows()]
-    rows = [{**row, "visual": np.ravel(row["visual"]), "action": np.ravel(row["action"])} for row in rows]
+    rows = [
+        {**row, "log_name": logs[row["scene_token"]], "model_version": version}
+        for row in features.rows()
+    ]
+    rows = [
+        {**row, "visual": np.ravel(row["visual"]), "action": np.ravel(row["action"])}
+        for row in rows
+    ]
     return Output(rows, metadata={"usable": int(features.valid.sum()), "scenes": len(rows)})
 
 
 def features_of(engine: Engine, records: list[SceneRecord], table: str) -> Any:
-    """VlmFeatures of these scenes, in their order, from `vlm_features` or `student_features`; None if there are none."""
+    """VlmFeatures of these scenes, in their order, from `vlm_features` or `student_features`; None
+    if there are none.
+    """
     from latentvla_core.vlm.features import from_rows
 
     splits = sorted({record.split for record in records})
@@ -102,11 +126,39 @@ def features_of(engine: Engine, records: list[SceneRecord], table: str) -> Any:
 
 
 STAGES = (
-    Stage(name="vlm_samples", run=vlm_samples, kind="shards", table="vlm_samples", deps=("scenes", "latent_actions"),
-          group="vlm", doc=vlm_samples.__doc__ or "", recipe=("vlm",), kinds=("deltalake",)),
-    Stage(name="vlm", run=vlm, kind="model", table="models", deps=("scenes", "latent_actions", "vlm_samples"),
-          group="vlm", doc=vlm.__doc__ or "",
-          recipe=("vlm",), reads=(TRAIN, VAL), kinds=("pytorch", "huggingface", "mlflow"), heavy=True),
-    Stage(name="vlm_features", run=vlm_features, kind="shards", table="vlm_features", deps=("scenes", "vlm"),
-          group="vlm", doc=vlm_features.__doc__ or "", kinds=("pytorch", "deltalake"), heavy=True),
-)  # fmt: skip
+    Stage(
+        name="vlm_samples",
+        run=vlm_samples,
+        kind="shards",
+        table="vlm_samples",
+        deps=("scenes", "latent_actions"),
+        group="vlm",
+        doc=vlm_samples.__doc__ or "",
+        recipe=("vlm",),
+        kinds=("deltalake",),
+    ),
+    Stage(
+        name="vlm",
+        run=vlm,
+        kind="model",
+        table="models",
+        deps=("scenes", "latent_actions", "vlm_samples"),
+        group="vlm",
+        doc=vlm.__doc__ or "",
+        recipe=("vlm",),
+        reads=(TRAIN, VAL),
+        kinds=("pytorch", "huggingface", "mlflow"),
+        heavy=True,
+    ),
+    Stage(
+        name="vlm_features",
+        run=vlm_features,
+        kind="shards",
+        table="vlm_features",
+        deps=("scenes", "vlm"),
+        group="vlm",
+        doc=vlm_features.__doc__ or "",
+        kinds=("pytorch", "deltalake"),
+        heavy=True,
+    ),
+)

@@ -1,4 +1,6 @@
-"""The way to MLflow: its client, how long it is waited for, and what is said when it does not answer."""
+"""The way to MLflow: its client, how long it is waited for, and what is said when it does not
+answer.
+"""
 
 from __future__ import annotations
 
@@ -37,17 +39,25 @@ def quiet_mlflow() -> None:
 
 
 def experiment_id(settings: Settings) -> str:
-    """The experiment of all our runs, created on first use. Artifacts lie in our folder where the database does."""
+    """The experiment of all our runs, created on first use. Artifacts lie in our folder where the
+    database does.
+    """
     import mlflow
 
     experiment = mlflow.get_experiment_by_name(EXPERIMENT)
     where = str(settings.home / "mlruns") if local_database(settings.mlflow_uri) else None
-    return experiment.experiment_id if experiment else mlflow.create_experiment(EXPERIMENT, artifact_location=where)
+    return (
+        experiment.experiment_id
+        if experiment
+        else mlflow.create_experiment(EXPERIMENT, artifact_location=where)
+    )
 
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """MLflow tries a server that is away for four minutes; in here for five seconds, for calls that others wait for."""
+    """MLflow tries a server that is away for four minutes; in here for five seconds, for calls that
+    others wait for.
+    """
     before = {name: os.environ.get(name) for name in IMPATIENT}
     os.environ.update(IMPATIENT)
     try:
@@ -59,13 +69,17 @@ def impatient() -> Iterator[None]:
 
 @contextmanager
 def answering(settings: Settings, remedy: str) -> Iterator[None]:
-    """What MLflow, its database or the network raise, as one SetupError that names the store and the remedy."""
+    """What MLflow, its database or the network raise, as one SetupError that names the store and
+    the remedy.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise SetupError(f"MLflow at {settings.mlflow_uri} failed: {said(error)}; {remedy}") from error
+        raise SetupError(
+            f"MLflow at {settings.mlflow_uri} failed: {said(error)}; {remedy}"
+        ) from error
 
 
 def is_away(settings: Settings) -> str:
@@ -79,7 +93,9 @@ def is_away(settings: Settings) -> str:
 
 
 def said(error: Exception) -> str:
-    """The first line of an error, of one that a connection caused its cause, in a length that can be read."""
+    """The first line of an error, of one that a connection caused its cause, in a length that can
+    be read.
+    """
     line = (str(error).splitlines() or [type(error).__name__])[0]
     cause = re.search(r"Caused by \w+\(.*?: (.*?)['\"]?\)", line)
     return (cause[1] if cause else line)[:300]

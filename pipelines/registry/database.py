@@ -1,8 +1,8 @@
 """MLflow's local database, created whole or not at all.
 
-MLflow builds it by some hundred migrations over several seconds. A process killed among them leaves a file that no
-later one can open, and two processes that begin at the same time disturb each other. So it is built beside its place,
-by one process at a time, and renamed when complete.
+MLflow builds it by some hundred migrations over several seconds. A process killed among them leaves
+a file that no later one can open, and two processes that begin at the same time disturb each other.
+So it is built beside its place, by one process at a time, and renamed when complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def local_database(uri: str) -> Path | None:
 
 
 def ensure_database(uri: str) -> None:
-    """Create the sqlite database of a tracking URI if it is not there; other stores look after themselves."""
+    """Create the sqlite database of a tracking URI if it is not there; other stores look after
+    themselves.
+    """
     path = local_database(uri)
     if path is None or path.exists():
         return
@@ -39,6 +41,8 @@ def _create(path: Path) -> None:
     mlflow.MlflowClient(tracking_uri=PREFIX + str(partial)).search_registered_models(max_results=1)
     engine = create_engine(PREFIX + str(partial))
     with engine.connect() as connection:
-        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))  # everything in the one file that is renamed
+        connection.execute(
+            text("PRAGMA wal_checkpoint(TRUNCATE)")
+        )  # everything in the one file that is renamed
     engine.dispose()
     partial.rename(path)

@@ -15,7 +15,9 @@ CHAMPION = "champion"
 
 
 def judge(engine: Engine, name: str, split: str) -> dict[str, Any]:
-    """One decision as a row of `releases`, by the recipe's first metric; moves the alias when it promotes."""
+    """One decision as a row of `releases`, by the recipe's first metric; moves the alias when it
+    promotes.
+    """
     with answering(engine.settings, "start MLflow or set MLFLOW_TRACKING_URI, and run again"):
         return _judged(engine, connect(engine.settings), name, split)
 
@@ -24,7 +26,9 @@ def _judged(engine: Engine, client: Any, name: str, split: str) -> dict[str, Any
     made_by = engine.ledger.made_by(name, "")
     found = engine.lake.rows("models", {"name": name, "version": made_by})
     metric = METRIC_VERSIONS[engine.recipe.metrics[0]]
-    summary = engine.lake.rows("pdm_summary", {"split": split, "trajectory_id": name, "metric_version": metric})
+    summary = engine.lake.rows(
+        "pdm_summary", {"split": split, "trajectory_id": name, "metric_version": metric}
+    )
     if not found or not summary:
         return _row(
             name,
@@ -41,7 +45,11 @@ def _judged(engine: Engine, client: Any, name: str, split: str) -> dict[str, Any
     score = summary[0]["score"]
     champion, champion_score = _champion(client, name, metric, split)
     decision, reason = decide(
-        score, champion_score, summary[0]["num_scored"], summary[0]["num_expected"], same=champion == version
+        score,
+        champion_score,
+        summary[0]["num_scored"],
+        summary[0]["num_expected"],
+        same=champion == version,
     )
     client.set_model_version_tag(name, version, score_tag(metric, split), repr(score))
     if decision == "promoted":
@@ -69,19 +77,29 @@ def _champion(client: Any, name: str, metric: str, split: str) -> tuple[str, flo
     if CHAMPION not in aliases:
         return "", math.nan
     version = str(aliases[CHAMPION])
-    return version, float(client.get_model_version(name, version).tags.get(score_tag(metric, split), "nan"))
+    return version, float(
+        client.get_model_version(name, version).tags.get(score_tag(metric, split), "nan")
+    )
 
 
-def decide(score: float, champion_score: float, scored: int, expected: int, *, same: bool = False) -> tuple[str, str]:
+def decide(
+    score: float, champion_score: float, scored: int, expected: int, *, same: bool = False
+) -> tuple[str, str]:
     """("promoted" | "kept" | "refused", the rule that decided)."""
     if not 0 < expected == scored or not math.isfinite(score):
-        return "refused", f"scored {scored} of {expected} scenes; a mean over an incomplete split proves nothing"
+        return (
+            "refused",
+            f"scored {scored} of {expected} scenes; a mean over an incomplete split proves nothing",
+        )
     if same:
         return "kept", "it is the champion already"
     if math.isnan(champion_score):
         return "promoted", "there was no champion with a score on this split"
     if score >= champion_score:
-        return "promoted", f"score {score:.4f} is not lower than the champion's {champion_score:.4f}"
+        return (
+            "promoted",
+            f"score {score:.4f} is not lower than the champion's {champion_score:.4f}",
+        )
     return "refused", f"score {score:.4f} is lower than the champion's {champion_score:.4f}"
 
 
@@ -97,6 +115,13 @@ def _row(
     reason: str,
 ) -> dict[str, Any]:
     return {
-        "name": name, "version": version, "decision": decision, "champion": champion, "split": split,
-        "metric_version": metric, "challenger_score": score, "champion_score": before, "reason": reason,
-    }  # fmt: skip
+        "name": name,
+        "version": version,
+        "decision": decision,
+        "champion": champion,
+        "split": split,
+        "metric_version": metric,
+        "challenger_score": score,
+        "champion_score": before,
+        "reason": reason,
+    }

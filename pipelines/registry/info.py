@@ -15,7 +15,13 @@ def registry_rows() -> list[tuple[str, str]]:
     if local is not None and not local.is_file():
         return [*rows, ("  models", "none yet")]
     if away := is_away(settings):
-        return [*rows, ("  models", f"error: MLflow does not answer ({away}); start it or set MLFLOW_TRACKING_URI")]
+        return [
+            *rows,
+            (
+                "  models",
+                f"error: MLflow does not answer ({away}); start it or set MLFLOW_TRACKING_URI",
+            ),
+        ]
     for model in connect(settings).search_registered_models():
         held = ", ".join(f"{alias} = {version}" for alias, version in sorted(model.aliases.items()))
         rows.append((f"  {model.name}", held or "no alias"))

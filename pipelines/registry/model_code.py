@@ -1,4 +1,5 @@
-"""What MLflow runs when it serves one of our models: scenes as JSON in, codes or plans out. Imports no Dagster.
+"""What MLflow runs when it serves one of our models: scenes as JSON in, codes or plans out. Imports
+no Dagster.
 
 model = mlflow.pyfunc.load_model("models:/ipad_student@champion")
 poses = model.predict(pandas.DataFrame({"scene": [scene_json]}))     # (N, 8, 3) float32
@@ -42,7 +43,9 @@ class LatentVLAModel(PythonModel):
 
 
 def arrays_of(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of table `scenes` that went through JSON, with its arrays restored to their declared type and shape."""
+    """A row of table `scenes` that went through JSON, with its arrays restored to their declared
+    type and shape.
+    """
     from latentvla_core.schema import restore
     from latentvla_core.tables import TABLES
 
@@ -77,7 +80,9 @@ def features_of(family: str, model: Any, records: list[Any]) -> Any:
 
 
 def codes_of(family: str, model: Any, records: list[Any]) -> np.ndarray:
-    """(N, 12) codes: labels from the latent action model (which sees the future), predictions from the others."""
+    """(N, 12) codes: labels from the latent action model (which sees the future), predictions from
+    the others.
+    """
     if family == "latent_action_model":
         from latentvla_core.latent.label import label_scenes
 

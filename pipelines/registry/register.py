@@ -1,6 +1,8 @@
-"""Putting a trained model into MLflow: signature, input example, safetensors weights, lineage tags, alias.
+"""Putting a trained model into MLflow: signature, input example, safetensors weights, lineage tags,
+alias.
 
-Models are registered as code plus weights (`model_code.py` and the model's own folder), never as a pickle.
+Models are registered as code plus weights (`model_code.py` and the model's own folder), never as a
+pickle.
 """
 
 from __future__ import annotations
@@ -26,21 +28,38 @@ if TYPE_CHECKING:
     from pipelines.engine import Engine
 
 CODE = Path(__file__).with_name("model_code.py")
-REQUIREMENTS = ("torch", "transformers", "safetensors", "numpy", "pillow", "shapely", "pyproj", "scipy")
+REQUIREMENTS = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "shapely",
+    "pyproj",
+    "scipy",
+)
 PLANS = "plan"
 OUTPUT_SHAPES = {PLANS: (-1, 8, 3), "codes": (-1, 12)}
 
 
 def register_model(
-    engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any], inputs: Mapping[str, int]
+    engine: Engine,
+    stage: Stage,
+    folder: Path,
+    summary: Mapping[str, Any],
+    inputs: Mapping[str, int],
 ) -> str:
-    """Register a finished model folder once; returns `models:/<name>/<version>`. Doing it again finds the same version.
+    """Register a finished model folder once; returns `models:/<name>/<version>`. Doing it again
+    finds the same version.
 
-    Raises SetupError when MLflow stays away; the model is complete by then and only its registration is left to do.
+    Raises SetupError when MLflow stays away; the model is complete by then and only its
+    registration is left to do.
     """
     away = is_away(engine.settings)
     if away:
-        engine.say(f"MLflow at {engine.settings.mlflow_uri} does not answer ({away}); trying for some minutes")
+        engine.say(
+            f"MLflow at {engine.settings.mlflow_uri} does not answer ({away}); trying for some minutes"
+        )
     remedy = (
         f"{stage.name} is trained and complete in {folder}: start MLflow or set MLFLOW_TRACKING_URI, and run again"
         " (or materialise the asset), which registers the model and does not train it again"
@@ -59,7 +78,13 @@ def _known_version(client: Any, name: str, made_by: str) -> str | None:
     return next((v.version for v in found if v.tags.get("made_by") == made_by), None)
 
 
-def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any], inputs: Mapping[str, int]) -> str:
+def _log(
+    engine: Engine,
+    stage: Stage,
+    folder: Path,
+    summary: Mapping[str, Any],
+    inputs: Mapping[str, int],
+) -> str:
     import mlflow
     import pandas as pd
 
@@ -75,12 +100,20 @@ def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any],
     ):
         send_unsent(client, run.info.run_id, folder)
         mlflow.log_metrics(summary["metrics"])
-        mlflow.log_params({"recipe": engine.recipe.name, "parameters": summary["parameters"], "kind": kind})
+        mlflow.log_params(
+            {"recipe": engine.recipe.name, "parameters": summary["parameters"], "kind": kind}
+        )
         _log_inputs(engine, stage, inputs)
         info = mlflow.pyfunc.log_model(
-            name="model", python_model=str(CODE), artifacts=artifacts, signature=signature(kind), input_example=example,
-            pip_requirements=requirements(), registered_model_name=stage.name, metadata={"name": stage.name, "kind": kind},
-        )  # fmt: skip
+            name="model",
+            python_model=str(CODE),
+            artifacts=artifacts,
+            signature=signature(kind),
+            input_example=example,
+            pip_requirements=requirements(),
+            registered_model_name=stage.name,
+            metadata={"name": stage.name, "kind": kind},
+        )
     registered = str(info.registered_model_version)
     for key, value in tags.items():
         client.set_model_version_tag(stage.name, registered, key, value)
@@ -88,7 +121,9 @@ def _log(engine: Engine, stage: Stage, folder: Path, summary: Mapping[str, Any],
 
 
 @contextmanager
-def _run(settings: Settings, name: str, tags: Mapping[str, str], known: str | None = None) -> Iterator[Any]:
+def _run(
+    settings: Settings, name: str, tags: Mapping[str, str], known: str | None = None
+) -> Iterator[Any]:
     """A new run, or the one that tracked the training."""
     import mlflow
 
@@ -106,14 +141,25 @@ def _log_inputs(engine: Engine, stage: Stage, inputs: Mapping[str, int]) -> None
     for dep, delta_version in inputs.items():
         table = engine.stages[dep].table
         source = DeltaDatasetSource(path=engine.lake.uri(table), delta_table_version=delta_version)
-        mlflow.log_input(MetaDataset(source, name=table, digest=f"v{delta_version}"), context="training")
+        mlflow.log_input(
+            MetaDataset(source, name=table, digest=f"v{delta_version}"), context="training"
+        )
 
 
-def lineage_tags(engine: Engine, stage: Stage, made_by: str, inputs: Mapping[str, int]) -> dict[str, str]:
+def lineage_tags(
+    engine: Engine, stage: Stage, made_by: str, inputs: Mapping[str, int]
+) -> dict[str, str]:
     """What made this model, as tags on the run and on the registered version."""
     versions = {f"delta.{engine.stages[dep].table}": str(v) for dep, v in inputs.items()}
-    return {"made_by": made_by, "recipe": engine.recipe.name, "commit": git_commit(), "asset": stage.name,
-            "code_version": stage.code_version, "lake": engine.settings.lake, **versions}  # fmt: skip
+    return {
+        "made_by": made_by,
+        "recipe": engine.recipe.name,
+        "commit": git_commit(),
+        "asset": stage.name,
+        "code_version": stage.code_version,
+        "lake": engine.settings.lake,
+        **versions,
+    }
 
 
 def kind_of(stage: Stage) -> str:
@@ -129,12 +175,15 @@ def signature(kind: str) -> Any:
 
     dtype = np.float32 if kind == PLANS else np.int8
     return ModelSignature(
-        inputs=Schema([ColSpec("string", "scene")]), outputs=Schema([TensorSpec(np.dtype(dtype), OUTPUT_SHAPES[kind])])
+        inputs=Schema([ColSpec("string", "scene")]),
+        outputs=Schema([TensorSpec(np.dtype(dtype), OUTPUT_SHAPES[kind])]),
     )
 
 
 def requirements() -> list[str]:
-    """Exact versions of what serving imports. Our own package is installed beside it, at the commit in the tags."""
+    """Exact versions of what serving imports. Our own package is installed beside it, at the commit
+    in the tags.
+    """
     return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
 
 
@@ -152,7 +201,10 @@ def scene_json(record: SceneRecord) -> str:
 
     from latentvla_core.data.records import row_from_record
 
-    row = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in row_from_record(record).items()}
+    row = {
+        k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v
+        for k, v in row_from_record(record).items()
+    }
     return json.dumps(row)
 
 
@@ -163,13 +215,16 @@ def fetch_model(settings: Settings, uri: str, target: Path) -> None:
     partial = target.with_name(target.name + ".fetching")
     shutil.rmtree(partial, ignore_errors=True)
     with answering(
-        settings, f"{uri} is not on this machine, so its weights come from there; start MLflow and run again"
+        settings,
+        f"{uri} is not on this machine, so its weights come from there; start MLflow and run again",
     ):
         connect(settings)
         local = Path(download_artifacts(artifact_uri=uri, dst_path=str(partial)))
     found = next(local.glob(f"artifacts/{target.name}"), None)
     if found is None:
-        raise SetupError(f"{uri} holds no folder {target.name}; materialise the model's asset again")
+        raise SetupError(
+            f"{uri} holds no folder {target.name}; materialise the model's asset again"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     found.rename(target)
     shutil.rmtree(partial, ignore_errors=True)

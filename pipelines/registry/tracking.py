@@ -1,8 +1,10 @@
-"""Numbers of a training to MLflow while it trains, in the run under which the model is registered at the end.
+"""Numbers of a training to MLflow while it trains, in the run under which the model is registered
+at the end.
 
-A call to MLflow's embedded database takes tens of milliseconds, so numbers are collected and sent together. Tracking
-never stops a training: a tracking server that is away, from the start or later, is said once and waited for for five
-seconds now and then; what was not sent is kept and sent later, at the latest when the model is registered.
+A call to MLflow's embedded database takes tens of milliseconds, so numbers are collected and sent
+together. Tracking never stops a training: a tracking server that is away, from the start or later,
+is said once and waited for for five seconds now and then; what was not sent is kept and sent later,
+at the latest when the model is registered.
 """
 
 from __future__ import annotations
@@ -29,9 +31,13 @@ Send = Callable[[list[Any]], None]
 
 
 class RunSink:
-    """Collects numbers and sends them every ten seconds; `send` takes a list of mlflow Metric entities."""
+    """Collects numbers and sends them every ten seconds; `send` takes a list of mlflow Metric
+    entities.
+    """
 
-    def __init__(self, send: Send, say: Callable[[str], None], seconds_per_call: float = SECONDS_PER_CALL) -> None:
+    def __init__(
+        self, send: Send, say: Callable[[str], None], seconds_per_call: float = SECONDS_PER_CALL
+    ) -> None:
         self.send, self.say, self.seconds_per_call = send, say, seconds_per_call
         self.waiting: list[tuple[str, float, int, int]] = []
         """Name, value, time in ms, step."""
@@ -49,15 +55,16 @@ class RunSink:
         """Send what waits."""
         answered = self.attempt(self._send_waiting)
         self.tried_s = time.monotonic()
-        self.wait_s = self.seconds_per_call if answered else min(2 * self.wait_s, MOST_SECONDS_PER_CALL)
+        self.wait_s = (
+            self.seconds_per_call if answered else min(2 * self.wait_s, MOST_SECONDS_PER_CALL)
+        )
 
     def attempt(self, call: Callable[[], Any]) -> bool:
         """Whether a call went well; the first that does not is said."""
         try:
             call()
-        except (
-            Exception
-        ) as error:  # whatever a store or a network raises: hours of training are worth more than a curve
+        # whatever a store or a network raises: hours of training are worth more than a curve
+        except Exception as error:
             if not self.told:
                 self.told = True
                 self.say(
@@ -75,7 +82,9 @@ class RunSink:
 
 
 class TrainingRun:
-    """The MLflow run of one training: opened when MLflow first answers, that of the killed training if one is resumed."""
+    """The MLflow run of one training: opened when MLflow first answers, that of the killed training
+    if one is resumed.
+    """
 
     def __init__(self, engine: Engine, name: str, folder: Path) -> None:
         self.engine, self.name, self.folder = engine, name, folder
@@ -105,14 +114,18 @@ class TrainingRun:
     def _new(self) -> str:
         made_by = self.folder.name.removesuffix(".partial")
         tags = {"asset": self.name, "recipe": self.engine.recipe.name, "made_by": made_by}
-        run = self.client.create_run(experiment_id(self.engine.settings), run_name=self.name, tags=tags)
+        run = self.client.create_run(
+            experiment_id(self.engine.settings), run_name=self.name, tags=tags
+        )
         (self.folder / RUN_FILE).write_text(run.info.run_id)
         return str(run.info.run_id)
 
 
 @contextmanager
 def tracked(engine: Engine, name: str, folder: Path) -> Iterator[RunSink]:
-    """A sink to the MLflow run of this training. What MLflow never took lies in the folder for `send_unsent`."""
+    """A sink to the MLflow run of this training. What MLflow never took lies in the folder for
+    `send_unsent`.
+    """
     run = TrainingRun(engine, name, folder)
     sink = RunSink(run.send, engine.say)
     sink.attempt(run.open)
@@ -138,12 +151,16 @@ def send_unsent(client: Any, run_id: str, folder: Path) -> None:
         return
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for first in range(0, len(rows), METRICS_PER_CALL):
-        client.log_batch(run_id, metrics=[Metric(*row) for row in rows[first : first + METRICS_PER_CALL]])
+        client.log_batch(
+            run_id, metrics=[Metric(*row) for row in rows[first : first + METRICS_PER_CALL]]
+        )
     path.unlink()
 
 
 def known_run(client: Any, folder: Path) -> str | None:
-    """The run noted in a model's folder; None when there is none (any more: the database was moved away, the run deleted)."""
+    """The run noted in a model's folder; None when there is none (any more: the database was moved
+    away, the run deleted).
+    """
     from mlflow.exceptions import MlflowException
 
     note = folder / RUN_FILE
@@ -159,7 +176,9 @@ def known_run(client: Any, folder: Path) -> str | None:
 
 
 def note_quality(settings: Settings, uri: str, report: Mapping[str, float], verdict: str) -> None:
-    """Figures as metrics of the run behind `models:/<name>/<version>`, and tag `quality` on run and version."""
+    """Figures as metrics of the run behind `models:/<name>/<version>`, and tag `quality` on run and
+    version.
+    """
     from mlflow.entities import Metric, RunTag
 
     name, version = uri.removeprefix("models:/").split("/")

@@ -1,4 +1,6 @@
-"""Small look-alikes of the devkit's classes, importable under its module names: they pickle as the real files do."""
+"""Small look-alikes of the devkit's classes, importable under its module names: they pickle as the
+real files do.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ class Record:
         self.__dict__.update(state)
 
 
-ACTORS, MAPS, SIM = "nuplan.common.actor_state", "nuplan.common.maps.maps_datatypes", "nuplan.planning.simulation"
+ACTORS, MAPS, SIM = (
+    "nuplan.common.actor_state",
+    "nuplan.common.maps.maps_datatypes",
+    "nuplan.planning.simulation",
+)
 KINDS = {
     "VEHICLE": 0,
     "PEDESTRIAN": 1,
@@ -46,7 +52,9 @@ PLACES = {
 
 def lookalikes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The classes by name, importable for the length of a test."""
-    made: dict[str, Any] = {name: type(name, (Record,), {"__module__": module}) for name, module in PLACES.items()}
+    made: dict[str, Any] = {
+        name: type(name, (Record,), {"__module__": module}) for name, module in PLACES.items()
+    }
     made |= {"TrackedObjectType": Kind, "TrafficLightStatusType": Status}
     for name, thing in made.items():
         parts = thing.__module__.split(".")
@@ -60,21 +68,36 @@ def lookalikes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def detections(devkit: dict[str, Any], objects: list[Any]) -> Any:
     """One step of `extended_detections_tracks`."""
-    return devkit["DetectionsTracks"](tracked_objects=devkit["TrackedObjects"](tracked_objects=objects))
+    return devkit["DetectionsTracks"](
+        tracked_objects=devkit["TrackedObjects"](tracked_objects=objects)
+    )
 
 
 def tracked(
-    devkit: dict[str, Any], kind: Enum, token: str, pose: Any, size: Any, velocity: Any | None = None, time_us: int = 0
+    devkit: dict[str, Any],
+    kind: Enum,
+    token: str,
+    pose: Any,
+    size: Any,
+    velocity: Any | None = None,
+    time_us: int = 0,
 ) -> Any:
-    """An `Agent` (with a velocity) or `StaticObject` in global coordinates; pose x, y, heading, size l, w, h."""
+    """An `Agent` (with a velocity) or `StaticObject` in global coordinates; pose x, y, heading,
+    size l, w, h.
+    """
     center = devkit["StateSE2"](x=pose[0], y=pose[1], heading=pose[2])
     box = devkit["OrientedBox"](_center=center, _length=size[0], _width=size[1], _height=size[2])
-    meta = devkit["SceneObjectMetadata"](timestamp_us=time_us, token=f"i{token}", track_id=None, track_token=token)
+    meta = devkit["SceneObjectMetadata"](
+        timestamp_us=time_us, token=f"i{token}", track_id=None, track_token=token
+    )
     state = {"_metadata": meta, "instance_token": None, "_tracked_object_type": kind, "_box": box}
     if velocity is None:
         return devkit["StaticObject"](**state, predictions=None)
     x, y = velocity
     moving = devkit["StateVector2D"](_x=x, _y=y, _array=velocity)
     return devkit["Agent"](
-        **state, _velocity=moving, _predictions=None, _initial_time_stamp=devkit["TimePoint"](time_us=0)
+        **state,
+        _velocity=moving,
+        _predictions=None,
+        _initial_time_stamp=devkit["TimePoint"](time_us=0),
     )

@@ -1,4 +1,5 @@
-"""A tiny driving world for tests: textured ground and skyline in true perspective, one other car, written as JPEGs.
+"""A tiny driving world for tests: textured ground and skyline in true perspective, one other car,
+written as JPEGs.
 
 Speeds and yaw rates wander, so that ego motion is visible, and the other car moves on its own.
 """
@@ -18,7 +19,9 @@ CAMERA_HEIGHT_M, FOCAL_PX, CENTRE_Y_PX = 1.6, 34.0, 12.0
 
 
 def drive(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """(frames, 3) poses 0.5 s apart: speed 0 … 12 m/s, yaw rate to ±0.4 rad/s, both wandering slowly."""
+    """(frames, 3) poses 0.5 s apart: speed 0 … 12 m/s, yaw rate to ±0.4 rad/s, both wandering
+    slowly.
+    """
     speed, yaw_rate = rng.uniform(1, 11), rng.uniform(-0.3, 0.3)
     poses = np.zeros((frames, 3))
     for i in range(1, frames):
@@ -29,11 +32,16 @@ def drive(rng: np.random.Generator, frames: int) -> np.ndarray:
     return poses
 
 
-def render(pose: np.ndarray, texture: np.ndarray, skyline: np.ndarray, car: np.ndarray) -> np.ndarray:
-    """(32, 64, 3) uint8 of the ground texture (metres), the skyline (bearing) and a car at (2,) global metres."""
+def render(
+    pose: np.ndarray, texture: np.ndarray, skyline: np.ndarray, car: np.ndarray
+) -> np.ndarray:
+    """(32, 64, 3) uint8 of the ground texture (metres), the skyline (bearing) and a car at (2,)
+    global metres.
+    """
     width, height = SIZE_WH
     u, v = np.meshgrid(
-        (np.arange(width) + 0.5 - width / 2) / FOCAL_PX, (np.arange(height) + 0.5 - CENTRE_Y_PX) / FOCAL_PX
+        (np.arange(width) + 0.5 - width / 2) / FOCAL_PX,
+        (np.arange(height) + 0.5 - CENTRE_Y_PX) / FOCAL_PX,
     )
     depth = CAMERA_HEIGHT_M / np.maximum(v, 1e-3)
     ground = geometry.rotate(np.stack([depth, -u * depth], -1), pose[2]) + pose[:2]
@@ -57,17 +65,24 @@ def write_log(folder: Path, name: str, seed: int, frames: int) -> tuple[list[str
     rng = np.random.default_rng(seed)
     poses = drive(rng, frames)
     texture, skyline = rng.random((64, 64, 3)) * [1, 1, 0.6], rng.random((48, 3)) * 0.5 + 0.5
-    car, car_velocity = poses[0, :2] + [12, rng.uniform(-4, 4)], np.array([rng.uniform(0, 10), rng.normal(0, 0.5)])
+    car, car_velocity = (
+        poses[0, :2] + [12, rng.uniform(-4, 4)],
+        np.array([rng.uniform(0, 10), rng.normal(0, 0.5)]),
+    )
     paths = []
     (folder / name).mkdir(parents=True, exist_ok=True)
     for i, pose in enumerate(poses):
         path = f"{name}/{i:04d}.jpg"
-        Image.fromarray(render(pose, texture, skyline, car + i * 0.5 * car_velocity)).save(folder / path, quality=92)
+        Image.fromarray(render(pose, texture, skyline, car + i * 0.5 * car_velocity)).save(
+            folder / path, quality=92
+        )
         paths.append(path)
     return paths, poses
 
 
-def record_at(root: Path, log: str, paths: list[str], poses: np.ndarray, current: int) -> SceneRecord:
+def record_at(
+    root: Path, log: str, paths: list[str], poses: np.ndarray, current: int
+) -> SceneRecord:
     """A scene of 4 history and 10 future frames (fewer at the end of the log)."""
     window = slice(current - 3, current + 11)
     relative = geometry.to_local(poses[current], poses[window])
@@ -103,7 +118,9 @@ def record_at(root: Path, log: str, paths: list[str], poses: np.ndarray, current
     )
 
 
-def little_records(root: Path, *, logs: int, frames: int = 24, seed: int = 0, stride: int = 2) -> list[SceneRecord]:
+def little_records(
+    root: Path, *, logs: int, frames: int = 24, seed: int = 0, stride: int = 2
+) -> list[SceneRecord]:
     """Overlapping scenes of several logs."""
     records = []
     for i in range(logs):

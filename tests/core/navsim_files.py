@@ -83,7 +83,9 @@ def frame_dict(
         "sample_prev": None,
         "sample_next": None,
         "anns": {
-            "gt_boxes": np.array([[10.0 + i, 2.0, 0.8, 4.5, 1.9, 1.6, -3.5] for i in range(objects)]).reshape(-1, 7),
+            "gt_boxes": np.array(
+                [[10.0 + i, 2.0, 0.8, 4.5, 1.9, 1.6, -3.5] for i in range(objects)]
+            ).reshape(-1, 7),
             "gt_names": names if objects else np.array([]),
             "gt_velocity_3d": np.tile([1.0, -0.5, 0.1], (objects, 1)),
             "instance_tokens": [f"{token}-{i}" for i in range(objects)],
@@ -106,9 +108,16 @@ Row = tuple[int, shapely.Geometry | None, tuple[Any, ...]]
 
 
 def write_gpkg(
-    path: Path, layers: dict[str, Sequence[Row]], *, crs: int = 32619, srs: int = 32619, envelope: bool = False
+    path: Path,
+    layers: dict[str, Sequence[Row]],
+    *,
+    crs: int = 32619,
+    srs: int = 32619,
+    envelope: bool = False,
 ) -> Path:
-    """A GeoPackage with `meta` and all of LAYERS (empty unless given as {layer: [(fid, geometry, columns)]})."""
+    """A GeoPackage with `meta` and all of LAYERS (empty unless given as {layer: [(fid, geometry,
+    columns)]}).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     db = sqlite3.connect(path)
@@ -116,18 +125,26 @@ def write_gpkg(
     db.execute(
         "CREATE TABLE gpkg_spatial_ref_sys (srs_id INTEGER, organization TEXT, organization_coordsys_id INTEGER)"
     )
-    db.executemany("INSERT INTO gpkg_spatial_ref_sys VALUES (?, 'EPSG', ?)", [(4326, 4326), (srs, srs)])
-    db.execute("CREATE TABLE gpkg_geometry_columns (table_name TEXT, column_name TEXT, srs_id INTEGER)")
+    db.executemany(
+        "INSERT INTO gpkg_spatial_ref_sys VALUES (?, 'EPSG', ?)", [(4326, 4326), (srs, srs)]
+    )
+    db.execute(
+        "CREATE TABLE gpkg_geometry_columns (table_name TEXT, column_name TEXT, srs_id INTEGER)"
+    )
     db.execute("CREATE TABLE meta (id INTEGER PRIMARY KEY, key TEXT, value TEXT)")
     db.execute("INSERT INTO meta (key, value) VALUES ('projectedCoordSystem', ?)", (f"epsg:{crs}",))
     for name, columns in LAYERS.items():
         if layers.get(name, ()) is None:
             continue  # a map without this layer
-        db.execute(f"CREATE TABLE {name} ({', '.join(('fid INTEGER PRIMARY KEY', 'geom BLOB', *columns))})")
+        db.execute(
+            f"CREATE TABLE {name} ({', '.join(('fid INTEGER PRIMARY KEY', 'geom BLOB', *columns))})"
+        )
         db.execute("INSERT INTO gpkg_geometry_columns VALUES (?, 'geom', ?)", (name, srs))
         for fid, shape, values in layers.get(name, ()):
             marks = ", ".join("?" * (2 + len(columns)))
-            db.execute(f"INSERT INTO {name} VALUES ({marks})", (fid, _blob(shape, srs, envelope), *values))
+            db.execute(
+                f"INSERT INTO {name} VALUES ({marks})", (fid, _blob(shape, srs, envelope), *values)
+            )
     db.commit()
     db.close()
     return path
@@ -138,4 +155,10 @@ def _blob(shape: shapely.Geometry | None, srs: int, envelope: bool) -> bytes | N
         return None
     x0, y0, x1, y1 = shape.bounds
     box = struct.pack("<4d", x0, x1, y0, y1) if envelope else b""
-    return b"GP" + bytes([0, 1 | (1 << 1 if envelope else 0)]) + struct.pack("<i", srs) + box + shapely.to_wkb(shape)
+    return (
+        b"GP"
+        + bytes([0, 1 | (1 << 1 if envelope else 0)])
+        + struct.pack("<i", srs)
+        + box
+        + shapely.to_wkb(shape)
+    )

@@ -1,10 +1,12 @@
-"""A device that is another one in name only: its tensors refuse to be mixed with those of the CPU, as a GPU's do, and hold real numbers.
+"""A device that is another one in name only: its tensors refuse to be mixed with those of the CPU,
+as a GPU's do, and hold real numbers.
 
     with pretended():
         model.to(OTHER)
 
-It finds forgotten `.to(device)` and `.cpu()` where there is no GPU. What it cannot find: wrong kernels, memory, autocast of CUDA.
-Importing this registers the device for the whole process (PyTorch's Python backends, experimental), so tests run it in one of their own.
+It finds forgotten `.to(device)` and `.cpu()` where there is no GPU. What it cannot find: wrong
+kernels, memory, autocast of CUDA. Importing this registers the device for the whole process
+(PyTorch's Python backends, experimental), so tests run it in one of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 OTHER = "elsewhere"
 aten = torch.ops.aten
 MOVES = {aten._to_copy.default, aten.copy_.default, aten._local_scalar_dense.default}
-INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+INDEXING = {
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+}
 
 
 class _Module(backend_registration._DummyBackendModule):
@@ -39,8 +46,14 @@ class Away(torch.Tensor):
 
     @staticmethod
     def __new__(cls, here: torch.Tensor):
-        layout = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
-        made = torch.Tensor._make_wrapper_subclass(cls, here.shape, device=torch.device(OTHER, 0), **layout)
+        layout = {
+            "strides": here.stride(),
+            "storage_offset": here.storage_offset(),
+            "dtype": here.dtype,
+        }
+        made = torch.Tensor._make_wrapper_subclass(
+            cls, here.shape, device=torch.device(OTHER, 0), **layout
+        )
         made.here = here
         return made
 
@@ -71,7 +84,9 @@ class _Pretend(TorchDispatchMode):
 
 @contextmanager
 def pretended():
-    """Inside, OTHER is a device. `torch.tensor` and inference mode, which need real backends, are replaced meanwhile."""
+    """Inside, OTHER is a device. `torch.tensor` and inference mode, which need real backends, are
+    replaced meanwhile.
+    """
     tensor, inference = torch.tensor, torch.inference_mode
     torch.tensor = lambda data, *, device=None, **more: tensor(data, **more).to(device or "cpu")  # type: ignore[assignment]
     torch.inference_mode = torch.no_grad  # type: ignore[assignment,misc]
@@ -105,7 +120,11 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func is aten._local_scalar_dense.default or not there:
         return out
     out = tree_map(lambda x: Away(x) if isinstance(x, torch.Tensor) else x, out)
-    return out if asked is not None or not away else return_and_correct_aliasing(func, args, kwargs, out)
+    return (
+        out
+        if asked is not None or not away
+        else return_and_correct_aliasing(func, args, kwargs, out)
+    )
 
 
 def _here(value: Any) -> Any:
@@ -116,8 +135,12 @@ def _here(value: Any) -> Any:
 
 def _refuse_mixed(func: Any, args: Any, flat: list[Any]) -> None:
     """CUDA's rule: single numbers and indices may come from the CPU, nothing else."""
-    strange = [x for x in flat if isinstance(x, torch.Tensor) and not isinstance(x, Away) and x.dim() > 0]
+    strange = [
+        x for x in flat if isinstance(x, torch.Tensor) and not isinstance(x, Away) and x.dim() > 0
+    ]
     if func in INDEXING and isinstance(args[0], Away):
         strange = [x for x in strange if x.dtype not in (torch.long, torch.bool)]
     if strange:
-        raise RuntimeError(f"{func}: tensors of the CPU, {[tuple(x.shape) for x in strange]}, meet those of {OTHER}")
+        raise RuntimeError(
+            f"{func}: tensors of the CPU, {[tuple(x.shape) for x in strange]}, meet those of {OTHER}"
+        )

@@ -1,7 +1,9 @@
-"""Little worlds to score plans in, drawn directly as `World` columns: a straight two-lane road, and what stands on it.
+"""Little worlds to score plans in, drawn directly as `World` columns: a straight two-lane road, and
+what stands on it.
 
-x runs along the road. The ego starts at the origin in its own lane (|y| < 1.75, on the route); to the left lies the
-oncoming lane (1.75 < y < 5.25, not on the route); to the right, at y = -1.75, the road ends.
+x runs along the road. The ego starts at the origin in its own lane (|y| < 1.75, on the route); to
+the left lies the oncoming lane (1.75 < y < 5.25, not on the route); to the right, at y = -1.75, the
+road ends.
 """
 
 from dataclasses import replace
@@ -23,8 +25,12 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]], float)
 
 
-def straight_road(speed: float = 8.0, *, token: str = "now", human_speed: float | None = None) -> World:
-    """The road above, empty; the reference drives at `speed` (the human too) and the past was driven at it."""
+def straight_road(
+    speed: float = 8.0, *, token: str = "now", human_speed: float | None = None
+) -> World:
+    """The road above, empty; the reference drives at `speed` (the human too) and the past was
+    driven at it.
+    """
     own, left = rectangle(-60, EDGE_M, 160, -EDGE_M), rectangle(-60, -EDGE_M, 160, LANE_M - EDGE_M)
     polygons = [own, left, own, left]
     line = np.stack([np.arange(-60.0, 161.0, 4.0), np.zeros(56), np.zeros(56)], axis=-1)
@@ -55,7 +61,9 @@ def straight_road(speed: float = 8.0, *, token: str = "now", human_speed: float 
         light_offsets=np.zeros(1, np.int64),
         light_active=np.zeros((41, 0), bool),
         polygon_ids=("block", "oncoming block", "lane", "oncoming lane"),
-        polygon_layers=np.array([Layer.ROADBLOCK, Layer.ROADBLOCK, Layer.LANE, Layer.LANE], np.int8),
+        polygon_layers=np.array(
+            [Layer.ROADBLOCK, Layer.ROADBLOCK, Layer.LANE, Layer.LANE], np.int8
+        ),
         polygon_on_route=np.array([False, False, True, False]),
         ring_vertices=np.concatenate(polygons),
         ring_offsets=np.arange(5) * 5,
@@ -73,12 +81,18 @@ def straight_road(speed: float = 8.0, *, token: str = "now", human_speed: float 
     )
 
 
-def with_object(world: World, xy, velocity=(0.0, 0.0), *, size=CAR, kind=ObjectClass.VEHICLE, heading=None) -> World:
+def with_object(
+    world: World, xy, velocity=(0.0, 0.0), *, size=CAR, kind=ObjectClass.VEHICLE, heading=None
+) -> World:
     """One more object that moves at constant velocity and faces the way it moves (or `heading`)."""
     velocity = np.asarray(velocity, float)
     speed = float(np.hypot(*velocity))
-    yaw = heading if heading is not None else (np.arctan2(velocity[1], velocity[0]) if speed else 0.0)
-    poses = np.concatenate([np.asarray(xy, float) + STEPS[:, None] * velocity, np.full((51, 1), yaw)], axis=1)
+    yaw = (
+        heading if heading is not None else (np.arctan2(velocity[1], velocity[0]) if speed else 0.0)
+    )
+    poses = np.concatenate(
+        [np.asarray(xy, float) + STEPS[:, None] * velocity, np.full((51, 1), yaw)], axis=1
+    )
     corners = box_corners(poses, *size)
     return replace(
         world,
@@ -92,14 +106,18 @@ def with_object(world: World, xy, velocity=(0.0, 0.0), *, size=CAR, kind=ObjectC
     )
 
 
-def with_red_light(world: World, x0: float, x1: float, *, from_step: int = 0, to_step: int = 40) -> World:
+def with_red_light(
+    world: World, x0: float, x1: float, *, from_step: int = 0, to_step: int = 40
+) -> World:
     """A connector across the own lane that shows red from one step to another."""
     active = np.zeros((41, 1), bool)
     active[from_step : to_step + 1] = True
     return replace(
         world,
         light_ids=(*world.light_ids, f"connector {x0}"),
-        light_vertices=np.concatenate([world.light_vertices, rectangle(x0, EDGE_M, x1, -EDGE_M)[:4]]),
+        light_vertices=np.concatenate(
+            [world.light_vertices, rectangle(x0, EDGE_M, x1, -EDGE_M)[:4]]
+        ),
         light_offsets=np.append(world.light_offsets, world.light_offsets[-1] + 4),
         light_active=np.concatenate([world.light_active, active], axis=1),
     )
@@ -112,9 +130,13 @@ def with_intersection(world: World, x0: float, x1: float) -> World:
         polygon_ids=(*world.polygon_ids, "intersection"),
         polygon_layers=np.append(world.polygon_layers, np.int8(Layer.INTERSECTION)),
         polygon_on_route=np.append(world.polygon_on_route, False),
-        ring_vertices=np.concatenate([world.ring_vertices, rectangle(x0, EDGE_M, x1, LANE_M - EDGE_M)]),
+        ring_vertices=np.concatenate(
+            [world.ring_vertices, rectangle(x0, EDGE_M, x1, LANE_M - EDGE_M)]
+        ),
         ring_offsets=np.append(world.ring_offsets, world.ring_offsets[-1] + 5),
-        polygon_ring_offsets=np.append(world.polygon_ring_offsets, world.polygon_ring_offsets[-1] + 1),
+        polygon_ring_offsets=np.append(
+            world.polygon_ring_offsets, world.polygon_ring_offsets[-1] + 1
+        ),
     )
 
 
@@ -147,7 +169,10 @@ def seen_from(world: World, shift=(0.0, 0.0), turn: float = 0.0) -> World:
 def half_second_later(world: World, token: str = "later") -> World:
     """The next scene of the same log, drawn from its own ego (objects are left as they are)."""
     return replace(
-        world, scene_token=token, previous_token=world.scene_token, timestamp_us=world.timestamp_us + 500_000
+        world,
+        scene_token=token,
+        previous_token=world.scene_token,
+        timestamp_us=world.timestamp_us + 500_000,
     )
 
 

@@ -1,7 +1,9 @@
-"""Little road maps and scenes to build worlds of: a straight road of three blocks, and what stands and moves on it.
+"""Little road maps and scenes to build worlds of: a straight road of three blocks, and what stands
+and moves on it.
 
-x runs along the road. Two lanes lead east ("own" at |y| < 1.75, "side" to its right) and one leads west ("west", to
-the left). Block "a" ends at x = 40 in a roadblock connector "j" over an intersection of 20 m, then comes block "b".
+x runs along the road. Two lanes lead east ("own" at |y| < 1.75, "side" to its right) and one leads
+west ("west", to the left). Block "a" ends at x = 40 in a roadblock connector "j" over an
+intersection of 20 m, then comes block "b".
 """
 
 from dataclasses import replace
@@ -50,7 +52,9 @@ def _lanes(speed_limit):
     ]
     return Lanes(
         ids=tuple(r[0] for r in rows),
-        shapes=_rectangles(*((min(r[2:4]), r[4] - LANE_M / 2, max(r[2:4]), r[4] + LANE_M / 2) for r in rows)),
+        shapes=_rectangles(
+            *((min(r[2:4]), r[4] - LANE_M / 2, max(r[2:4]), r[4] + LANE_M / 2) for r in rows)
+        ),
         group_ids=tuple(r[1] for r in rows),
         index=np.array([0, 1, 0, 1, 0]),
         speed_limit_mps=np.full(len(rows), speed_limit),
@@ -73,7 +77,9 @@ def straight_map(*, speed_limit: float = 12.0) -> RoadMap:
     )
     low, high = -1.5 * LANE_M, LANE_M / 2
     blocks = _rectangles(
-        (START_M, low, CROSS_M, high), (AFTER_M, low, END_M, high), (START_M, high, END_M, high + LANE_M)
+        (START_M, low, CROSS_M, high),
+        (AFTER_M, low, END_M, high),
+        (START_M, high, END_M, high + LANE_M),
     )
     none = Polygons((), np.empty(0, object))
     return RoadMap(
@@ -81,7 +87,9 @@ def straight_map(*, speed_limit: float = 12.0) -> RoadMap:
         lanes=_lanes(speed_limit),
         connectors=connectors,
         lane_groups=Polygons(("a", "b", "w"), blocks),
-        group_connectors=GroupConnectors(("j",), _rectangles((CROSS_M, low, AFTER_M, high)), ("a",), ("b",)),
+        group_connectors=GroupConnectors(
+            ("j",), _rectangles((CROSS_M, low, AFTER_M, high)), ("a",), ("b",)
+        ),
         intersections=Polygons(("cross",), _rectangles((CROSS_M, low, AFTER_M, high + LANE_M))),
         carparks=none,
         crosswalks=none,
@@ -92,7 +100,12 @@ def straight_map(*, speed_limit: float = 12.0) -> RoadMap:
 
 
 def straight_scene(
-    speed_mps: float = 8.0, *, route=("a", "j", "b"), start=(0.0, 0.0, 0.0), past: int = 3, future: int = 10
+    speed_mps: float = 8.0,
+    *,
+    route=("a", "j", "b"),
+    start=(0.0, 0.0, 0.0),
+    past: int = 3,
+    future: int = 10,
 ) -> Scene:
     """The ego drives east at constant speed; no objects, no lights."""
     frames = []
@@ -122,16 +135,33 @@ def straight_scene(
 
 
 def with_object(
-    scene: Scene, token: str, xy, velocity=(0.0, 0.0), *, kind=ObjectClass.VEHICLE, heading=None, seen=None
+    scene: Scene,
+    token: str,
+    xy,
+    velocity=(0.0, 0.0),
+    *,
+    kind=ObjectClass.VEHICLE,
+    heading=None,
+    seen=None,
 ) -> Scene:
-    """One more track, at global xy at the current frame, constant global velocity; seen: frames from now (default all)."""
+    """One more track, at global xy at the current frame, constant global velocity; seen: frames
+    from now (default all).
+    """
     velocity = np.asarray(velocity, float)
-    yaw = heading if heading is not None else float(np.arctan2(velocity[1], velocity[0])) if velocity.any() else 0.0
+    yaw = (
+        heading
+        if heading is not None
+        else float(np.arctan2(velocity[1], velocity[0]))
+        if velocity.any()
+        else 0.0
+    )
     frames = list(scene.frames)
     for k, frame in enumerate(frames):
         step = k - (scene.num_history - 1)
         if seen is None or step in seen:
-            frames[k] = replace(frame, objects=_added(frame, token, xy + 0.5 * step * velocity, velocity, yaw, kind))
+            frames[k] = replace(
+                frame, objects=_added(frame, token, xy + 0.5 * step * velocity, velocity, yaw, kind)
+            )
     return replace(scene, frames=tuple(frames))
 
 
@@ -152,7 +182,13 @@ def _added(frame, token, xy, velocity, yaw, kind):
 def with_red_light(scene: Scene, connector: str, *, seen=None) -> Scene:
     """A lane connector that shows red in some frames from now (default all), green in the others."""
     frames = [
-        replace(f, traffic_lights=(*f.traffic_lights, (connector, seen is None or k - scene.num_history + 1 in seen)))
+        replace(
+            f,
+            traffic_lights=(
+                *f.traffic_lights,
+                (connector, seen is None or k - scene.num_history + 1 in seen),
+            ),
+        )
         for k, f in enumerate(scene.frames)
     ]
     return replace(scene, frames=tuple(frames))
@@ -162,7 +198,9 @@ def moved_scene(scene: Scene, shift_m, turn_rad: float) -> Scene:
     """The scene turned about the origin and then shifted."""
 
     def move(frame):
-        pose = np.append(rotate(frame.ego_pose[:2], turn_rad) + shift_m, wrap(frame.ego_pose[2] + turn_rad))
+        pose = np.append(
+            rotate(frame.ego_pose[:2], turn_rad) + shift_m, wrap(frame.ego_pose[2] + turn_rad)
+        )
         return replace(frame, ego_pose=pose)
 
     return replace(scene, frames=tuple(move(frame) for frame in scene.frames))

@@ -1,4 +1,6 @@
-"""Hand-made scenes for the planner tests: three flat pictures, a few boxes, a future that follows from the command."""
+"""Hand-made scenes for the planner tests: three flat pictures, a few boxes, a future that follows
+from the command.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,18 @@ CAMERAS = ("CAM_F0", "CAM_L0", "CAM_R0")
 PICTURE_WH = (192, 108)
 YAWS_RAD = {"CAM_F0": 0.0, "CAM_L0": np.deg2rad(55.0), "CAM_R0": np.deg2rad(-55.0)}
 FEATURE_DIM = 8
-CURVATURE_RAD_PER_M = {Command.LEFT: 0.03, Command.FORWARD: 0.0, Command.RIGHT: -0.03, Command.UNKNOWN: 0.01}
+CURVATURE_RAD_PER_M = {
+    Command.LEFT: 0.03,
+    Command.FORWARD: 0.0,
+    Command.RIGHT: -0.03,
+    Command.UNKNOWN: 0.01,
+}
 
 
 def make_records(root: Path, count: int, seed: int = 0) -> list[SceneRecord]:
-    """Scenes that drive arcs: curvature by command, speed by the ego status, so that a planner can learn them."""
+    """Scenes that drive arcs: curvature by command, speed by the ego status, so that a planner can
+    learn them.
+    """
     rng = np.random.default_rng(seed)
     return [make_record(root, i, rng) for i in range(count)]
 
@@ -54,7 +63,9 @@ def make_record(root: Path, index: int, rng: np.random.Generator) -> SceneRecord
         camera_translations_m=np.tile([1.6, 0.0, 1.5], (3, 1)),
         lidar_path="",
         object_boxes=boxes,
-        object_classes=np.array([ObjectClass.VEHICLE, ObjectClass.VEHICLE, ObjectClass.PEDESTRIAN], np.int8),
+        object_classes=np.array(
+            [ObjectClass.VEHICLE, ObjectClass.VEHICLE, ObjectClass.PEDESTRIAN], np.int8
+        ),
         object_velocities_mps=np.zeros((3, 2)),
         roadblock_ids=(),
         has_objects=True,
@@ -72,7 +83,9 @@ def arc(speed_mps: float, curvature: float) -> np.ndarray:
 
 
 def camera_rotation(yaw_rad: float) -> np.ndarray:
-    """(3, 3) camera (x right, y down, z forward) → ego (x forward, y left, z up), turned left by yaw."""
+    """(3, 3) camera (x right, y down, z forward) → ego (x forward, y left, z up), turned left by
+    yaw.
+    """
     forward = np.array([np.cos(yaw_rad), np.sin(yaw_rad), 0.0])
     right = np.array([np.sin(yaw_rad), -np.cos(yaw_rad), 0.0])
     return np.stack([right, [0.0, 0.0, -1.0], forward], axis=1)
@@ -92,7 +105,9 @@ def _picture(root: Path, index: int, name: str, rng: np.random.Generator) -> str
 
 
 def make_features(records: list[SceneRecord], seed: int = 0) -> SimpleNamespace:
-    """VLM embeddings in the shape of vlm.VlmFeatures: 5 picture tokens and 12 action tokens of width 8."""
+    """VLM embeddings in the shape of vlm.VlmFeatures: 5 picture tokens and 12 action tokens of
+    width 8.
+    """
     rng = np.random.default_rng(seed)
     count = len(records)
     return SimpleNamespace(
@@ -104,9 +119,13 @@ def make_features(records: list[SceneRecord], seed: int = 0) -> SimpleNamespace:
 
 
 def straight_world(record: SceneRecord, parked_at_m: float | None = None) -> World:
-    """A lane 10 m wide along x on the route, 200 m long, with a reference that drives 8 m/s; maybe a car parked in it."""
+    """A lane 10 m wide along x on the route, 200 m long, with a reference that drives 8 m/s; maybe
+    a car parked in it.
+    """
     half_width_m = 5.0
-    ring = np.array([[-50, -half_width_m], [150, -half_width_m], [150, half_width_m], [-50, half_width_m]])
+    ring = np.array(
+        [[-50, -half_width_m], [150, -half_width_m], [150, half_width_m], [-50, half_width_m]]
+    )
     ring = np.concatenate([ring, ring[:1]])
     count = 0 if parked_at_m is None else 1
     corners = np.full((51, count, 4, 2), np.nan)
@@ -117,15 +136,39 @@ def straight_world(record: SceneRecord, parked_at_m: float | None = None) -> Wor
     ego = np.zeros(11)
     ego[State.VX] = record.ego_velocity_mps[0]
     return World(
-        scene_token=record.scene_token, log_name=record.log_name, map_location="", timestamp_us=record.timestamp_us,
-        previous_token="", is_synthetic=False, origin_m=np.zeros(2), ego_state=ego,
-        object_tokens=("parked",) * count, object_classes=np.zeros(count, np.int8), object_speed_mps=np.zeros(count),
-        object_corners=corners, object_valid=np.ones((51, count), bool), object_valid_v2=np.ones((41, count), bool),
-        object_overlaps_ego=np.zeros(count, bool), light_ids=(), light_vertices=np.zeros((0, 2)),
-        light_offsets=np.zeros(1, np.int64), light_active=np.zeros((41, 0), bool), polygon_ids=("block", "lane"),
-        polygon_layers=np.array([Layer.ROADBLOCK, Layer.LANE], np.int8), polygon_on_route=np.array([False, True]),
-        ring_vertices=np.concatenate([ring, ring]).astype(float), ring_offsets=np.array([0, 5, 10]),
-        polygon_ring_offsets=np.array([0, 1, 2]), centerline=np.array([[-50.0, 0, 0], [50.0, 0, 0], [150.0, 0, 0]]),
-        route_lane_ids=("lane",), reference_v1=reference, reference_v2=reference, history_states=np.zeros((4, 11)),
-        human_poses=record.future_poses, human_valid=True, has_v1=True, valid=True, reason="",
-    )  # fmt: skip
+        scene_token=record.scene_token,
+        log_name=record.log_name,
+        map_location="",
+        timestamp_us=record.timestamp_us,
+        previous_token="",
+        is_synthetic=False,
+        origin_m=np.zeros(2),
+        ego_state=ego,
+        object_tokens=("parked",) * count,
+        object_classes=np.zeros(count, np.int8),
+        object_speed_mps=np.zeros(count),
+        object_corners=corners,
+        object_valid=np.ones((51, count), bool),
+        object_valid_v2=np.ones((41, count), bool),
+        object_overlaps_ego=np.zeros(count, bool),
+        light_ids=(),
+        light_vertices=np.zeros((0, 2)),
+        light_offsets=np.zeros(1, np.int64),
+        light_active=np.zeros((41, 0), bool),
+        polygon_ids=("block", "lane"),
+        polygon_layers=np.array([Layer.ROADBLOCK, Layer.LANE], np.int8),
+        polygon_on_route=np.array([False, True]),
+        ring_vertices=np.concatenate([ring, ring]).astype(float),
+        ring_offsets=np.array([0, 5, 10]),
+        polygon_ring_offsets=np.array([0, 1, 2]),
+        centerline=np.array([[-50.0, 0, 0], [50.0, 0, 0], [150.0, 0, 0]]),
+        route_lane_ids=("lane",),
+        reference_v1=reference,
+        reference_v2=reference,
+        history_states=np.zeros((4, 11)),
+        human_poses=record.future_poses,
+        human_valid=True,
+        has_v1=True,
+        valid=True,
+        reason="",
+    )

@@ -1,7 +1,9 @@
-"""The plumbing of the side-by-side benchmark, with a devkit of cardboard: same names, same arguments, made-up scores.
+"""The plumbing of the side-by-side benchmark, with a devkit of cardboard: same names, same
+arguments, made-up scores.
 
-The real one cannot be installed beside this project. Both cardboards take what v1.1 (3e8291b) and v2.2 (0a380a9) took when the
-benchmark ran against them; whether the names are still the devkit's is seen only with a checkout.
+The real one cannot be installed beside this project. Both cardboards take what v1.1 (3e8291b) and
+v2.2 (0a380a9) took when the benchmark ran against them; whether the names are still the devkit's is
+seen only with a checkout.
 """
 
 from __future__ import annotations
@@ -169,12 +171,18 @@ def test_the_probe_knows_v2_by_its_arguments(tmp_path: Path):
     assert np.shape(found["many_s"]) == (3, 2)
 
 
-def test_both_are_measured_on_the_same_scenes_and_scores_are_compared(cardboard: Path, tmp_path: Path):
-    config = WorldConfig(seed=6, logs_train=1, logs_val=0, logs_test=1, seconds_per_log=8.0, cameras=(), workers=1)
+def test_both_are_measured_on_the_same_scenes_and_scores_are_compared(
+    cardboard: Path, tmp_path: Path
+):
+    config = WorldConfig(
+        seed=6, logs_train=1, logs_val=0, logs_test=1, seconds_per_log=8.0, cameras=(), workers=1
+    )
     tree = write_world(tmp_path / "tree", config)
     found = devkit.side_by_side(str(cardboard), sys.executable, tree.root, "test", 2, (1, 3))
     assert (found["scenes"], found["metric"]) == (2, "pdms")
-    assert 0.0 < found["largest_difference"] <= 0.75 + 1e-12  # 0.25 of cardboard against scores in 0…1
+    assert (
+        0.0 < found["largest_difference"] <= 0.75 + 1e-12
+    )  # 0.25 of cardboard against scores in 0…1
     assert found["devkit_score_ms"] > 0.0
     for name in ("devkit_many_ms", "devkit_core_ms", "many_ms"):
         assert list(found[name]) == [1, 3]

@@ -1,4 +1,6 @@
-"""The GPU benchmark runs at tiny sizes on any device, and one part's failure does not lose the others."""
+"""The GPU benchmark runs at tiny sizes on any device, and one part's failure does not lose the
+others.
+"""
 
 import argparse
 import importlib
@@ -15,10 +17,14 @@ from latentvla_core.vlm.model import build_meta
 
 
 def bench(monkeypatch, tmp_path, *words):
-    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--repeats", "1", "--out", str(tmp_path), *words])
+    monkeypatch.setattr(
+        sys, "argv", ["gpu", "--device", "cpu", "--repeats", "1", "--out", str(tmp_path), *words]
+    )
     failed = gpu.main()
     found = json.loads((tmp_path / "gpu.json").read_text())
-    assert failed == sum(row["what"] == "failed" for rows in found["parts"].values() for row in rows)
+    assert failed == sum(
+        row["what"] == "failed" for rows in found["parts"].values() for row in rows
+    )
     return found, (tmp_path / "gpu.md").read_text()
 
 
@@ -45,14 +51,18 @@ def test_a_part_that_fails_leaves_the_others(monkeypatch, tmp_path):
     def broken(device, options):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(gpu, "PARTS", {"broken": broken, "fine": lambda device, options: [{"what": "x", "ms": 1.5}]})
+    monkeypatch.setattr(
+        gpu, "PARTS", {"broken": broken, "fine": lambda device, options: [{"what": "x", "ms": 1.5}]}
+    )
     found, page = bench(monkeypatch, tmp_path, "--tiny")
     assert found["parts"]["broken"] == [{"what": "failed", "why": "RuntimeError: out of luck"}]
     assert found["parts"]["fine"] == [{"what": "x", "ms": 1.5}]
     assert "| x | 1.5 |" in page
 
 
-@pytest.mark.parametrize(("name", "peak"), [("NVIDIA H200", 989), ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA L4", 121)])
+@pytest.mark.parametrize(
+    ("name", "peak"), [("NVIDIA H200", 989), ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA L4", 121)]
+)
 def test_peaks_are_found_by_name(monkeypatch, name, peak):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     assert gpu.peak_of(torch.device("cuda")) == peak
@@ -63,9 +73,13 @@ def test_flops_of_the_papers_step_are_dominated_by_six_a_weight_and_token():
     network = build_meta(config)
     length, patches = 712, 3 * 4 * config.tokens_per_view
     zeros = torch.zeros(1, length, dtype=torch.long)
-    batch = gpu.VlmBatch(zeros, zeros, zeros, torch.zeros(patches, 1), torch.zeros(3, 3), torch.zeros(1, 13))
+    batch = gpu.VlmBatch(
+        zeros, zeros, zeros, torch.zeros(patches, 1), torch.zeros(3, 3), torch.zeros(1, 13)
+    )
     language = 6 * 2.77e9 * length  # stack.md: 3.09 B with the tied table of 0.31 B
-    assert gpu.step_flops(network, config, batch) == pytest.approx(language + 2 * 0.669e9 * patches, rel=0.05)
+    assert gpu.step_flops(network, config, batch) == pytest.approx(
+        language + 2 * 0.669e9 * patches, rel=0.05
+    )
 
 
 @pytest.mark.parametrize("name", bench_all.STANDALONE)

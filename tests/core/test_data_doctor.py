@@ -15,7 +15,7 @@ from navsim_files import log_frames, shared, write_gpkg, write_pickle
 from PIL import Image
 from rich.console import Console
 
-from latentvla_core.data.doctor import Level, Report, check
+from latentvla_core.data.checks.doctor import Level, Report, check
 from latentvla_core.data.filters import SceneFilter
 from latentvla_core.data.layout import DataRoot
 from latentvla_core.data.lidar import write_pcd
@@ -44,7 +44,9 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.new("RGB", (64, 36), (90, 120, 60)).save(path)
         write_pcd(blobs / frame["lidar_path"], np.ones((6, 20)))
     for city, version in CITIES.items():
-        write_gpkg(root / f"maps/{city}/{version}/map.gpkg", _layers() if city == "us-ma-boston" else {})
+        write_gpkg(
+            root / f"maps/{city}/{version}/map.gpkg", _layers() if city == "us-ma-boston" else {}
+        )
     index = {city: {"version": version, "layers": {}} for city, version in CITIES.items()}
     (root / "maps/nuplan-maps-v1.0.json").write_text(json.dumps(index))
     return root
@@ -52,7 +54,10 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _layers() -> dict:
     x, y = 330_990.0, 4_689_990.0
-    road, line = shapely.box(x, y, x + 80, y + 30), shapely.LineString([(x, y), (x + 20, y), (x + 40, y)])
+    road, line = (
+        shapely.box(x, y, x + 80, y + 30),
+        shapely.LineString([(x, y), (x + 20, y), (x + 40, y)]),
+    )
     return {
         "lanes_polygons": [(11, road, (11, 101, 0, 13.4))],
         "lane_connectors": [(i, line, (11, 11, 201, None, "")) for i in (301, 302)],
@@ -74,7 +79,9 @@ def tree(healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def _said(report: Report, level: Level) -> str:
     return "\n".join(
-        f"[{f.check}] {f.message} @ {'; '.join(f.places)} -> {f.remedy}" for f in report.findings if f.level is level
+        f"[{f.check}] {f.message} @ {'; '.join(f.places)} -> {f.remedy}"
+        for f in report.findings
+        if f.level is level
     )
 
 
@@ -109,29 +116,71 @@ def _unlink(pattern: str) -> Callable[[Path], None]:
 
 
 def _truncate(pattern: str) -> Callable[[Path], None]:
-    return lambda root: [path.write_bytes(path.read_bytes()[:-30]) for path in root.glob(pattern)] and None  # type: ignore[func-returns-value]
+    return lambda root: (
+        [path.write_bytes(path.read_bytes()[:-30]) for path in root.glob(pattern)] and None
+    )  # type: ignore[func-returns-value]
 
 
 ILLNESSES: list[tuple[Callable[[Path], object], Level, str]] = [
-    (_truncate("navsim_logs/mini/*.pkl"), Level.FAIL, r"\[logs\] log files cannot be read.*ends early"),
-    (_set(2, ego_dynamic_state=[1.0]), Level.FAIL, r"\[frames\] frames break the format.*#2 .*field ego_dynamic_state"),
+    (
+        _truncate("navsim_logs/mini/*.pkl"),
+        Level.FAIL,
+        r"\[logs\] log files cannot be read.*ends early",
+    ),
+    (
+        _set(2, ego_dynamic_state=[1.0]),
+        Level.FAIL,
+        r"\[frames\] frames break the format.*#2 .*field ego_dynamic_state",
+    ),
     (_set(5, timestamp=1_621_944_000_000_000), Level.FAIL, r"\[time\] time goes backwards.*#5"),
-    (_set(13, timestamp=1_621_944_009_000_000), Level.WARN, r"\[time\] steps differ.*#13.*3\.000 s"),
+    (
+        _set(13, timestamp=1_621_944_009_000_000),
+        Level.WARN,
+        r"\[time\] steps differ.*#13.*3\.000 s",
+    ),
     (_set(4, token="f" * 17), Level.WARN, r"17 characters"),
-    (_set(3, roadblock_ids=["101", "999"]), Level.FAIL, r"\[route\] route ids are not in the map.*'999'.*right city"),
-    (_set(3, traffic_lights=[(999, True)]), Level.WARN, r"\[route\] traffic lights are not in the map.*'999'"),
-    (_set(3, ego2global_translation=np.array([0.0, 0.0, 0.0])), Level.FAIL, r"\[maps\] the ego is outside its map"),
+    (
+        _set(3, roadblock_ids=["101", "999"]),
+        Level.FAIL,
+        r"\[route\] route ids are not in the map.*'999'.*right city",
+    ),
+    (
+        _set(3, traffic_lights=[(999, True)]),
+        Level.WARN,
+        r"\[route\] traffic lights are not in the map.*'999'",
+    ),
+    (
+        _set(3, ego2global_translation=np.array([0.0, 0.0, 0.0])),
+        Level.FAIL,
+        r"\[maps\] the ego is outside its map",
+    ),
     (_set(3, roadblock_ids=[]), Level.WARN, r"\[scenes\] logs give no scene.*has_route"),
     (_set(3, map_location=""), Level.WARN, r"\[maps\] scenes have no map"),
     (_set(0, log_name="other"), Level.WARN, r"log_name differs from the file name"),
-    (_unlink("sensor_blobs/mini/*/CAM_F0/*3.jpg"), Level.WARN, r"\[sensors\] pictures are missing.*CAM_F0.*download"),
+    (
+        _unlink("sensor_blobs/mini/*/CAM_F0/*3.jpg"),
+        Level.WARN,
+        r"\[sensors\] pictures are missing.*CAM_F0.*download",
+    ),
     (_unlink("sensor_blobs/mini/*/MergedPointCloud/*"), Level.WARN, r"point clouds are missing"),
     (_truncate("sensor_blobs/mini/*/*/*.jpg"), Level.FAIL, r"\[sensors\] pictures are damaged"),
     (_truncate("sensor_blobs/mini/*/*/*.pcd"), Level.FAIL, r"point clouds are damaged.*ends early"),
-    (_unlink("maps/sg-one-north/*/map.gpkg"), Level.WARN, r"\[maps\] maps of cities are missing.*sg-one-north"),
-    (_unlink("maps/us-ma-boston/*/map.gpkg"), Level.FAIL, r"\[maps\] the map does not exist.*us-ma-boston"),
+    (
+        _unlink("maps/sg-one-north/*/map.gpkg"),
+        Level.WARN,
+        r"\[maps\] maps of cities are missing.*sg-one-north",
+    ),
+    (
+        _unlink("maps/us-ma-boston/*/map.gpkg"),
+        Level.FAIL,
+        r"\[maps\] the map does not exist.*us-ma-boston",
+    ),
     (_unlink("navsim_logs/mini/*"), Level.FAIL, r"holds no \.pkl file.*download"),
-    (lambda root: (root / "navsim_logs/mini/notes.txt").touch(), Level.WARN, r"no log; the devkit.*notes\.txt"),
+    (
+        lambda root: (root / "navsim_logs/mini/notes.txt").touch(),
+        Level.WARN,
+        r"no log; the devkit.*notes\.txt",
+    ),
     (
         lambda root: shutil.copytree(root / "navsim_logs/mini", root / "navsim_logs/test"),
         Level.WARN,
@@ -140,8 +189,12 @@ ILLNESSES: list[tuple[Callable[[Path], object], Level, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("illness", "level", "says"), ILLNESSES, ids=[says for *_, says in ILLNESSES])
-def test_each_illness_is_found(tree: Path, illness: Callable[[Path], object], level: Level, says: str) -> None:
+@pytest.mark.parametrize(
+    ("illness", "level", "says"), ILLNESSES, ids=[says for *_, says in ILLNESSES]
+)
+def test_each_illness_is_found(
+    tree: Path, illness: Callable[[Path], object], level: Level, says: str
+) -> None:
     import re
 
     illness(tree)
@@ -165,7 +218,11 @@ def test_a_token_twice_and_logs_shared_with_the_test_split_fail(tree: Path) -> N
 def test_maps_with_weak_spots_are_described(tree: Path) -> None:
     layers = _layers()
     line = shapely.LineString([(330_990, 4_689_990), (331_000, 4_689_990)])
-    layers["baseline_paths"] = [(1, line, (11, None)), (2, line, (None, 301)), (3, line, (None, 302))]
+    layers["baseline_paths"] = [
+        (1, line, (11, None)),
+        (2, line, (None, 301)),
+        (3, line, (None, 302)),
+    ]
     layers["gen_lane_connectors_scaled_width_polygons"].pop()
     layers["lane_connectors"].append((11, line, (11, 11, 201, None, "")))
     write_gpkg(tree / "maps/us-ma-boston/9.12.1817/map.gpkg", layers)
@@ -178,7 +235,9 @@ def test_maps_with_weak_spots_are_described(tree: Path) -> None:
 def test_scenes_and_logs_a_filter_names_are_expected(tree: Path, tmp_path: Path) -> None:
     known = log_frames(14)[3]["token"]
     path = tmp_path / "ours.yaml"
-    path.write_text(f"num_future_frames: 10\ntokens: ['{known}', 'ffff']\nlog_names: ['{LOG}', 'gone']\n")
+    path.write_text(
+        f"num_future_frames: 10\ntokens: ['{known}', 'ffff']\nlog_names: ['{LOG}', 'gone']\n"
+    )
     report = check(tree, "mini", filter=str(path))
     said = _said(report, Level.FAIL)
     assert "scenes of the filter are not found (1 of 2 are) @ ffff" in said
@@ -209,12 +268,17 @@ def test_the_report_prints_counts_places_and_remedies(tree: Path) -> None:
     assert "frames" in text
 
 
-def test_data_roots_are_found_and_near_misses_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_roots_are_found_and_near_misses_named(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = DataRoot.find(tree)
     assert data.splits() == ["mini"]
     assert [Path(path).name for path in data.logs("mini")] == [f"{LOG}.pkl"]
     assert data.synthetic_scenes("navhard_two_stage") == []
-    for wrong, says in ((tree / "navsim_logs", "parent folder"), (tree.parent / "tre", "did you mean 'tree'")):
+    for wrong, says in (
+        (tree / "navsim_logs", "parent folder"),
+        (tree.parent / "tre", "did you mean 'tree'"),
+    ):
         with pytest.raises(SetupError, match=says):
             DataRoot.find(wrong)
     shutil.rmtree(tree / "maps")
@@ -226,6 +290,10 @@ def test_data_roots_are_found_and_near_misses_named(tree: Path, monkeypatch: pyt
 
 def test_the_golden_tree_is_sound() -> None:
     report = check(shared("golden/data"), "golden", filter=SceneFilter(frame_interval=1))
-    assert (report.counts["logs"], report.counts["frames"], report.counts["scenes"]) == (100, 1471, 171)
+    assert (report.counts["logs"], report.counts["frames"], report.counts["scenes"]) == (
+        100,
+        1471,
+        171,
+    )
     assert report.exit_code == 0
     assert {f.check for f in report.findings if f.level is Level.WARN} <= {"sensors", "environment"}

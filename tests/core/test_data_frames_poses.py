@@ -9,23 +9,28 @@ import pytest
 from navsim_files import shared
 
 from latentvla_core.data.filters import SceneFilter, scenes_of_log, why_no_scenes
-from latentvla_core.data.frames_poses import is_sequence, read_logs, read_sequence
+from latentvla_core.data.own_drives.frames_poses import is_sequence, read_logs, read_sequence
+from latentvla_core.data.own_drives.sequences import SequenceConfig, describe
 from latentvla_core.data.records import scene_record
-from latentvla_core.data.sequences import SequenceConfig, describe
 from latentvla_core.errors import DataError, DataFaults, SetupError
 from latentvla_core.types import Command
 
 RADIUS_M, SPEED_MPS = 20.0, 8.0
 
 
-def _circle(folder: Path, *, rate_hz: float = 10.0, seconds: float = 8.0, ahead_m: float = 0.0) -> Path:
+def _circle(
+    folder: Path, *, rate_hz: float = 10.0, seconds: float = 8.0, ahead_m: float = 0.0
+) -> Path:
     """A left-hand circle of the rear axle at constant speed, as a point `ahead_m` of it sees it."""
     t = np.arange(0, seconds + 1e-9, 1 / rate_hz)
     yaw = SPEED_MPS / RADIUS_M * t
     x = RADIUS_M * np.sin(yaw) + ahead_m * np.cos(yaw) - ahead_m
     y = RADIUS_M * (1 - np.cos(yaw)) + ahead_m * np.sin(yaw)
     rows = zip(range(len(t)), t, x, y, yaw, strict=True)
-    lines = ["frame,timestamp_s,x,y,heading", *(f"{i:06d},{a:.6f},{b:.6f},{c:.6f},{d:.8f}" for i, a, b, c, d in rows)]
+    lines = [
+        "frame,timestamp_s,x,y,heading",
+        *(f"{i:06d},{a:.6f},{b:.6f},{c:.6f},{d:.8f}" for i, a, b, c, d in rows),
+    ]
     (folder / "frames").mkdir(parents=True)
     (folder / "poses.csv").write_text("\n".join(lines) + "\n")
     for i in range(len(t)):
@@ -48,7 +53,9 @@ def test_faster_sequences_give_one_log_per_phase(tmp_path: Path) -> None:
 def test_motion_on_a_circle(tmp_path: Path) -> None:
     for frame in read_logs(_circle(tmp_path / "drive"))["drive@0"]:
         np.testing.assert_allclose(frame.ego_velocity_mps, [SPEED_MPS, 0], atol=0.12)
-        np.testing.assert_allclose(frame.ego_acceleration_mps2, [0, SPEED_MPS**2 / RADIUS_M], atol=0.45)
+        np.testing.assert_allclose(
+            frame.ego_acceleration_mps2, [0, SPEED_MPS**2 / RADIUS_M], atol=0.45
+        )
 
 
 def test_poses_of_a_camera_are_moved_to_the_rear_axle(tmp_path: Path) -> None:
@@ -56,12 +63,16 @@ def test_poses_of_a_camera_are_moved_to_the_rear_axle(tmp_path: Path) -> None:
     frames = read_logs(_circle(tmp_path / "drive", ahead_m=1.5), config)["drive@0"]
     on_circle = [np.hypot(f.ego_pose[0] + 1.5, f.ego_pose[1] - RADIUS_M) for f in frames]
     np.testing.assert_allclose(on_circle, RADIUS_M, atol=1e-5)
-    assert np.abs([f.ego_velocity_mps[1] for f in frames]).max() < 0.05  # a rear axle does not slip sideways
+    assert (
+        np.abs([f.ego_velocity_mps[1] for f in frames]).max() < 0.05
+    )  # a rear axle does not slip sideways
     wrong = read_logs(tmp_path / "drive", SequenceConfig())["drive@0"]
     assert np.abs([f.ego_velocity_mps[1] for f in wrong]).max() > 0.4
 
 
-def test_poses_between_samples_are_interpolated_and_pictures_are_the_nearest(tmp_path: Path) -> None:
+def test_poses_between_samples_are_interpolated_and_pictures_are_the_nearest(
+    tmp_path: Path,
+) -> None:
     frames = read_logs(_circle(tmp_path / "drive", rate_hz=9.65))["drive@0"]
     yaw = SPEED_MPS / RADIUS_M * 0.5
     np.testing.assert_allclose(
@@ -77,8 +88,12 @@ def test_poses_between_samples_are_interpolated_and_pictures_are_the_nearest(tmp
 def test_two_hertz_is_taken_as_it_is(tmp_path: Path) -> None:
     logs = read_logs(_circle(tmp_path / "drive", rate_hz=2.0))
     assert list(logs) == ["drive@0"]
-    assert [f.cameras["CAM_F0"].path for f in logs["drive@0"]] == [f"frames/{i:06d}.jpg" for i in range(17)]
-    np.testing.assert_allclose([f.ego_velocity_mps[0] for f in logs["drive@0"]][1:-1], SPEED_MPS, rtol=0.01)
+    assert [f.cameras["CAM_F0"].path for f in logs["drive@0"]] == [
+        f"frames/{i:06d}.jpg" for i in range(17)
+    ]
+    np.testing.assert_allclose(
+        [f.ego_velocity_mps[0] for f in logs["drive@0"]][1:-1], SPEED_MPS, rtol=0.01
+    )
 
 
 def test_windows_and_records_come_out(tmp_path: Path) -> None:
@@ -101,9 +116,15 @@ def test_windows_and_records_come_out(tmp_path: Path) -> None:
     [
         (lambda text: text.replace("heading", "headng"), "did you mean 'headng'"),
         (lambda text: text.replace("0.300000", "0.150000"), "time must increase"),
-        (lambda text: "\n".join(text.split("\n")[:15] + text.split("\n")[30:]), "Split the sequence"),
+        (
+            lambda text: "\n".join(text.split("\n")[:15] + text.split("\n")[30:]),
+            "Split the sequence",
+        ),
         (lambda text: "\n".join(text.split("\n")[:3]), "at least 3"),
-        (lambda text: text.replace("000002,0.2", "000002,nan,0.2,"), r"line 4.*nan.*not a finite number"),
+        (
+            lambda text: text.replace("000002,0.2", "000002,nan,0.2,"),
+            r"line 4.*nan.*not a finite number",
+        ),
         (lambda text: "", "no rows"),
     ],
 )
@@ -117,7 +138,9 @@ def test_broken_poses_are_named(tmp_path: Path, edit: object, says: str) -> None
 def test_pictures_without_poses_are_refused_with_the_reason(tmp_path: Path) -> None:
     (_circle(tmp_path / "dashcam") / "poses.csv").unlink()
     assert not is_sequence(tmp_path / "dashcam")
-    with pytest.raises(DataError, match=r"dashcam: no poses\.csv: pictures without poses show no ego motion"):
+    with pytest.raises(
+        DataError, match=r"dashcam: no poses\.csv: pictures without poses show no ego motion"
+    ):
         read_logs(tmp_path / "dashcam")
     with pytest.raises(DataError, match="no folder frames/"):
         read_logs(tmp_path)
@@ -134,7 +157,14 @@ def test_a_description_beside_the_frames_is_used(tmp_path: Path) -> None:
     camera = read_logs(folder)["ours@0"][0].cameras["CAM_F0"]
     np.testing.assert_array_equal(camera.intrinsics_px, [[500, 0, 320], [0, 501, 180], [0, 0, 1]])
     np.testing.assert_array_equal(camera.rotation @ [0, 0, 1], [1, 0, 0])  # it looks ahead
-    for bad in ("focal: [1, 2]", "focal_px: 500", "focal_px: [1, 2]", "smoothing_s: -1", "- 1", "name: 3"):
+    for bad in (
+        "focal: [1, 2]",
+        "focal_px: 500",
+        "focal_px: [1, 2]",
+        "smoothing_s: -1",
+        "- 1",
+        "name: 3",
+    ):
         (folder / "sequence.yaml").write_text(bad + "\n")
         with pytest.raises(SetupError):
             describe(folder)
@@ -151,7 +181,9 @@ def test_a_description_beside_the_frames_is_used(tmp_path: Path) -> None:
         ("navsim_demo_scenes/scene_75fb2c6cfcd3562a", 1, 5, (8.1, 8.9)),
     ],
 )
-def test_real_sequences_read(name: str, logs: int, scenes: int, speeds: tuple[float, float]) -> None:
+def test_real_sequences_read(
+    name: str, logs: int, scenes: int, speeds: tuple[float, float]
+) -> None:
     found = read_logs(shared(f"real/{name}"))
     filter = SceneFilter(num_future_frames=6, frame_interval=1, has_route=False)
     assert len(found) == logs

@@ -11,7 +11,7 @@ import pytest
 import shapely
 from navsim_files import shared, write_gpkg
 
-from latentvla_core.data.maps import MapStore, load_map
+from latentvla_core.data.map_files.maps import MapStore, load_map
 from latentvla_core.errors import DataError, SetupError
 
 X0, Y0 = 331_000.0, 4_690_000.0
@@ -28,7 +28,10 @@ def _line(*xy: tuple[float, float]) -> shapely.LineString:
 def _layers() -> dict:
     """Two lanes in a row, joined by one connector; rows deliberately not in id order."""
     return {
-        "lanes_polygons": [(12, _rect(40, 0, 30, 4), (12, 102, 0, None)), (11, _rect(0, 0, 30, 4), (11, 101, 1, 13.4))],
+        "lanes_polygons": [
+            (12, _rect(40, 0, 30, 4), (12, 102, 0, None)),
+            (11, _rect(0, 0, 30, 4), (11, 101, 1, 13.4)),
+        ],
         "lane_connectors": [(21, _line((30, 2), (40, 2)), (11, 12, 201, None, "31, 32"))],
         "gen_lane_connectors_scaled_width_polygons": [(900, _rect(30, 0, 10, 4), (21,))],
         "lane_groups_polygons": [(101, _rect(0, 0, 30, 4), ()), (102, _rect(40, 0, 30, 4), ())],
@@ -50,7 +53,9 @@ def _root(tmp_path: Path, layers: dict, **options: object) -> Path:
 
 
 @pytest.mark.parametrize("envelope", [False, True])
-def test_rows_keys_and_baselines_come_out_as_the_devkit_reads_them(tmp_path: Path, envelope: bool) -> None:
+def test_rows_keys_and_baselines_come_out_as_the_devkit_reads_them(
+    tmp_path: Path, envelope: bool
+) -> None:
     road = load_map(_root(tmp_path, _layers(), envelope=envelope), "us-ma-boston")
     assert road.lanes.ids == ("11", "12")  # feature id order is row order
     assert road.lanes.group_ids == ("101", "102")
@@ -76,7 +81,9 @@ def test_longitude_and_latitude_are_projected(tmp_path: Path) -> None:
         for name, rows in _layers().items()
     }
     road = load_map(_root(tmp_path, layers, srs=4326), "us-ma-boston")
-    np.testing.assert_allclose(road.lanes.baselines[0] - (X0, Y0), [[0, 2], [15, 2], [30, 2]], atol=1e-7)
+    np.testing.assert_allclose(
+        road.lanes.baselines[0] - (X0, Y0), [[0, 2], [15, 2], [30, 2]], atol=1e-7
+    )
 
 
 def test_a_lane_with_two_baselines_has_none(tmp_path: Path) -> None:
@@ -118,17 +125,32 @@ def test_golden_maps_equal_the_devkits_polygons_and_read_fast() -> None:
 
     root = shared("golden")
     store, started = MapStore(root / "data/maps"), time.process_time()
-    maps = {name: store.get(name) for name in ("sg-one-north", "us-ma-boston", "us-pa-pittsburgh-hazelwood")}
+    maps = {
+        name: store.get(name)
+        for name in ("sg-one-north", "us-ma-boston", "us-pa-pittsburgh-hazelwood")
+    }
     assert time.process_time() - started < 3.0  # 1 s each
     scenes = pq.read_table(root / "scenes.parquet", columns=["scene_token", "map_name"]).to_pylist()
     map_of = {row["scene_token"]: row["map_name"] for row in scenes}
     shapes = {}
     for name, road in maps.items():
-        layers = {"ROADBLOCK": road.lane_groups, "INTERSECTION": road.intersections, "CARPARK_AREA": road.carparks}
+        layers = {
+            "ROADBLOCK": road.lane_groups,
+            "INTERSECTION": road.intersections,
+            "CARPARK_AREA": road.carparks,
+        }
         layers |= {"LANE": road.lanes, "LANE_CONNECTOR": road.connectors}
-        shapes |= {(name, k, i): s for k, layer in layers.items() for i, s in zip(layer.ids, layer.shapes, strict=True)}
+        shapes |= {
+            (name, k, i): s
+            for k, layer in layers.items()
+            for i, s in zip(layer.ids, layer.shapes, strict=True)
+        }
     rows = pq.read_table(root / "drivable_map.parquet").to_pylist()
-    ours = np.array([shapes[map_of[r["scene_token"]], r["layer"], str(r["object_id"])] for r in rows])
+    ours = np.array(
+        [shapes[map_of[r["scene_token"]], r["layer"], str(r["object_id"])] for r in rows]
+    )
     theirs = shapely.from_wkb([r["polygon_wkb"] for r in rows])
     assert len(rows) > 20_000
-    np.testing.assert_array_equal(shapely.get_coordinates(ours), shapely.get_coordinates(theirs))  # bit by bit
+    np.testing.assert_array_equal(
+        shapely.get_coordinates(ours), shapely.get_coordinates(theirs)
+    )  # bit by bit

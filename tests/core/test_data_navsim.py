@@ -16,10 +16,16 @@ from latentvla_core.types import Command, ObjectClass
 
 def test_a_frame_means_what_the_devkit_reads(tmp_path: Path) -> None:
     frame = read_log(write_pickle(tmp_path / "log.pkl", log_frames(3)))[1]
-    assert (frame.token, frame.frame_idx, frame.timestamp_us) == (frame_dict(1)["token"], 1, 1_621_944_000_500_000)
+    assert (frame.token, frame.frame_idx, frame.timestamp_us) == (
+        frame_dict(1)["token"],
+        1,
+        1_621_944_000_500_000,
+    )
     np.testing.assert_allclose(frame.ego_pose[2], 0.1, atol=1e-15)
     assert frame.ego_pose[0] == frame_dict(1)["ego2global_translation"][0]
-    assert frame.ego_velocity_mps[0] == float(np.float32(5.1))  # rounded to float32 as the devkit does
+    assert frame.ego_velocity_mps[0] == float(
+        np.float32(5.1)
+    )  # rounded to float32 as the devkit does
     assert frame.command is Command.FORWARD
     assert frame.traffic_lights == (("301", True), ("302", False))
     assert frame.objects is not None
@@ -33,7 +39,9 @@ def test_the_yaw_formula_has_a_minus() -> None:
     from latentvla_core.geometry import yaw_from_quaternion
 
     w, x, y, z = q = np.array([0.9, 0.1, -0.2, 0.3]) / np.linalg.norm([0.9, 0.1, -0.2, 0.3])
-    assert yaw_from_quaternion(q) == pytest.approx(np.arctan2(2 * (w * z - x * y), 1 - 2 * (y * y + z * z)))
+    assert yaw_from_quaternion(q) == pytest.approx(
+        np.arctan2(2 * (w * z - x * y), 1 - 2 * (y * y + z * z))
+    )
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -44,7 +52,9 @@ def test_all_pickle_protocols_read_the_same(tmp_path: Path, protocol: int) -> No
     assert frames[1].objects.track_tokens == ("track-0", "track-1")
 
 
-@pytest.mark.parametrize("blank", [np.zeros((0, 3)), np.array([]), np.zeros((0, 7), np.float32), []])
+@pytest.mark.parametrize(
+    "blank", [np.zeros((0, 3)), np.array([]), np.zeros((0, 7), np.float32), []]
+)
 def test_a_frame_without_objects_may_have_arrays_of_any_type(tmp_path: Path, blank: object) -> None:
     raw = frame_dict(0, objects=0)
     raw["anns"] |= {"gt_boxes": blank, "gt_velocity_3d": blank, "gt_names": blank}
@@ -105,7 +115,9 @@ def test_all_faults_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         ("cams", [1], "a dict is expected"),
     ],
 )
-def test_a_broken_field_is_named_with_its_value_and_rule(tmp_path: Path, field: str, value: object, says: str) -> None:
+def test_a_broken_field_is_named_with_its_value_and_rule(
+    tmp_path: Path, field: str, value: object, says: str
+) -> None:
     frames, faults = read_log_tolerant(
         write_pickle(tmp_path / "log.pkl", [frame_dict(0) | {field: value}, frame_dict(1)])
     )
@@ -131,7 +143,9 @@ def test_a_quarantined_frame_leaves_a_hole(tmp_path: Path) -> None:
     assert "#1" in str(faults[0])
 
 
-@pytest.mark.parametrize(("keep", "says"), [(0, "empty"), (0.5, "ends early"), (0.999, "ends early")])
+@pytest.mark.parametrize(
+    ("keep", "says"), [(0, "empty"), (0.5, "ends early"), (0.999, "ends early")]
+)
 def test_a_half_downloaded_log_says_so_once(tmp_path: Path, keep: float, says: str) -> None:
     path = write_pickle(tmp_path / "half.pkl", log_frames(3))
     data = path.read_bytes()
@@ -144,7 +158,11 @@ def test_a_half_downloaded_log_says_so_once(tmp_path: Path, keep: float, says: s
 
 @pytest.mark.parametrize(
     ("data", "says"),
-    [(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"<html>", "web page"), (b"hello.", "pickle")],
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<html>", "web page"),
+        (b"hello.", "pickle"),
+    ],
 )
 def test_files_that_are_no_pickles(tmp_path: Path, data: bytes, says: str) -> None:
     path = tmp_path / "log.pkl"
@@ -170,23 +188,36 @@ def test_every_golden_log_reads_and_equals_the_devkit_states() -> None:
     rows = pq.read_table(root / "scenes.parquet").to_pylist()
     for row in rows:
         frame = frames[row["scene_token"]]
-        state = np.concatenate([frame.ego_pose, frame.ego_velocity_mps, frame.ego_acceleration_mps2])
-        np.testing.assert_array_equal(state, np.array(row["ego_state"])[:7])  # bit by bit, yaw included
+        state = np.concatenate(
+            [frame.ego_pose, frame.ego_velocity_mps, frame.ego_acceleration_mps2]
+        )
+        np.testing.assert_array_equal(
+            state, np.array(row["ego_state"])[:7]
+        )  # bit by bit, yaw included
         assert frame.timestamp_us == row["timestamp_us"]
         assert frame.command == row["driving_command"]
         assert list(frame.roadblock_ids) == row["roadblock_ids"]
 
 
 def test_a_real_navsim_frame_reads_and_its_camera_looks_ahead(tmp_path: Path) -> None:
-    """Calibration and ego motion of a real frame, in a log pickle: the axes are those this project assumes."""
+    """Calibration and ego motion of a real frame, in a log pickle: the axes are those this project
+    assumes.
+    """
     sample = json.loads((shared("real/navsim_sample_8bc34517e08758ff") / "sample.json").read_text())
     raw = frame_dict(0, objects=0)
     *command, vx, vy, ax, ay = sample["ego_status"]["rows_oldest_first"][-1]
-    raw |= {"driving_command": np.array(command, np.int64), "ego_dynamic_state": [vx, vy, ax, ay], "cams": {}}
+    raw |= {
+        "driving_command": np.array(command, np.int64),
+        "ego_dynamic_state": [vx, vy, ax, ay],
+        "cams": {},
+    }
     for name, entry in sample["calibration"].items():
         pose = np.array(entry["camera_to_lidar"])
         values = {"sensor2lidar_rotation": pose[:3, :3], "sensor2lidar_translation": pose[:3, 3]}
-        values |= {"cam_intrinsic": np.array(entry["intrinsics_1920x1080"]), "distortion": np.zeros(5)}
+        values |= {
+            "cam_intrinsic": np.array(entry["intrinsics_1920x1080"]),
+            "distortion": np.zeros(5),
+        }
         raw["cams"][name] = values | {"data_path": f"cameras/{name}.jpg"}
     (frame,) = read_log(write_pickle(tmp_path / "log.pkl", [raw]))
     assert frame.ego_velocity_mps[0] == pytest.approx(5.1, abs=0.1)

@@ -22,7 +22,9 @@ def _scene(tmp_path: Path, frames: list[dict[str, Any]], future: int = 10) -> Sc
 
 def test_poses_are_relative_to_the_current_rear_axle(tmp_path: Path) -> None:
     record = scene_record(_scene(tmp_path, log_frames(14, speed_mps=6.0)), "/blobs")
-    np.testing.assert_allclose(record.history_poses, [[-9, 0, 0], [-6, 0, 0], [-3, 0, 0], [0, 0, 0]], atol=1e-8)
+    np.testing.assert_allclose(
+        record.history_poses, [[-9, 0, 0], [-6, 0, 0], [-3, 0, 0], [0, 0, 0]], atol=1e-8
+    )
     np.testing.assert_allclose(record.future_poses[:, 0], 3.0 * np.arange(1, 11), atol=1e-8)
     assert (record.num_history, record.num_future, record.split) == (4, 10, "mini")
     assert record.history_velocities_mps[0, 0] == np.float32(6.1)
@@ -45,7 +47,10 @@ def test_scenes_may_lack_a_future_objects_and_cameras(tmp_path: Path) -> None:
     assert record.camera_rotations.shape == (1, 3, 3)
     for frame in frames:
         frame["cams"] = {}
-    assert scene_record(_scene(tmp_path, frames, future=0), "").camera_translations_m.shape == (0, 3)
+    assert scene_record(_scene(tmp_path, frames, future=0), "").camera_translations_m.shape == (
+        0,
+        3,
+    )
 
 
 def _same(a: SceneRecord, b: SceneRecord) -> None:
@@ -69,10 +74,15 @@ def test_golden_futures_equal_the_devkits() -> None:
     import pyarrow.parquet as pq
 
     root = shared("golden")
-    rows = pq.read_table(root / "scenes.parquet", columns=["scene_token", "human_future"]).to_pylist()
+    rows = pq.read_table(
+        root / "scenes.parquet", columns=["scene_token", "human_future"]
+    ).to_pylist()
     future = {row["scene_token"]: np.array(row["human_future"]) for row in rows}
     logs = sorted((root / "data/navsim_logs/golden").glob("*.pkl"))
-    records = [scene_record(scene, "") for scene in iter_scenes(logs, SceneFilter(frame_interval=1), "golden")]
+    records = [
+        scene_record(scene, "")
+        for scene in iter_scenes(logs, SceneFilter(frame_interval=1), "golden")
+    ]
     assert len(records) == 171
     worst = max(np.abs(r.future_poses - future[r.scene_token]).max() for r in records)
     assert worst < 1e-9

@@ -17,7 +17,7 @@ from PIL import Image
 from latentvla_core.data.cameras import decode_image, image_size, load_image, load_panorama
 from latentvla_core.data.layout import DataRoot
 from latentvla_core.data.lidar import FIELDS, read_pcd, write_pcd
-from latentvla_core.data.maps import MapStore
+from latentvla_core.data.map_files.maps import MapStore
 from latentvla_core.data.navsim import read_log
 from latentvla_core.errors import DataError, SetupError
 
@@ -69,14 +69,18 @@ def test_missing_pictures_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1920, 1080), (640, 360)])
-def test_the_panorama_is_transfusers_crop_at_any_picture_size(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_the_panorama_is_transfusers_crop_at_any_picture_size(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
     names = [_jpeg(tmp_path / f"{i}.jpg", _picture(*size)) for i in range(3)]
     strip = load_panorama(str(tmp_path), names, 256).astype(int)
     assert strip.shape == (256, 1024, 3)
     full = np.asarray(_picture(1920, 1080))
     parts = (full[28:-28, 416:-416], full[28:-28], full[28:-28, 416:-416])
     exact = np.concatenate(parts, axis=1)[2::4, 2::4]  # 4096 x 1024 → 1024 x 256
-    assert np.abs(strip - exact).max() < 12  # JPEG noise; a crop off by 1 % would be 13 of 255 at the seams
+    assert (
+        np.abs(strip - exact).max() < 12
+    )  # JPEG noise; a crop off by 1 % would be 13 of 255 at the seams
     assert np.abs(strip - exact).mean() < 1.5
 
 
@@ -91,7 +95,9 @@ def test_cameras_that_do_not_exist_are_black_in_the_panorama(tmp_path: Path) -> 
         load_panorama(str(tmp_path), ("", name, ""), 100)
 
 
-def test_pictures_and_folders_of_an_object_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pictures_and_folders_of_an_object_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("s3fs")
     boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
     from latentvla_core.data.files import exists, list_dir
@@ -101,8 +107,14 @@ def test_pictures_and_folders_of_an_object_store(monkeypatch: pytest.MonkeyPatch
     server.start()
     try:
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        keys = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "t", "AWS_SECRET_ACCESS_KEY": "t"}
-        for key, value in (keys | {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}).items():
+        keys = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": "t",
+            "AWS_SECRET_ACCESS_KEY": "t",
+        }
+        for key, value in (
+            keys | {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+        ).items():
             monkeypatch.setenv(key, value)
         client = boto3.client("s3")
         client.create_bucket(Bucket="blobs")
@@ -128,7 +140,9 @@ def test_a_store_without_credentials_is_a_setup_error(monkeypatch: pytest.Monkey
             raise errors.NoCredentialsError
 
     monkeypatch.setattr("latentvla_core.data.files.filesystem", lambda _: Store())
-    with pytest.raises(SetupError, match=r"s3://blobs/a\.jpg.*Unable to locate credentials.*AWS_SECRET_ACCESS_KEY"):
+    with pytest.raises(
+        SetupError, match=r"s3://blobs/a\.jpg.*Unable to locate credentials.*AWS_SECRET_ACCESS_KEY"
+    ):
         load_image("s3://blobs", "a.jpg")
 
 
@@ -137,7 +151,9 @@ def _check_a_tree_in_the_store(client: Any, tmp_path: Path) -> None:
     write_pickle(tmp_path / "log.pkl", log_frames(3))
     client.upload_file(str(tmp_path / "log.pkl"), "blobs", "tree/navsim_logs/mini/2021.05.pkl")
     index = {"us-ma-boston": {"version": "9.12.1817", "layers": {}}}
-    client.put_object(Bucket="blobs", Key="tree/maps/nuplan-maps-v1.0.json", Body=json.dumps(index).encode())
+    client.put_object(
+        Bucket="blobs", Key="tree/maps/nuplan-maps-v1.0.json", Body=json.dumps(index).encode()
+    )
     square = shapely.box(331_000, 4_690_000, 331_050, 4_690_050)
     gpkg = write_gpkg(tmp_path / "map.gpkg", {"lane_groups_polygons": [(101, square, ())]})
     client.upload_file(str(gpkg), "blobs", "tree/maps/us-ma-boston/9.12.1817/map.gpkg")
@@ -152,7 +168,9 @@ def _check_a_tree_in_the_store(client: Any, tmp_path: Path) -> None:
 
 def test_point_clouds_survive_writing_and_reading(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    points = np.concatenate([rng.normal(size=(3, 50)) * 30, rng.integers(0, 256, (3, 50))]).astype(np.float32)
+    points = np.concatenate([rng.normal(size=(3, 50)) * 30, rng.integers(0, 256, (3, 50))]).astype(
+        np.float32
+    )
     write_pcd(tmp_path / "a/b.pcd", points)
     np.testing.assert_array_equal(read_pcd(tmp_path / "a/b.pcd"), points)
     assert read_pcd(tmp_path / "a/b.pcd").dtype == np.float32
@@ -161,8 +179,19 @@ def test_point_clouds_survive_writing_and_reading(tmp_path: Path) -> None:
 
 
 def _pcd(**changes: str) -> bytes:
-    lines = {"VERSION": "0.7", "FIELDS": " ".join(FIELDS), "SIZE": "4 4 4 1 1 1", "TYPE": "F F F U U U"}
-    lines |= {"COUNT": "1 1 1 1 1 1", "WIDTH": "1", "HEIGHT": "1", "VIEWPOINT": "0 0 0 1 0 0 0", "POINTS": "1"}
+    lines = {
+        "VERSION": "0.7",
+        "FIELDS": " ".join(FIELDS),
+        "SIZE": "4 4 4 1 1 1",
+        "TYPE": "F F F U U U",
+    }
+    lines |= {
+        "COUNT": "1 1 1 1 1 1",
+        "WIDTH": "1",
+        "HEIGHT": "1",
+        "VIEWPOINT": "0 0 0 1 0 0 0",
+        "POINTS": "1",
+    }
     lines |= {"DATA": "binary"} | changes
     head = "# comment\n" + "".join(f"{key} {value}\n" for key, value in lines.items() if value)
     return head.encode() + np.array([1, 2, 3], "<f4").tobytes() + bytes([4, 5, 6])
@@ -171,10 +200,22 @@ def _pcd(**changes: str) -> bytes:
 def test_point_fields_are_found_by_name_whatever_their_order_and_size(tmp_path: Path) -> None:
     (tmp_path / "a.pcd").write_bytes(_pcd() + b"trailing bytes")
     assert read_pcd(tmp_path / "a.pcd")[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
-    head = _pcd(FIELDS="ring x extra y z intensity lidar_info", SIZE="2 8 1 4 4 4 1", TYPE="I F U F F F U")
-    record = [("r", "<i2"), ("x", "<f8"), ("e", "u1"), ("y", "<f4"), ("z", "<f4"), ("i", "<f4"), ("l", "u1")]
+    head = _pcd(
+        FIELDS="ring x extra y z intensity lidar_info", SIZE="2 8 1 4 4 4 1", TYPE="I F U F F F U"
+    )
+    record = [
+        ("r", "<i2"),
+        ("x", "<f8"),
+        ("e", "u1"),
+        ("y", "<f4"),
+        ("z", "<f4"),
+        ("i", "<f4"),
+        ("l", "u1"),
+    ]
     body = np.array([(5, 1, 99, 2, 3, 4, 6)], record).tobytes()
-    (tmp_path / "b.pcd").write_bytes(head[:-15].replace(b"COUNT 1 1 1 1 1 1\n", b"COUNT 1 1 1 1 1 1 1\n") + body)
+    (tmp_path / "b.pcd").write_bytes(
+        head[:-15].replace(b"COUNT 1 1 1 1 1 1\n", b"COUNT 1 1 1 1 1 1 1\n") + body
+    )
     assert read_pcd(tmp_path / "b.pcd")[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
 
 
@@ -214,17 +255,25 @@ def test_real_pictures_decode() -> None:
     assert 40 < strip.mean() < 215
     front = load_image(str(five), "000000_CAM_F0.jpg", (480, 270)).astype(int)
     middle = strip[:, 272:752].astype(int)
-    assert np.abs(middle - front[7:263]).mean() < 3  # the middle part is the front picture without its top and bottom
+    assert (
+        np.abs(middle - front[7:263]).mean() < 3
+    )  # the middle part is the front picture without its top and bottom
 
 
 def test_a_real_lidar_sweep_survives_our_format(tmp_path: Path) -> None:
     real = shared("real/navsim_sample_8bc34517e08758ff")
     points = np.load(real / "lidar.npz")["points"].astype(np.float32).T  # (4, n)
-    write_pcd(tmp_path / "real.pcd", np.concatenate([points, np.zeros((2, points.shape[1]), np.float32)]))
-    np.testing.assert_array_equal(read_pcd(tmp_path / "real.pcd")[:4], np.concatenate([points[:3], points[3:].round()]))
+    write_pcd(
+        tmp_path / "real.pcd", np.concatenate([points, np.zeros((2, points.shape[1]), np.float32)])
+    )
+    np.testing.assert_array_equal(
+        read_pcd(tmp_path / "real.pcd")[:4], np.concatenate([points[:3], points[3:].round()])
+    )
 
 
 def test_decoding_from_memory_equals_decoding_from_disk(tmp_path: Path) -> None:
     name = _jpeg(tmp_path / "a.jpg", _picture(320, 180))
     data = (tmp_path / name).read_bytes()
-    np.testing.assert_array_equal(decode_image(data, (64, 36)), load_image(str(tmp_path), name, (64, 36)))
+    np.testing.assert_array_equal(
+        decode_image(data, (64, 36)), load_image(str(tmp_path), name, (64, 36))
+    )

@@ -1,4 +1,6 @@
-"""Nothing in a pickle runs: crafted files try the known ways in, and a canary shows that none was taken."""
+"""Nothing in a pickle runs: crafted files try the known ways in, and a canary shows that none was
+taken.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,13 @@ def test_foreign_names_are_refused_with_their_name_and_never_run(
 ) -> None:
     for name, evil in _evil(tmp_path).items():
         frames = log_frames(1)
-        for hidden in (evil, {"token": evil}, [{**frames[0], "token": evil}], _array_of(evil), {evil.call[0]: 1}):
+        for hidden in (
+            evil,
+            {"token": evil},
+            [{**frames[0], "token": evil}],
+            _array_of(evil),
+            {evil.call[0]: 1},
+        ):
             with pytest.raises(
                 DataError, match=r"evil\.pkl: refused: the file asks for .*Nothing of it was run"
             ) as caught:
@@ -90,7 +98,8 @@ def test_names_of_one_kind_of_file_are_refused_in_another() -> None:
     assert isinstance(loads(data, PickleKind.SUBMISSION, file="a"), Inert)
     for kind in (PickleKind.LOG, PickleKind.SYNTHETIC_SCENE):
         with pytest.raises(
-            DataError, match=r"navsim\.common\.dataclasses\.Trajectory, which a (log|synthetic scene) has"
+            DataError,
+            match=r"navsim\.common\.dataclasses\.Trajectory, which a (log|synthetic scene) has",
         ):
             loads(data, kind, file="a")
 
@@ -119,7 +128,9 @@ def _global(module: str, name: str) -> bytes:
     return _text(module) + _text(name) + pickle.STACK_GLOBAL
 
 
-@pytest.mark.parametrize("state", [{"_function": 1}, (None, {"_function": 1}), (None, {"__setstate__": 1})])
+@pytest.mark.parametrize(
+    "state", [{"_function": 1}, (None, {"_function": 1}), (None, {"__setstate__": 1})]
+)
 def test_loader_functions_and_classes_cannot_be_altered(state: Any) -> None:
     for kind, names in ALLOWED.items():
         for module, name in names:
@@ -130,9 +141,14 @@ def test_loader_functions_and_classes_cannot_be_altered(state: Any) -> None:
 
 
 def _raw_array(dtype: str, shape: tuple[int, ...], data: Any) -> bytes:
-    """An array as protocol 2 builds it, with a state of our choice; protocol 0 spells the dtype by itself."""
+    """An array as protocol 2 builds it, with a state of our choice; protocol 0 spells the dtype by
+    itself.
+    """
     reconstruct = (
-        pickle.PROTO + b"\x04" + _global("numpy.core.multiarray", "_reconstruct") + _global("numpy", "ndarray")
+        pickle.PROTO
+        + b"\x04"
+        + _global("numpy.core.multiarray", "_reconstruct")
+        + _global("numpy", "ndarray")
     )
     made = reconstruct + b"(K\x00tC\x01b\x87R"
     kind = _global("numpy", "dtype") + _text(dtype) + b"\x89\x88\x87R"
@@ -142,7 +158,9 @@ def _raw_array(dtype: str, shape: tuple[int, ...], data: Any) -> bytes:
 
 def test_the_crafted_array_is_a_working_one_when_its_state_is_honest() -> None:
     data = np.arange(3.0).tobytes()
-    np.testing.assert_array_equal(loads(_raw_array("<f8", (3,), data), PickleKind.LOG, file="a"), [0, 1, 2])
+    np.testing.assert_array_equal(
+        loads(_raw_array("<f8", (3,), data), PickleKind.LOG, file="a"), [0, 1, 2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +178,9 @@ def test_the_crafted_array_is_a_working_one_when_its_state_is_honest() -> None:
         (">U1", (1,), b"\x00\x11\x00\x00"),
     ],
 )
-def test_arrays_whose_state_does_not_fit_are_refused(dtype: str, shape: tuple[int, ...], data: Any) -> None:
+def test_arrays_whose_state_does_not_fit_are_refused(
+    dtype: str, shape: tuple[int, ...], data: Any
+) -> None:
     with pytest.raises(DataError, match="refused"):
         loads(_raw_array(dtype, shape, data), PickleKind.LOG, file="a")
 
@@ -190,9 +210,15 @@ def test_other_codecs_persistent_ids_and_extensions_are_refused() -> None:
     with pytest.raises(DataError):
         loads(b"\x82\x01.", PickleKind.LOG, file="a")
     with pytest.raises(DataError, match=r"posix\.system"):
-        loads(b"(S'true'\niposix\nsystem\n.", PickleKind.LOG, file="a")  # INST, of the first protocol
+        loads(
+            b"(S'true'\niposix\nsystem\n.", PickleKind.LOG, file="a"
+        )  # INST, of the first protocol
     with pytest.raises(DataError, match="may only name"):
-        loads(pickle.PROTO + b"\x04" + _global("numpy", "ndarray") + b"(K\x05tR.", PickleKind.LOG, file="a")
+        loads(
+            pickle.PROTO + b"\x04" + _global("numpy", "ndarray") + b"(K\x05tR.",
+            PickleKind.LOG,
+            file="a",
+        )
 
 
 @pytest.mark.parametrize(
@@ -212,7 +238,10 @@ def test_files_of_numpy_1_and_2_read_the_same(prefix: str) -> None:
             "n": np.float64(2.5),
             "i": np.int64(3),
         }
-        value |= {"columns": np.asfortranarray(np.arange(6).reshape(2, 3)), "big": np.array([1, 2], ">i4")}
+        value |= {
+            "columns": np.asfortranarray(np.arange(6).reshape(2, 3)),
+            "big": np.array([1, 2], ">i4"),
+        }
         data = pickle.dumps(value, protocol)
         other = "numpy._core" if prefix == "numpy.core" else "numpy.core"
         for module in ("multiarray", "numeric"):
@@ -230,11 +259,20 @@ def _without_frames(data: bytes) -> bytes:
 
     ops = list(pickletools.genops(data))
     ends = [position for _, _, position in ops[1:]] + [len(data)]
-    return b"".join(data[p:e] for (op, _, p), e in zip(ops, ends, strict=True) if op.name != "FRAME" and p is not None)
+    return b"".join(
+        data[p:e]
+        for (op, _, p), e in zip(ops, ends, strict=True)
+        if op.name != "FRAME" and p is not None
+    )
 
 
 def test_inert_records_answer_with_and_without_underscore() -> None:
-    data = pickle.PROTO + b"\x04" + _global("nuplan.common.actor_state.state_representation", "StateSE2") + b")\x81"
+    data = (
+        pickle.PROTO
+        + b"\x04"
+        + _global("nuplan.common.actor_state.state_representation", "StateSE2")
+        + b")\x81"
+    )
     slots = (None, {"_x": 1.0, "heading": 2.0})
     state = loads(data + pickle.dumps(slots, 4)[2:-1] + b"b.", PickleKind.SYNTHETIC_SCENE, file="a")
     assert (state.get("x"), state.get("heading")) == (1.0, 2.0)

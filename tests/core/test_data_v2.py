@@ -1,6 +1,7 @@
 """Submissions and synthetic scenes: files of devkit classes, written and read without the devkit.
 
-Small look-alikes of the devkit's classes stand in for it here: they pickle the real files' way (by state dictionary).
+Small look-alikes of the devkit's classes stand in for it here: they pickle the real files' way (by
+state dictionary).
 """
 
 from __future__ import annotations
@@ -16,8 +17,19 @@ from navsim_files import camera_dict, frame_dict, log_frames, write_pickle
 
 from latentvla_core.data.filters import SceneFilter, scenes_of_log
 from latentvla_core.data.navsim import read_log
-from latentvla_core.data.submissions import Plan, Submission, SubmissionInfo, read_submission, write_submission
-from latentvla_core.data.synthetic_scenes import LightStatus, SyntheticScene, read_synthetic_scene, select
+from latentvla_core.data.submissions import (
+    Plan,
+    Submission,
+    SubmissionInfo,
+    read_submission,
+    write_submission,
+)
+from latentvla_core.data.synthetic_scenes import (
+    LightStatus,
+    SyntheticScene,
+    read_synthetic_scene,
+    select,
+)
 from latentvla_core.errors import DataError, DataFaults, SetupError
 from latentvla_core.types import Command, ObjectClass
 
@@ -33,7 +45,9 @@ def _plans(count: int, dtype: type = np.float64) -> dict[str, Plan]:
     return {f"{i:016x}": Plan((steps + i).astype(dtype)) for i in range(count)}
 
 
-INFO = SubmissionInfo(team_name="Ünser", authors="A, B", email="a@b.c", institution="I", country_or_region="CH")
+INFO = SubmissionInfo(
+    team_name="Ünser", authors="A, B", email="a@b.c", institution="I", country_or_region="CH"
+)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -49,10 +63,14 @@ def test_a_written_submission_reads_back(tmp_path: Path, version: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_devkit_can_load_what_we_write(tmp_path: Path, devkit: dict[str, Any], dtype: type) -> None:
+def test_the_devkit_can_load_what_we_write(
+    tmp_path: Path, devkit: dict[str, Any], dtype: type
+) -> None:
     made = Submission(version="v2", info=INFO, first_stage=_plans(2, dtype), second_stage=_plans(1))
     write_submission(tmp_path / "submission.pkl", made)
-    raw = pickle.loads((tmp_path / "submission.pkl").read_bytes())  # plain pickle, as the devkit does
+    raw = pickle.loads(
+        (tmp_path / "submission.pkl").read_bytes()
+    )  # plain pickle, as the devkit does
     assert list(raw) == [
         *("team_name", "authors", "email", "institution", "country / region"),
         *("first_stage_predictions", "second_stage_predictions"),
@@ -69,19 +87,27 @@ def test_the_devkit_can_load_what_we_write(tmp_path: Path, devkit: dict[str, Any
 
 
 def _official(devkit: dict[str, Any], poses: Any, num_poses: int = 8, interval: float = 0.5) -> Any:
-    sampling = devkit["TrajectorySampling"](num_poses=num_poses, time_horizon=4.0, interval_length=interval)
+    sampling = devkit["TrajectorySampling"](
+        num_poses=num_poses, time_horizon=4.0, interval_length=interval
+    )
     return devkit["Trajectory"](poses=poses, trajectory_sampling=sampling)
 
 
 def test_official_submissions_read(tmp_path: Path, devkit: dict[str, Any]) -> None:
     poses = np.arange(24, dtype=np.float32).reshape(8, 3)
-    raw = {"team_name": "t", "authors": ["A", "B"], "predictions": [{"aa": _official(devkit, poses)}]}
+    raw = {
+        "team_name": "t",
+        "authors": ["A", "B"],
+        "predictions": [{"aa": _official(devkit, poses)}],
+    }
     back = read_submission(write_pickle(tmp_path / "submission.pkl", raw, 4))
     np.testing.assert_array_equal(back.poses()["aa"], poses)
     assert back.info.authors == "A, B"
 
 
-def test_all_bad_trajectories_of_a_submission_are_reported(tmp_path: Path, devkit: dict[str, Any]) -> None:
+def test_all_bad_trajectories_of_a_submission_are_reported(
+    tmp_path: Path, devkit: dict[str, Any]
+) -> None:
     bad = {
         "ok": _official(devkit, np.zeros((8, 3))),
         "shape": _official(devkit, np.zeros((8, 2))),
@@ -108,13 +134,17 @@ def test_other_samplings_are_named_when_eight_poses_are_needed(tmp_path: Path) -
     with pytest.raises(DataFaults, match=r"frame aa: 40 poses every 0\.1 s"):
         submission.poses()
     with pytest.raises(SetupError, match="one stage"):
-        write_submission(tmp_path / "s.pkl", Submission(version="v1", first_stage={}, second_stage=plans))
+        write_submission(
+            tmp_path / "s.pkl", Submission(version="v1", first_stage={}, second_stage=plans)
+        )
 
 
 def _detections(devkit: dict[str, Any], step: int) -> Any:
     pose = (np.float64(10.0 + step), 2.0, 0.3)
     agent = tracked(devkit, Kind.VEHICLE, "t1", pose, (4.5, 1.9, 1.6), np.array([3.0, 0.5]), step)
-    return detections(devkit, [agent, tracked(devkit, Kind.TRAFFIC_CONE, "t2", pose, (4.5, 1.9, 1.6))])
+    return detections(
+        devkit, [agent, tracked(devkit, Kind.TRAFFIC_CONE, "t2", pose, (4.5, 1.9, 1.6))]
+    )
 
 
 def _synthetic(devkit: dict[str, Any], **meta: Any) -> dict[str, Any]:
@@ -141,7 +171,10 @@ def _synthetic(devkit: dict[str, Any], **meta: Any) -> dict[str, Any]:
         "initial_token": f"{3:017x}",
     }
     metadata |= {"num_history_frames": 4, "num_future_frames": 0}
-    metadata |= {"corresponding_original_scene": "o" * 16, "corresponding_original_initial_token": "p" * 16}
+    metadata |= {
+        "corresponding_original_scene": "o" * 16,
+        "corresponding_original_initial_token": "p" * 16,
+    }
     return {
         "scene_metadata": metadata | meta,
         "frames": frames,
@@ -151,11 +184,19 @@ def _synthetic(devkit: dict[str, Any], **meta: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_a_synthetic_scene_becomes_a_scene_with_a_future(tmp_path: Path, devkit: dict[str, Any], protocol: int) -> None:
-    synthetic = read_synthetic_scene(write_pickle(tmp_path / "s.pkl", _synthetic(devkit), protocol), "navhard")
+def test_a_synthetic_scene_becomes_a_scene_with_a_future(
+    tmp_path: Path, devkit: dict[str, Any], protocol: int
+) -> None:
+    synthetic = read_synthetic_scene(
+        write_pickle(tmp_path / "s.pkl", _synthetic(devkit), protocol), "navhard"
+    )
     assert (synthetic.token, len(synthetic.token)) == (f"{3:017x}", 17)
     now = synthetic.scene.current
-    assert (now.command, now.map_location, synthetic.scene.split) == (Command.FORWARD, "us-ma-boston", "navhard")
+    assert (now.command, now.map_location, synthetic.scene.split) == (
+        Command.FORWARD,
+        "us-ma-boston",
+        "navhard",
+    )
     np.testing.assert_array_equal(now.ego_pose, [3.0, 2.0, 0.1])
     assert now.ego_velocity_mps[0] == 5.1  # not rounded: these files hold float64
     assert list(now.cameras) == ["CAM_F0"]
@@ -173,8 +214,13 @@ def test_a_synthetic_scene_becomes_a_scene_with_a_future(tmp_path: Path, devkit:
     assert synthetic.future_lights[0] == (("301", LightStatus.RED),)
 
 
-def test_synthetic_scenes_may_lack_their_future_and_hold_paths(tmp_path: Path, devkit: dict[str, Any]) -> None:
-    raw = _synthetic(devkit) | {"extended_detections_tracks": None, "extended_traffic_light_data": None}
+def test_synthetic_scenes_may_lack_their_future_and_hold_paths(
+    tmp_path: Path, devkit: dict[str, Any]
+) -> None:
+    raw = _synthetic(devkit) | {
+        "extended_detections_tracks": None,
+        "extended_traffic_light_data": None,
+    }
     raw["origin"] = PosixPath("/somewhere/else.pkl")
     synthetic = read_synthetic_scene(write_pickle(tmp_path / "s.pkl", raw))
     assert (synthetic.future_tracks, synthetic.future_lights) == (None, None)
@@ -193,12 +239,18 @@ def test_faults_of_a_synthetic_scene_are_collected(tmp_path: Path, devkit: dict[
         "extended_detections_tracks",
     ]
     with pytest.raises(DataFaults, match="initial_token"):
-        read_synthetic_scene(write_pickle(tmp_path / "s.pkl", _synthetic(devkit, initial_token="x" * 17)))
+        read_synthetic_scene(
+            write_pickle(tmp_path / "s.pkl", _synthetic(devkit, initial_token="x" * 17))
+        )
     with pytest.raises(DataFaults, match="5 of 4 frames"):
-        read_synthetic_scene(write_pickle(tmp_path / "s.pkl", _synthetic(devkit, num_history_frames=5)))
+        read_synthetic_scene(
+            write_pickle(tmp_path / "s.pkl", _synthetic(devkit, num_history_frames=5))
+        )
 
 
-def test_the_second_stage_is_selected_as_the_devkit_does(tmp_path: Path, devkit: dict[str, Any]) -> None:
+def test_the_second_stage_is_selected_as_the_devkit_does(
+    tmp_path: Path, devkit: dict[str, Any]
+) -> None:
     frames = read_log(write_pickle(tmp_path / "log.pkl", log_frames(12)))
     first = scenes_of_log(frames, SceneFilter(num_future_frames=8, frame_interval=1))
 
@@ -210,4 +262,7 @@ def test_the_second_stage_is_selected_as_the_devkit_does(tmp_path: Path, devkit:
     assert select([follows, stranger], SceneFilter(), first) == [follows]
     assert select([follows, stranger], SceneFilter(log_names=frozenset(["log-b"])), first) == []
     listed = SceneFilter(synthetic_scene_tokens=frozenset([stranger.token]))
-    assert select([follows, stranger], listed) == [follows, stranger]  # both have this initial token
+    assert select([follows, stranger], listed) == [
+        follows,
+        stranger,
+    ]  # both have this initial token

@@ -15,7 +15,13 @@ from vlm_worlds import scenes, without_pictures
 from latentvla_core import distill
 from latentvla_core.distill.config import StudentConfig
 from latentvla_core.distill.inputs import StudentScenes
-from latentvla_core.distill.losses import agreement, distillation_loss, masked_mean, state_distance, token_kl
+from latentvla_core.distill.losses import (
+    agreement,
+    distillation_loss,
+    masked_mean,
+    state_distance,
+    token_kl,
+)
 from latentvla_core.distill.predict import Student
 from latentvla_core.distill.student import StudentNetwork, StudentOutput
 from latentvla_core.distill.train import DistillationData, build_network
@@ -33,7 +39,9 @@ WIDTH, VISUAL = 24, 3
 @cache
 def world() -> tuple[list[SceneRecord], np.ndarray]:
     """Eight scenes with pictures, one seen by the front camera alone, one with a short history."""
-    records, codes = scenes(8, Path(mkdtemp(prefix="student_")), seed=6, size_wh=CONFIG.image_size_wh)
+    records, codes = scenes(
+        8, Path(mkdtemp(prefix="student_")), seed=6, size_wh=CONFIG.image_size_wh
+    )
     records[3] = without_pictures(records[3], ("CAM_F0",))
     records[4] = replace(records[4], history_poses=records[4].history_poses[-2:])
     return records, codes
@@ -50,10 +58,14 @@ def teacher() -> VlmFeatures:
     np.put_along_axis(logits, said[..., None].astype(np.int64), 4.0, 2)
     words = rng.normal(size=(16, WIDTH))
     return VlmFeatures(
-        scene_tokens=tuple(r.scene_token for r in records), codes=said, logits=logits,
-        visual=rng.normal(size=(8, VISUAL, WIDTH)).astype(np.float16), action=words[said].astype(np.float16),
-        valid=np.ones(8, bool), reasons=("",) * 8,
-    )  # fmt: skip
+        scene_tokens=tuple(r.scene_token for r in records),
+        codes=said,
+        logits=logits,
+        visual=rng.normal(size=(8, VISUAL, WIDTH)).astype(np.float16),
+        action=words[said].astype(np.float16),
+        valid=np.ones(8, bool),
+        reasons=("",) * 8,
+    )
 
 
 @cache
@@ -142,7 +154,9 @@ def test_always_twelve_valid_codes_with_the_teacher_s_shapes(decoding):
 @pytest.mark.parametrize("decoding", ["autoregressive", "parallel"])
 def test_cached_steps_equal_one_pass_over_the_same_tokens(decoding):
     student, (records, _) = fresh(decoding), world()
-    inputs = StudentScenes(records, student.config, ImageCache(student.config.image_size_wh)).batch(np.arange(8))
+    inputs = StudentScenes(records, student.config, ImageCache(student.config.image_size_wh)).batch(
+        np.arange(8)
+    )
     stepped = student.network.generate(inputs)
     with torch.inference_mode():
         whole = student.network(inputs, stepped.codes)
@@ -152,7 +166,9 @@ def test_cached_steps_equal_one_pass_over_the_same_tokens(decoding):
 
 def test_a_position_does_not_see_later_tokens():
     student, (records, codes) = fresh(), world()
-    inputs = StudentScenes(records, student.config, ImageCache(student.config.image_size_wh)).batch(np.arange(8))
+    inputs = StudentScenes(records, student.config, ImageCache(student.config.image_size_wh)).batch(
+        np.arange(8)
+    )
     one = torch.from_numpy(codes).long()
     two = one.clone()
     two[:, 6:] = (two[:, 6:] + 3) % 16
@@ -171,7 +187,10 @@ def test_alone_or_in_a_batch_gives_the_same():
 
 def test_the_future_changes_nothing():
     records, _ = world()
-    changed = [replace(r, future_poses=r.future_poses[::-1] * 2, front_paths=r.front_paths[::-1]) for r in records]
+    changed = [
+        replace(r, future_poses=r.future_poses[::-1] * 2, front_paths=r.front_paths[::-1])
+        for r in records
+    ]
     one, two = fresh().predict(records), fresh().predict(changed)
     for name in ARRAYS:
         assert np.array_equal(getattr(one, name), getattr(two, name)), name
@@ -180,7 +199,9 @@ def test_the_future_changes_nothing():
 def test_motion_and_pictures_matter():
     records, _ = world()
     faster = replace(records[0], ego_velocity_mps=records[0].ego_velocity_mps + 5.0)
-    mirrored = replace(records[0], camera_paths=(records[0].camera_paths[1], *records[0].camera_paths[1:]))
+    mirrored = replace(
+        records[0], camera_paths=(records[0].camera_paths[1], *records[0].camera_paths[1:])
+    )
     found = fresh().predict([records[0], faster, mirrored])
     assert not np.allclose(found.logits[0], found.logits[1], atol=1e-6)
     assert not np.allclose(found.logits[0], found.logits[2], atol=1e-6)
@@ -212,7 +233,9 @@ def test_half_of_a_batch_reads_labels_and_scenes_without_label_never_do():
     assert (from_label ^ from_teacher).all()
     assert 3 <= from_label.sum() <= 4
     assert from_teacher[0]
-    assert DistillationData(shown, labels, replace(said, valid=np.arange(8) > 1), 0.5).usable.tolist() == [2, 3, 4, 5, 6, 7]  # fmt: skip
+    assert DistillationData(
+        shown, labels, replace(said, valid=np.arange(8) > 1), 0.5
+    ).usable.tolist() == [2, 3, 4, 5, 6, 7]
 
 
 def test_a_run_cut_in_two_equals_one_run(tmp_path):
@@ -223,7 +246,9 @@ def test_a_run_cut_in_two_equals_one_run(tmp_path):
     resumed = distill.train_student(records, codes, teacher(), config, checkpoint_dir=tmp_path)
     assert resumed.metrics["steps"] == 4
     state = whole.network.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in resumed.network.state_dict().items())
+    assert all(
+        torch.equal(value, state[name]) for name, value in resumed.network.state_dict().items()
+    )
 
 
 def test_training_brings_the_student_to_its_teacher():
@@ -260,7 +285,10 @@ def test_a_saved_student_says_the_same_after_loading(tmp_path):
 
 
 def test_all_sizes_have_one_schema_and_the_paper_s_has_fifty_million():
-    schemas = {tuple(asdict(getattr(StudentConfig, size)())) for size in ("debug", "mini", "single_gpu", "paper")}
+    schemas = {
+        tuple(asdict(getattr(StudentConfig, size)()))
+        for size in ("debug", "mini", "single_gpu", "paper")
+    }
     assert len(schemas) == 1
     with torch.device("meta"):
         network = StudentNetwork(StudentConfig.paper())

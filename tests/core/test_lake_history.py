@@ -1,4 +1,6 @@
-"""Old versions of tables: read by number or by model, kept by maintenance, given up only when asked."""
+"""Old versions of tables: read by number or by model, kept by maintenance, given up only when
+asked.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from typer.testing import CliRunner
 
 from latentvla_core.cli import app
 from latentvla_core.errors import DataError, SetupError
-from latentvla_core.maintenance import compact, vacuum
-from latentvla_core.store import Lake
+from latentvla_core.lake.maintenance import compact, vacuum
+from latentvla_core.lake.store import Lake
 
 PLACE = {"split": "train", "shard": 0, "model_version": "m"}
 QUERY = "select scene_token from latent_actions"
@@ -21,8 +23,15 @@ QUERY = "select scene_token from latent_actions"
 
 def model_row(version: str, inputs: dict[str, int]) -> dict[str, Any]:
     texts = dict.fromkeys(("recipe", "path", "metrics", "commit", "mlflow_uri"), "")
-    return {**texts, "name": "student", "version": version, "inputs": json.dumps(inputs), "parameters": 1, "seconds": 1.0,
-            "made_by": version}  # fmt: skip
+    return {
+        **texts,
+        "name": "student",
+        "version": version,
+        "inputs": json.dumps(inputs),
+        "parameters": 1,
+        "seconds": 1.0,
+        "made_by": version,
+    }
 
 
 @pytest.fixture
@@ -32,7 +41,9 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     lake = Lake(str(tmp_path / "lake"))
     trained = lake.replace("latent_actions", [label("old")], PLACE)
     lake.replace(
-        "models", [model_row("s1", {"latent_actions": trained, "vlm": 3})], {"name": "student", "version": "s1"}
+        "models",
+        [model_row("s1", {"latent_actions": trained, "vlm": 3})],
+        {"name": "student", "version": "s1"},
     )
     lake.replace("latent_actions", [label("middle")], PLACE)
     lake.replace("latent_actions", [label("new")], PLACE)
@@ -60,9 +71,24 @@ def test_rows_and_sql_as_a_model_saw_them(lake: Lake):
 def test_the_latest_finished_model_is_meant_unless_a_version_is_named(lake: Lake):
     lake.replace("models", [model_row("s0", {"latent_actions": lake.version("latent_actions")})],
                  {"name": "student", "version": "s0"})  # fmt: skip
-    finished = {"asset": "student", "partition": "", "table_name": "models", "delta_version": 1, "rows": 1, "quarantined": 0,
-                "inputs": "{}", "recipe": "", "code_version": "", "commit": "", "run_id": "", "seconds": 1.0}  # fmt: skip
-    lake.append("materialisations", [{**finished, "made_by": v, "finished_us": us} for v, us in (("s1", 1), ("s0", 2))])
+    finished = {
+        "asset": "student",
+        "partition": "",
+        "table_name": "models",
+        "delta_version": 1,
+        "rows": 1,
+        "quarantined": 0,
+        "inputs": "{}",
+        "recipe": "",
+        "code_version": "",
+        "commit": "",
+        "run_id": "",
+        "seconds": 1.0,
+    }
+    lake.append(
+        "materialisations",
+        [{**finished, "made_by": v, "finished_us": us} for v, us in (("s1", 1), ("s0", 2))],
+    )
     assert scenes(lake, lake.trained_on("student")["latent_actions"]) == ["new"]
     assert scenes(lake, lake.trained_on("student", "s1")["latent_actions"]) == ["old"]
     with pytest.raises(DataError, match=r"version 's9'.*there are: s0, s1"):
@@ -81,7 +107,9 @@ def test_the_command_line_reads_old_versions(lake: Lake):
 
 def test_the_command_line_says_which_tables_it_reads_as_of_now(lake: Lake):
     joined = f"{QUERY} union select version from models"
-    assert "models: as of now, because student says no version of it" in run("sql", joined, "--at", "student")
+    assert "models: as of now, because student says no version of it" in run(
+        "sql", joined, "--at", "student"
+    )
     assert "as of now" not in run("sql", QUERY, "--at", "student")
     assert "as of now" not in run("sql", joined)
 
@@ -125,7 +153,9 @@ def test_models_are_forgotten_only_when_asked(lake: Lake):
 
 
 def test_old_versions_open_after_compaction_checkpoint_and_vacuum(lake: Lake):
-    """Log entries are never cleaned up: a checkpoint must not cut the way to what a model was trained on."""
+    """Log entries are never cleaned up: a checkpoint must not cut the way to what a model was
+    trained on.
+    """
     trained = lake.trained_on("student")["latent_actions"]
     lake.append("latent_actions", [label("more")])
     compact(lake)

@@ -1,4 +1,6 @@
-"""Compaction of a table that declares an order: a log lies in few row groups, no row is lost, and nothing is done twice."""
+"""Compaction of a table that declares an order: a log lies in few row groups, no row is lost, and
+nothing is done twice.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from label_rows import label
 
-from latentvla_core import sorting
 from latentvla_core.errors import DataError
-from latentvla_core.maintenance import compact
-from latentvla_core.store import Lake, file_layout
+from latentvla_core.lake import sorting
+from latentvla_core.lake.maintenance import compact
+from latentvla_core.lake.store import Lake, file_layout
 from latentvla_core.tables import TABLES, to_arrow
 
 SPEC = TABLES["latent_actions"]
@@ -26,8 +28,8 @@ GROUP = 4  # rows per row group in these tests
 
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    monkeypatch.setattr("latentvla_core.store.ROWS_PER_GROUP", GROUP)
-    monkeypatch.setattr("latentvla_core.sorting.ROWS_PER_GROUP", GROUP)
+    monkeypatch.setattr("latentvla_core.lake.store.ROWS_PER_GROUP", GROUP)
+    monkeypatch.setattr("latentvla_core.lake.sorting.ROWS_PER_GROUP", GROUP)
     return Lake(str(tmp_path))
 
 
@@ -49,19 +51,26 @@ def opened(lake: Lake) -> DeltaTable:
 
 def stored(lake: Lake) -> list[list[str]]:
     """Scene tokens in the order in which they lie, of each file."""
-    return [pq.read_table(uri, columns=["scene_token"])["scene_token"].to_pylist() for uri in opened(lake).file_uris()]
+    return [
+        pq.read_table(uri, columns=["scene_token"])["scene_token"].to_pylist()
+        for uri in opened(lake).file_uris()
+    ]
 
 
 def ranges(lake: Lake) -> list[tuple[str, str]]:
     """The first and last log of each row group, as its statistics say."""
     data = opened(lake).to_pyarrow_dataset()
-    found = [group.statistics["log_name"] for file in data.get_fragments() for group in file.row_groups]
+    found = [
+        group.statistics["log_name"] for file in data.get_fragments() for group in file.row_groups
+    ]
     return sorted((each["min"], each["max"]) for each in found)
 
 
 def folder(lake: Lake) -> dict[str, int]:
     """Every file of the lake, with the time it was written."""
-    return {str(path): path.stat().st_mtime_ns for path in Path(lake.root).rglob("*") if path.is_file()}
+    return {
+        str(path): path.stat().st_mtime_ns for path in Path(lake.root).rglob("*") if path.is_file()
+    }
 
 
 def everything(lake: Lake, version: int | None = None) -> list[str]:
@@ -92,7 +101,9 @@ def test_what_is_compact_is_left_alone(lake: Lake):
     compact(lake, ["latent_actions"])
     before = folder(lake)
     assert list(
-        Path(lake.uri("latent_actions")).glob(f"_delta_log/*{lake.version('latent_actions')}.checkpoint.parquet")
+        Path(lake.uri("latent_actions")).glob(
+            f"_delta_log/*{lake.version('latent_actions')}.checkpoint.parquet"
+        )
     )
     compact(lake, ["latent_actions"])
     assert folder(lake) == before
@@ -100,8 +111,21 @@ def test_what_is_compact_is_left_alone(lake: Lake):
 
 def test_a_table_without_an_order_is_joined_once_too(lake: Lake):
     for file in "ba":
-        lake.append("quarantine", [{"stage": "frames", "split": "train", "shard": 0, "file": file, "frame": "", "field": "",
-                                    "reason": "", "made_by": "f"}])  # fmt: skip
+        lake.append(
+            "quarantine",
+            [
+                {
+                    "stage": "frames",
+                    "split": "train",
+                    "shard": 0,
+                    "file": file,
+                    "frame": "",
+                    "field": "",
+                    "reason": "",
+                    "made_by": "f",
+                }
+            ],
+        )
     assert compact(lake)[0].files_after == 1
     before = folder(lake)
     compact(lake)
@@ -116,7 +140,9 @@ def test_a_shard_in_order_keeps_its_file_while_its_neighbour_is_sorted(lake: Lak
     rows = everything(lake)
     compact(lake, ["latent_actions"])
     assert kept in opened(lake).file_uris()
-    assert sorted(stored(lake)) == [[f"{log}-{i}" for log in pair for i in range(6)] for pair in ("ab", "cd")]
+    assert sorted(stored(lake)) == [
+        [f"{log}-{i}" for log in pair for i in range(6)] for pair in ("ab", "cd")
+    ]
     assert everything(lake) == rows
 
 
@@ -168,7 +194,9 @@ def test_partitions_of_any_name_are_sorted(lake: Lake, change: dict[str, Any]):
     rows = everything(lake)
     compact(lake, ["latent_actions"])
     assert everything(lake) == rows
-    assert sorted(stored(lake)) == [[f"{log}-{i}" for log in logs for i in range(6)] for logs in ("ab", ["other"])]
+    assert sorted(stored(lake)) == [
+        [f"{log}-{i}" for log in logs for i in range(6)] for logs in ("ab", ["other"])
+    ]
 
 
 def test_a_partition_without_a_name_is_sorted_and_keeps_the_empty_text(lake: Lake):
@@ -189,18 +217,25 @@ def test_a_partition_without_a_name_is_sorted_and_keeps_the_empty_text(lake: Lak
 
 def test_many_shards_are_rewritten_in_few_transactions(lake: Lake, monkeypatch: pytest.MonkeyPatch):
     for log in "ba":
-        lake.append("latent_actions", [row for shard in range(6) for row in drive(f"{log}{shard}", shard=shard)])
+        lake.append(
+            "latent_actions",
+            [row for shard in range(6) for row in drive(f"{log}{shard}", shard=shard)],
+        )
     before, rows = lake.version("latent_actions"), everything(lake)
     places = sorting.unsorted(opened(lake), "log_name")
     assert len(places) == 6
-    monkeypatch.setattr("latentvla_core.sorting.COMMIT_B", 2 * max(place.size_b for place in places))
+    monkeypatch.setattr(
+        "latentvla_core.lake.sorting.COMMIT_B", 2 * max(place.size_b for place in places)
+    )
     compact(lake, ["latent_actions"])
     assert lake.version("latent_actions") == before + 3
     assert everything(lake) == rows
 
 
 def test_more_rows_than_the_writer_takes_at_once_stay_in_order(tmp_path: Path):
-    """The writer hands parts of 8 192 rows to several threads: a shard given in parts would be shuffled again."""
+    """The writer hands parts of 8 192 rows to several threads: a shard given in parts would be
+    shuffled again.
+    """
     lake, rng = Lake(str(tmp_path)), np.random.default_rng(0)
     one = to_arrow(SPEC, [label("a")])
     for _ in range(2):
@@ -224,8 +259,11 @@ def test_nothing_is_written_unless_every_row_was_read(lake: Lake, monkeypatch: p
     lake.append("latent_actions", drive("b"))
     lake.append("latent_actions", drive("a"))
     before = folder(lake)
-    promised = [sorting.Place(place.where, place.files, 13, place.size_b) for place in sorting.places_of(opened(lake))]
-    monkeypatch.setattr("latentvla_core.sorting.places_of", lambda table: promised)
+    promised = [
+        sorting.Place(place.where, place.files, 13, place.size_b)
+        for place in sorting.places_of(opened(lake))
+    ]
+    monkeypatch.setattr("latentvla_core.lake.sorting.places_of", lambda table: promised)
     with pytest.raises(DataError, match="12 of 13 rows were read"):
         compact(lake, ["latent_actions"])
     assert folder(lake) == before
@@ -233,7 +271,11 @@ def test_nothing_is_written_unless_every_row_was_read(lake: Lake, monkeypatch: p
 
 def test_rows_of_an_older_layout_are_joined_as_they_lie(lake: Lake):
     for token in "ba":
-        write_deltalake(lake.uri("latent_actions"), pa.table({"scene_token": [token], "split": ["train"]}), mode="append",
-                        partition_by=["split"])  # fmt: skip
+        write_deltalake(
+            lake.uri("latent_actions"),
+            pa.table({"scene_token": [token], "split": ["train"]}),
+            mode="append",
+            partition_by=["split"],
+        )
     assert compact(lake, ["latent_actions"])[0].files_after == 1
     assert sorted(*stored(lake)) == ["a", "b"]

@@ -32,10 +32,14 @@ BRAKE, LEFT, STAND, REST = 0, 1, 2, 3
 
 
 def little(n: int = 400) -> Transitions:
-    """Position 0 tells what happens, position 1 is noise: braking at red, turning left, standing, keeping on."""
+    """Position 0 tells what happens, position 1 is noise: braking at red, turning left, standing,
+    keeping on.
+    """
     kind = np.arange(n) % 4
     speed = np.select([kind == STAND, kind == BRAKE], [0.0, 9.0], 6.0)
-    change = np.where(kind == BRAKE, -1.6, 0.0) + np.where(kind == STAND, 0.0, 0.05) * RNG.normal(size=n)
+    change = np.where(kind == BRAKE, -1.6, 0.0) + np.where(kind == STAND, 0.0, 0.05) * RNG.normal(
+        size=n
+    )
     heading = np.where(kind == LEFT, 0.2, 0.0)
     codes = np.stack([kind, RNG.integers(0, 4, n)], axis=1)
     red = np.where(RNG.random(n) < np.where(kind == BRAKE, 0.9, 0.1), 1.0, 0.0)
@@ -64,9 +68,15 @@ def test_neighbours_are_the_other_codes_the_nearest_first():
 
 def test_speed_at_the_start_change_of_speed_and_change_of_heading_are_not_mixed_up():
     codes, turn = np.array([[0], [0], [0], [1]]), 0.2
-    speed, change, heading = np.array([[6.0, 7.0, 8.0, 2.0], [-2.0, -1.0, -1.0, 0.5], [turn, turn, turn, 0.0]])
+    speed, change, heading = np.array(
+        [[6.0, 7.0, 8.0, 2.0], [-2.0, -1.0, -1.0, 0.5], [turn, turn, turn, 0.0]]
+    )
     entry = atlas(Transitions(codes, change, heading, speed, {}, 1.0), np.eye(2))[0]
-    assert (entry.speed_p50_mps, entry.speed_change.p50, entry.heading_change.p50) == (7.0, -1.0, turn)
+    assert (entry.speed_p50_mps, entry.speed_change.p50, entry.heading_change.p50) == (
+        7.0,
+        -1.0,
+        turn,
+    )
     (bin_of_turns,) = np.flatnonzero(entry.heading_change.counts)
     assert HEADING_EDGES_RAD[bin_of_turns] <= turn < HEADING_EDGES_RAD[bin_of_turns + 1]
     slower, least = np.flatnonzero(entry.speed_change.counts)
@@ -100,8 +110,15 @@ def test_a_car_that_reverses_does_not_stand_and_one_that_stands_does_not_reverse
     def name(speed: float, change: float) -> str:
         return derived_name(*(np.full(50, v) for v in (speed, change, 0.0)))
 
-    assert (name(-3, 0), name(-3, 1.5), name(-0.01, 0)) == ("reverse at 3.0 m/s", "reverse at 3.0 m/s", "stand still")
-    assert (name(-0.3, -2.6), name(0.3, 2.6)) == ("reverse from standing", "accelerate hard from standing")
+    assert (name(-3, 0), name(-3, 1.5), name(-0.01, 0)) == (
+        "reverse at 3.0 m/s",
+        "reverse at 3.0 m/s",
+        "stand still",
+    )
+    assert (name(-0.3, -2.6), name(0.3, 2.6)) == (
+        "reverse from standing",
+        "accelerate hard from standing",
+    )
     bands = speed_bands(np.array([-3.0, -0.01, 0.0, 2.0, np.nan]))
     np.testing.assert_array_equal(bands["standing"], [0, 1, 1, 0, np.nan])
     np.testing.assert_array_equal(bands["reversing"], [1, 0, 0, 0, np.nan])
@@ -126,8 +143,13 @@ def test_words_are_about_changes_per_second_however_long_a_transition_is(gap_s: 
         ([-0.2] * 30 + [0.0] * 40 + [0.2] * 30, ", turn either way"),
     ],
 )
-def test_a_name_takes_a_side_unless_a_quarter_of_the_uses_turn_as_far_to_the_other(turns: list[float], words: str):
-    assert derived_name(np.full(100, 9.0), np.zeros(100), np.array(turns)) == f"keep speed at 9 m/s{words}"
+def test_a_name_takes_a_side_unless_a_quarter_of_the_uses_turn_as_far_to_the_other(
+    turns: list[float], words: str
+):
+    assert (
+        derived_name(np.full(100, 9.0), np.zeros(100), np.array(turns))
+        == f"keep speed at 9 m/s{words}"
+    )
 
 
 def test_contexts_are_those_that_stand_out_and_unknown_is_not_no():
@@ -160,10 +182,15 @@ def test_examples_are_of_different_logs_and_clear():
 def test_examples_show_what_the_name_says_not_only_what_the_model_is_sure_of():
     n = 200
     speed = np.where(np.arange(n) < 20, 2.0, np.linspace(8.0, 10.0, n))
-    confidence = np.where(np.arange(n) < 20, 1.0, 0.5)[:, None]  # the surest uses are at another speed than most
+    confidence = np.where(np.arange(n) < 20, 1.0, 0.5)[
+        :, None
+    ]  # the surest uses are at another speed than most
     none = np.zeros(n)
     rows = examples(
-        Transitions(np.zeros((n, 1), int), none, none, speed, {}, 1.0), 0, np.arange(n).astype(str), confidence
+        Transitions(np.zeros((n, 1), int), none, none, speed, {}, 1.0),
+        0,
+        np.arange(n).astype(str),
+        confidence,
     )
     assert speed[rows].min() > 8
 
@@ -190,9 +217,14 @@ def test_rows_fit_the_table_also_when_poses_are_unknown():
 
 def test_the_page_names_every_code_and_fetches_nothing():
     data = little()
-    everything = spread(data.delta_speed_mps, SPEED_EDGES_MPS), spread(data.delta_heading_rad, HEADING_EDGES_RAD)
+    everything = (
+        spread(data.delta_speed_mps, SPEED_EDGES_MPS),
+        spread(data.delta_heading_rad, HEADING_EDGES_RAD),
+    )
     entries = atlas(data, np.eye(4))
-    html = atlas_page(Atlas("v1", "400 transitions", entries, everything, told_by_position(data), {}, 1.0))
+    html = atlas_page(
+        Atlas("v1", "400 transitions", entries, everything, told_by_position(data), {}, 1.0)
+    )
     for entry in entries:
         assert f"Code {entry.code} — {entry.name}" in html
     assert "(derived)" in html
@@ -206,7 +238,9 @@ def test_shares_in_the_overview_are_as_long_as_they_are_large():
     everything = spread(nothing, SPEED_EDGES_MPS), spread(nothing, HEADING_EDGES_RAD)
     html = atlas_page(Atlas("v1", "", entries, everything, np.zeros((1, 3)), {}, 1.0))
     overview = html[html.index("<h2>Overview") : html.index("<h2>Positions")]
-    lengths = [float(x) for x in re.findall(r"width='([\d.]+)' height='10.0' fill='#4e79a7'", overview)]
+    lengths = [
+        float(x) for x in re.findall(r"width='([\d.]+)' height='10.0' fill='#4e79a7'", overview)
+    ]
     assert lengths == [96.0, 48.0, 24.0, 24.0]
     assert "▸" not in overview
 
@@ -221,11 +255,21 @@ def test_numbers_of_bubbles_that_lie_together_can_be_read():
 
 
 def test_the_quality_page_shows_verdict_reason_and_remedy():
-    rows = judge({"transitions": 10.0, "ego_usage": 3.0, "ego_r2_yaw": float("nan")}, HealthGate.mini())
+    rows = judge(
+        {"transitions": 10.0, "ego_usage": 3.0, "ego_r2_yaw": float("nan")}, HealthGate.mini()
+    )
     codes = {"ego": RNG.integers(0, 16, (10, 4)), "environment": np.zeros((10, 0), int)}
     curves = {"stage2/gain": [(1, 0.1), (2, float("nan")), (3, 0.2)]}
     html = health_page(
-        HealthReport("v1", "mini", "Judged on <nothing>.", rows, codes, {"ego": 16, "environment": 16}, curves)
+        HealthReport(
+            "v1",
+            "mini",
+            "Judged on <nothing>.",
+            rows,
+            codes,
+            {"ego": 16, "environment": 16},
+            curves,
+        )
     )
     assert "must not label" in html
     assert "dead codes" in html
@@ -238,17 +282,29 @@ def test_the_bounds_of_what_codes_know_are_drawn_whether_required_or_wanted():
     codes = {"ego": RNG.integers(0, 16, (10, 4)), "environment": np.zeros((10, 0), int)}
     for gate in (HealthGate.mini(), HealthGate.long()):
         rows = judge({"ego_r2_longitudinal": 0.8, "ego_r2_lateral": 0.5, "ego_r2_yaw": 0.5}, gate)
-        html = health_page(HealthReport("v1", "r", "", rows, codes, {"ego": 16, "environment": 16}, {}))
+        html = health_page(
+            HealthReport("v1", "r", "", rows, codes, {"ego": 16, "environment": 16}, {})
+        )
         bars = html[html.index("What the codes know") :].partition("</svg>")[0]
         assert bars.count("stroke-dasharray") == 2  # speed and turning
 
 
 def test_the_page_shows_the_pictures_of_examples_and_what_their_poses_say():
     data = little()
-    everything = spread(data.delta_speed_mps, SPEED_EDGES_MPS), spread(data.delta_heading_rad, HEADING_EDGES_RAD)
+    everything = (
+        spread(data.delta_speed_mps, SPEED_EDGES_MPS),
+        spread(data.delta_heading_rad, HEADING_EDGES_RAD),
+    )
     shown = {BRAKE: [Example(b"before", b"after", "log-7", 8.0, -3.0, 0.0)]}
-    html = atlas_page(Atlas("v1", "", atlas(data, np.eye(4)), everything, told_by_position(data), shown, 1.0))
-    for part in (base64.b64encode(b"before").decode(), base64.b64encode(b"after").decode(), "8.0 → 5.0 m/s", "log-7"):
+    html = atlas_page(
+        Atlas("v1", "", atlas(data, np.eye(4)), everything, told_by_position(data), shown, 1.0)
+    )
+    for part in (
+        base64.b64encode(b"before").decode(),
+        base64.b64encode(b"after").decode(),
+        "8.0 → 5.0 m/s",
+        "log-7",
+    ):
         assert part in html
 
 
@@ -260,4 +316,7 @@ def test_the_page_says_left_of_a_turn_to_the_left_and_right_of_one_to_the_right(
     shown = {i: [Example(b"", b"", f"log-{i}", 5.0, 0.0, turns[2 * i])] for i in range(2)}
     html = atlas_page(Atlas("v1", "", entries, everything, np.zeros((1, 3)), shown, 1.0))
     assert re.findall(r"<b>Δheading</b> ([\d.]+° \w+)", html) == ["20.0° left", "10.0° right"]
-    assert re.findall(r"([\d.]+° \w+) · (log-\d)", html) == [("20.0° left", "log-0"), ("10.0° right", "log-1")]
+    assert re.findall(r"([\d.]+° \w+) · (log-\d)", html) == [
+        ("20.0° left", "log-0"),
+        ("10.0° right", "log-1"),
+    ]

@@ -1,4 +1,6 @@
-"""The first frame as seen from the second pose: ground moves as geometry says, and where nothing is known nothing is changed."""
+"""The first frame as seen from the second pose: ground moves as geometry says, and where nothing is
+known nothing is changed.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +11,46 @@ import pytest
 import torch
 from latent_little_world import CENTRE_Y_PX, SIZE_WH, little_records
 
-from latentvla_core.latent.change import FLOOR, cells_of, change
-from latentvla_core.latent.compensation import calibrated, compensated, sampled_at
+from latentvla_core.latent.environment.change import FLOOR, cells_of, change
+from latentvla_core.latent.environment.compensation import calibrated, compensated, sampled_at
 from latentvla_core.latent.features import FeatureConfig, PixelFeatures, from_map, to_map
 from latentvla_core.latent.pairs import collect_pairs, mirrored, mirrored_projections
 from latentvla_core.training.images import ImageCache
-from latentvla_core.world.calibration import camera_rig
+from latentvla_core.world.sensors.calibration import camera_rig
 
 FEATURES = FeatureConfig(image_size_wh=SIZE_WH)
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    return collect_pairs(little_records(tmp_path_factory.mktemp("drives"), logs=4), 2, ImageCache(SIZE_WH))
+    return collect_pairs(
+        little_records(tmp_path_factory.mktemp("drives"), logs=4), 2, ImageCache(SIZE_WH)
+    )
 
 
 def seen(pairs, index, flip=None):
     """Features (B, 2, P, D), motion and projections as tensors."""
     waypoints, _, projections = pairs.told(index, flip)
     pictures = torch.from_numpy(np.ascontiguousarray(pairs.pictures(index, flip)))
-    return PixelFeatures(FEATURES)(pictures), torch.from_numpy(waypoints[:, -1]), torch.from_numpy(projections)
+    return (
+        PixelFeatures(FEATURES)(pictures),
+        torch.from_numpy(waypoints[:, -1]),
+        torch.from_numpy(projections),
+    )
 
 
 def test_features_come_back_from_their_map():
-    for config in (FEATURES, FeatureConfig(kind="dinov2", image_size_wh=(56, 28), patch_px=14, dim=24)):
+    for config in (
+        FEATURES,
+        FeatureConfig(kind="dinov2", image_size_wh=(56, 28), patch_px=14, dim=24),
+    ):
         x = torch.randn(2, config.grid_hw[0] * config.grid_hw[1], config.dim)
         assert torch.equal(from_map(to_map(x, config), config), x)
     picture = torch.randint(0, 256, (1, 32, 64, 3), dtype=torch.uint8)
     shown = to_map(PixelFeatures(FEATURES)(picture), FEATURES)
-    torch.testing.assert_close((shown * 0.25 + 0.5) * 255, picture.permute(0, 3, 1, 2).float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        (shown * 0.25 + 0.5) * 255, picture.permute(0, 3, 1, 2).float(), atol=1e-3, rtol=0
+    )
 
 
 def test_the_road_of_the_second_frame_is_that_of_the_first_moved(pairs):
@@ -57,7 +70,10 @@ def test_a_point_of_the_road_is_sampled_where_it_was_seen(pairs):
     here, turned = np.array([10.0, 1.0]), float(motion[0, 2])
     turn = np.array([[np.cos(turned), -np.sin(turned)], [np.sin(turned), np.cos(turned)]])
     then = turn @ here + motion[0, :2].numpy()
-    now_uv, then_uv = ((p[:2] / p[2]) for p in (projection @ np.array([*point, 0.0, 1.0]) for point in (here, then)))
+    now_uv, then_uv = (
+        (p[:2] / p[2])
+        for p in (projection @ np.array([*point, 0.0, 1.0]) for point in (here, then))
+    )
     grid = sampled_at(projections[:1].double(), motion[:1].double(), (400, 800))[0].numpy()
     row, column = (now_uv[::-1] * [400, 800]).astype(int)
     np.testing.assert_allclose((grid[row, column] + 1) / 2, then_uv, atol=3e-3)
@@ -65,7 +81,9 @@ def test_a_point_of_the_road_is_sampled_where_it_was_seen(pairs):
 
 def test_who_stands_sees_the_same(pairs):
     x, motion, projections = seen(pairs, np.arange(5))
-    torch.testing.assert_close(compensated(x[:, 0], projections, 0 * motion, FEATURES), x[:, 0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        compensated(x[:, 0], projections, 0 * motion, FEATURES), x[:, 0], atol=1e-4, rtol=0
+    )
 
 
 def test_a_camera_without_calibration_leaves_its_frames_alone(pairs):
@@ -75,12 +93,16 @@ def test_a_camera_without_calibration_leaves_its_frames_alone(pairs):
     found = compensated(x[:, 0], unknown, motion, FEATURES)
     assert torch.equal(found[2], x[2, 0])
     rest = [0, 1, 3, 4]
-    assert torch.equal(found[rest], compensated(x[rest, 0], projections[rest], motion[rest], FEATURES))
+    assert torch.equal(
+        found[rest], compensated(x[rest, 0], projections[rest], motion[rest], FEATURES)
+    )
     assert torch.equal(compensated(x[:, 0], 0 * unknown + torch.nan, motion, FEATURES), x[:, 0])
 
 
 def test_a_mirrored_drive_is_compensated_to_the_mirror_picture(pairs):
-    """The camera looks a little aside and sits off the middle: a symmetric one would not notice a missing mirror."""
+    """The camera looks a little aside and sits off the middle: a symmetric one would not notice a
+    missing mirror.
+    """
     index = np.arange(8)
     rig = camera_rig((64, 32))["CAM_F0"]
     outward = np.concatenate([rig.rotation.T, -rig.rotation.T @ rig.translation_m[:, None]], axis=1)
@@ -88,7 +110,9 @@ def test_a_mirrored_drive_is_compensated_to_the_mirror_picture(pairs):
     pairs = replace(pairs, projections=np.repeat(aside[None], len(pairs), axis=0))
     assert not np.allclose(mirrored_projections(pairs.projections), pairs.projections, atol=1e-3)
     plain, turned = (seen(pairs, index, np.full(8, flip)) for flip in (False, True))
-    one, other = (to_map(compensated(x[:, 0], p, m, FEATURES), FEATURES) for x, m, p in (plain, turned))
+    one, other = (
+        to_map(compensated(x[:, 0], p, m, FEATURES), FEATURES) for x, m, p in (plain, turned)
+    )
     torch.testing.assert_close(one, other.flip(-1), atol=1e-3, rtol=0)
     waypoints, _ = mirrored(pairs.waypoints[index], pairs.states[index], np.ones(8, bool))
     twice = mirrored_projections(mirrored_projections(pairs.projections))
@@ -108,9 +132,16 @@ def test_impossible_calibrations_are_none(pairs):
     good = torch.from_numpy(pairs.told(np.arange(1))[2])[0]
     flat, low = torch.zeros_like(good), good.clone()
     low[:, 3] = 0.0  # the camera in the origin of the ego frame, on the road
-    assert calibrated(torch.stack([good, flat, low, good + torch.nan])).tolist() == [True, False, False, False]
+    assert calibrated(torch.stack([good, flat, low, good + torch.nan])).tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
     x = torch.randn(4, 32, 192)
-    found = compensated(x, torch.stack([good, flat, low, good]), torch.tensor([[4.0, 0.0, 0.1]] * 4), FEATURES)
+    found = compensated(
+        x, torch.stack([good, flat, low, good]), torch.tensor([[4.0, 0.0, 0.1]] * 4), FEATURES
+    )
     assert [torch.equal(a, b) for a, b in zip(found, x, strict=True)] == [False, True, True, False]
 
 
@@ -127,7 +158,9 @@ def test_change_is_zero_where_nothing_changed_and_names_the_cell_where_something
     x = torch.randn(1, 32, 192)
     assert change(x, x, FEATURES).abs().max() == 0
     second = to_map(x, FEATURES).clone()
-    second[:, :, 8:12, 20:24] += 1.0  # one cell of the second row of patches: its upper half, right part of the third
+    second[:, :, 8:12, 20:24] += (
+        1.0  # one cell of the second row of patches: its upper half, right part of the third
+    )
     found = change(x, from_map(second, FEATURES), FEATURES)
     assert found.shape == (1, 32, cells_of(FEATURES)) == (1, 32, 4)
     assert torch.nonzero(found).tolist() == [[0, 8 + 2, 1]]

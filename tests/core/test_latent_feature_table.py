@@ -1,4 +1,6 @@
-"""DINOv2 features kept as a table: computed once, found by content, fp16, the same numbers as without it."""
+"""DINOv2 features kept as a table: computed once, found by content, fp16, the same numbers as
+without it.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,18 @@ def config(tmp_path_factory):
 
     torch.manual_seed(0)
     shape = Dinov2WithRegistersConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56, num_register_tokens=4
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        patch_size=14,
+        image_size=56,
+        num_register_tokens=4,
     )
     folder = tmp_path_factory.mktemp("dino")
     Dinov2WithRegistersModel(shape).save_pretrained(folder)
-    return FeatureConfig(kind="dinov2", image_size_wh=(56, 28), patch_px=14, dim=24, backbone=str(folder))
+    return FeatureConfig(
+        kind="dinov2", image_size_wh=(56, 28), patch_px=14, dim=24, backbone=str(folder)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +89,27 @@ def test_features_are_those_of_the_backbone_mirrored_where_asked(config, records
     table = FeatureTable(config, tmp_path, mirror=True, batch_size=4)
     rows = table.indices(pictures).reshape(3, 2)
     flip = np.array([[True, True], [False, False], [True, True]])
-    seen = np.stack([load_image(*p, config.image_size_wh) for p in pictures]).reshape(3, 2, 28, 56, 3)
+    seen = np.stack([load_image(*p, config.image_size_wh) for p in pictures]).reshape(
+        3, 2, 28, 56, 3
+    )
     seen[[0, 2]] = seen[[0, 2], :, :, ::-1]
     expected = DinoFeatures(config)(torch.from_numpy(seen)).numpy()
-    np.testing.assert_allclose(table.take(rows, flip).astype(np.float32), expected, atol=2e-3, rtol=2e-3)
+    np.testing.assert_allclose(
+        table.take(rows, flip).astype(np.float32), expected, atol=2e-3, rtol=2e-3
+    )
     assert np.abs(table.take(rows, ~flip).astype(np.float32) - expected).max() > 0.1
 
 
 @pytest.mark.parametrize("side", [False, True], ids=["plain", "mirrored"])
 def test_kept_features_are_the_very_numbers_that_are_computed(config, records, tmp_path, side):
     pictures = pictures_of(records)[:6]
-    table = FeatureTable(config, tmp_path, mirror=True, batch_size=6)  # as many as are computed at once below
+    table = FeatureTable(
+        config, tmp_path, mirror=True, batch_size=6
+    )  # as many as are computed at once below
     kept = torch.from_numpy(table.take(table.indices(pictures), np.full(6, side)))
-    seen = np.stack([load_image(*p, config.image_size_wh) for p in pictures])[:, :, :: -1 if side else 1]
+    seen = np.stack([load_image(*p, config.image_size_wh) for p in pictures])[
+        :, :, :: -1 if side else 1
+    ]
     computed = DinoFeatures(config)(torch.from_numpy(np.ascontiguousarray(seen)))
     assert kept.dtype == torch.float16
     assert torch.equal(DinoFeatures(config)(kept), computed)
@@ -135,11 +152,16 @@ def test_other_weights_and_other_sizes_are_other_tables(config, tmp_path):
     data[-1] ^= 1
     weights.write_bytes(data)
     assert table_key(same) != table_key(config)
-    assert table_key(FeatureConfig(**{**as_dict(config), "image_size_wh": (56, 56)})) != table_key(config)
+    assert table_key(FeatureConfig(**{**as_dict(config), "image_size_wh": (56, 56)})) != table_key(
+        config
+    )
 
 
 def as_dict(config):
-    return {name: getattr(config, name) for name in ("kind", "image_size_wh", "patch_px", "dim", "backbone")}
+    return {
+        name: getattr(config, name)
+        for name in ("kind", "image_size_wh", "patch_px", "dim", "backbone")
+    }
 
 
 def test_unreadable_pictures_say_why_and_a_spoilt_block_says_what_to_do(config, records, tmp_path):
@@ -157,7 +179,9 @@ def test_unreadable_pictures_say_why_and_a_spoilt_block_says_what_to_do(config, 
         FeatureTable(config, tmp_path)
 
 
-def test_training_and_labels_are_the_same_with_and_without_the_table(config, records, tmp_path, asked):
+def test_training_and_labels_are_the_same_with_and_without_the_table(
+    config, records, tmp_path, asked
+):
     settings = LatentActionConfig.debug(features=config, steps=3, mirror=True)
     table = open_cache(config, tmp_path, mirror=True)
     assert isinstance(table, FeatureTable)
@@ -166,7 +190,9 @@ def test_training_and_labels_are_the_same_with_and_without_the_table(config, rec
     plain = train_latent_action_model(records, settings, cache=open_cache(config))
     assert sum(asked) > 4 * 32
     for name, tensor in plain.state_dict().items():
-        torch.testing.assert_close(tensor, trained.state_dict()[name], atol=2e-2, rtol=2e-2, msg=name)
+        torch.testing.assert_close(
+            tensor, trained.state_dict()[name], atol=2e-2, rtol=2e-2, msg=name
+        )
     codes = label_scenes(records, trained, cache=FeatureTable(config, tmp_path)).codes
     fresh = label_scenes(records, trained, cache=ImageCache(config.image_size_wh)).codes
     assert (codes == fresh).mean() > 0.97

@@ -1,4 +1,6 @@
-"""The gate of the latent action model: what it lets through, what it stops, what it says; and the watch in training."""
+"""The gate of the latent action model: what it lets through, what it stops, what it says; and the
+watch in training.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,24 @@ AXES = ("longitudinal", "lateral", "yaw")
 def report(**changes: float) -> dict[str, float]:
     """A mini model as measured: fit to label, short of the design's targets."""
     healthy = {
-        "transitions": 228.0, "ego_usage": 16.0, "ego_perplexity": 14.0, "ego_largest_share": 0.14, "gain_over_copy": 0.27,
-        "shuffle_ego": 0.24, "environment_perplexity": 12.0, "shuffle_environment": 0.03, "trajectory_use": 0.37, "environment_use": 0.4,
-        "transfer_longitudinal": 0.56, "transfer_yaw": 0.8,
-    }  # fmt: skip
-    r2 = {f"{kind}_r2_{axis}": value for kind, value in (("ego", 0.7), ("environment", -0.5)) for axis in AXES}
+        "transitions": 228.0,
+        "ego_usage": 16.0,
+        "ego_perplexity": 14.0,
+        "ego_largest_share": 0.14,
+        "gain_over_copy": 0.27,
+        "shuffle_ego": 0.24,
+        "environment_perplexity": 12.0,
+        "shuffle_environment": 0.03,
+        "trajectory_use": 0.37,
+        "environment_use": 0.4,
+        "transfer_longitudinal": 0.56,
+        "transfer_yaw": 0.8,
+    }
+    r2 = {
+        f"{kind}_r2_{axis}": value
+        for kind, value in (("ego", 0.7), ("environment", -0.5))
+        for axis in AXES
+    }
     return healthy | r2 | changes
 
 
@@ -42,7 +57,10 @@ def stopped(gate: HealthGate, **changes: float) -> list[str]:
 def test_a_healthy_small_model_may_label_and_its_missed_targets_are_told():
     rows = judge(report(), HealthGate.mini())
     assert blocking(rows) == []
-    assert [row.name for row in rows if not row.passed] == ["shuffle_environment", "transfer_longitudinal"]
+    assert [row.name for row in rows if not row.passed] == [
+        "shuffle_environment",
+        "transfer_longitudinal",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -83,14 +101,25 @@ def test_a_figure_that_is_missing_cannot_slip_through():
 def test_a_model_of_one_stage_is_not_asked_for_its_environment_codes():
     single = {k: v for k, v in report().items() if "environment" not in k and k != "trajectory_use"}
     assert blocking(judge(single, HealthGate.mini())) == []
-    assert [row.name for row in blocking(judge(single | {"ego_usage": 2.0}, HealthGate.mini()))] == ["ego_usage"]
+    assert [
+        row.name for row in blocking(judge(single | {"ego_usage": 2.0}, HealthGate.mini()))
+    ] == ["ego_usage"]
 
 
 def test_paper_asks_for_more_than_the_embedded_world_does():
-    assert stopped(HealthGate.paper()) == ["gain_over_copy", "shuffle_environment", "transfer_longitudinal"]
+    assert stopped(HealthGate.paper()) == [
+        "gain_over_copy",
+        "shuffle_environment",
+        "transfer_longitudinal",
+    ]
     assert stopped(HealthGate.long()) == ["transfer_longitudinal"]
     assert stopped(HealthGate.long(), transfer_longitudinal=0.9) == []
-    bad = {"ego_r2_longitudinal": 0.5, "environment_use": 0.1, "transfer_yaw": 0.7, "environment_r2_yaw": 0.3}
+    bad = {
+        "ego_r2_longitudinal": 0.5,
+        "environment_use": 0.1,
+        "transfer_yaw": 0.7,
+        "environment_r2_yaw": 0.3,
+    }
     assert set(stopped(HealthGate.long(), transfer_longitudinal=0.9, **bad)) == set(bad)
     assert HealthGate.single_gpu() == HealthGate.paper()
 
@@ -99,9 +128,10 @@ def test_a_model_that_predicts_no_change_is_not_asked_for_what_only_that_tells()
     plain = {k: v for k, v in report(transfer_longitudinal=0.9).items() if k != "environment_use"}
     assert blocking(judge(plain, HealthGate.long())) == []
     assert "environment_use" not in {row.name for row in judge(plain, HealthGate.long())}
-    assert [row.name for row in blocking(judge(plain | {"environment_perplexity": 2.0}, HealthGate.long()))] == [
-        "environment_perplexity"
-    ]
+    assert [
+        row.name
+        for row in blocking(judge(plain | {"environment_perplexity": 2.0}, HealthGate.long()))
+    ] == ["environment_perplexity"]
 
 
 def test_what_needs_boxes_is_never_required():
@@ -131,7 +161,10 @@ def test_bounds_hold_on_their_side_and_never_for_nan():
 
 
 def test_one_message_for_all_that_is_wrong():
-    lines = [row.line() for row in blocking(judge(report(ego_usage=3, gain_over_copy=-1), HealthGate.mini()))]
+    lines = [
+        row.line()
+        for row in blocking(judge(report(ego_usage=3, gain_over_copy=-1), HealthGate.mini()))
+    ]
     told = complaint("abc", lines, "reports/abc.html")
     for part in (
         "abc must not label",
@@ -161,7 +194,8 @@ def watch(rows: list[dict[str, float]]) -> int:
 def test_what_stops_a_training_says_why_and_what_to_try():
     guard = HealthWatch(alarms=(Alarm("stage2/ego_usage", 3.0, "ego_usage", patience=1),))
     with pytest.raises(
-        CollapsedError, match=r"step 40: stage2/ego_usage is 1.*Likely: dead codes.*Try: lower ego\.decay"
+        CollapsedError,
+        match=r"step 40: stage2/ego_usage is 1.*Likely: dead codes.*Try: lower ego\.decay",
     ):
         guard.log(40, {"stage2/ego_usage": 1.0, "stage2/progress": 0.5})
 
@@ -169,15 +203,22 @@ def test_what_stops_a_training_says_why_and_what_to_try():
 def test_a_collapsed_codebook_is_seen_in_training():
     assert watch(lines("stage2/ego_perplexity", [9.0, 5.0] + [1.2] * 18)) == 5
     assert watch(lines("stage2/ego_usage", [16.0] * 10 + [2.0] * 10)) == 13
-    assert watch(lines("stage2/ego_perplexity", [1.0] * 3 + [9.0] * 17)) == 20  # before it has settled
-    assert watch(lines("stage2/ego_perplexity", [9.0, 9.0, 9.0, 1.0, 1.0, 9.0, 1.0, 1.0] + [9.0] * 8)) == 16
+    assert (
+        watch(lines("stage2/ego_perplexity", [1.0] * 3 + [9.0] * 17)) == 20
+    )  # before it has settled
+    assert (
+        watch(lines("stage2/ego_perplexity", [9.0, 9.0, 9.0, 1.0, 1.0, 9.0, 1.0, 1.0] + [9.0] * 8))
+        == 16
+    )
 
 
 def test_a_trajectory_that_stays_unused_on_held_out_logs_is_seen_in_training():
     never, slowly = [0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.001, 0.002, 0.03, 0.1]
     assert watch(lines("stage1/quality/trajectory_use", never)) == 4
     assert watch(lines("stage1/quality/trajectory_use", slowly)) == 5
-    assert watch(lines("stage1/quality/trajectory_use", never[:3])) == 3  # stopped before stage 2, by its last line
+    assert (
+        watch(lines("stage1/quality/trajectory_use", never[:3])) == 3
+    )  # stopped before stage 2, by its last line
 
 
 def test_a_diverging_forward_model_is_seen_as_measured_at_a_hundredfold_rate():
@@ -195,14 +236,21 @@ def test_what_was_logged_before_the_checkpoint_counts():
 
     def after(*values: float) -> HealthWatch:
         steps = range(6, 6 + len(values))
-        return HealthWatch(before={used: list(zip(steps, values, strict=True)), progress: [(s, s / 10) for s in steps]})
+        return HealthWatch(
+            before={
+                used: list(zip(steps, values, strict=True)),
+                progress: [(s, s / 10) for s in steps],
+            }
+        )
 
     bad = {used: 0.0, progress: 0.9}
     with pytest.raises(CollapsedError, match=f"step 9: {used} is 0"):
         after(0.1, 0.0).log(9, bad)
     for quiet in (after(), after(0.0, 0.1)):
         quiet.log(9, bad)
-    settled = HealthWatch(before={used: [(4, 0.0)], progress: [(4, 0.4)]})  # before half of the stage nothing counts
+    settled = HealthWatch(
+        before={used: [(4, 0.0)], progress: [(4, 0.4)]}
+    )  # before half of the stage nothing counts
     settled.log(9, bad)
 
 
@@ -211,7 +259,10 @@ def test_curves_are_kept_beside_the_model_and_a_resumed_step_counts_once(tmp_pat
     sink.log(1, {"loss": 3.0})
     sink.log(2, {"loss": 2.0, "gain": 0.1})
     sink.log(2, {"loss": 1.5})
-    assert read_curves(tmp_path / "curves.jsonl") == {"loss": [(1, 3.0), (2, 1.5)], "gain": [(2, 0.1)]}
+    assert read_curves(tmp_path / "curves.jsonl") == {
+        "loss": [(1, 3.0), (2, 1.5)],
+        "gain": [(2, 0.1)],
+    }
     assert read_curves(tmp_path / "curves.jsonl", until=1) == {"loss": [(1, 3.0)]}
     assert read_curves(tmp_path / "absent") == {}
 

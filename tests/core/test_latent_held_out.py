@@ -1,4 +1,6 @@
-"""Figures of held-out logs while a model is trained: those of the report, in time, and without touching the training."""
+"""Figures of held-out logs while a model is trained: those of the report, in time, and without
+touching the training.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ def held_out(tmp_path_factory, records):
 
 def streamed(sink: ListSink, stage: str) -> dict[int, dict[str, float]]:
     head = f"{stage}/quality/"
-    rows = {step: {n.removeprefix(head): v for n, v in row.items() if n.startswith(head)} for step, row in sink.rows}
+    rows = {
+        step: {n.removeprefix(head): v for n, v in row.items() if n.startswith(head)}
+        for step, row in sink.rows
+    }
     return {step: figures for step, figures in rows.items() if figures}
 
 
@@ -56,30 +61,52 @@ def test_what_streams_is_the_report_and_training_is_not_touched(records, held_ou
 def test_stage_one_tells_what_only_it_can_and_both_stages_the_whole_report(records, held_out):
     model = train_latent_action_model(records, CONFIG)
     first, whole = held_out.report(model, 1), held_out.report(model, 2)
-    assert {"trajectory_use", "environment_use", "environment_perplexity", "environment_r2_yaw"} <= first.keys()
+    assert {
+        "trajectory_use",
+        "environment_use",
+        "environment_perplexity",
+        "environment_r2_yaw",
+    } <= first.keys()
     assert not any("ego" in name or "transfer" in name for name in first)
-    assert {"transfer_longitudinal", "shuffle_ego", "mutual_information_yaw", "ego_r2_longitudinal"} <= whole.keys()
+    assert {
+        "transfer_longitudinal",
+        "shuffle_ego",
+        "mutual_information_yaw",
+        "ego_r2_longitudinal",
+    } <= whole.keys()
     assert {name: whole[name] for name in first} == pytest.approx(
         first, abs=1e-5
     )  # the frozen stage says the same later
 
 
-def test_stage_one_is_looked_at_by_its_own_codes_also_where_stage_two_encodes_again(records, held_out):
+def test_stage_one_is_looked_at_by_its_own_codes_also_where_stage_two_encodes_again(
+    records, held_out
+):
     sink, config = ListSink(), preset("reencode", CONFIG)
     model = train_latent_action_model(records, config, sink=sink, measure=held_out.report)
     assert streamed(sink, "stage1")[4] == pytest.approx(held_out.report(model, 1), abs=1e-5)
-    assert held_out.report(model, 1)["environment_perplexity"] != held_out.report(model, 2)["environment_perplexity"]
+    assert (
+        held_out.report(model, 1)["environment_perplexity"]
+        != held_out.report(model, 2)["environment_perplexity"]
+    )
 
 
 def test_a_resumed_run_may_look_more_often(records, held_out, tmp_path):
     train_latent_action_model(records, CONFIG, checkpoint_dir=tmp_path)
     again = replace(CONFIG, quality_every=1)
-    assert train_latent_action_model(records, again, checkpoint_dir=tmp_path, measure=held_out.report).config == again
+    assert (
+        train_latent_action_model(
+            records, again, checkpoint_dir=tmp_path, measure=held_out.report
+        ).config
+        == again
+    )
 
 
 def test_a_single_stage_streams_without_environment_codes(records, held_out):
     sink = ListSink()
-    train_latent_action_model(records, preset("single_stage", CONFIG), sink=sink, measure=held_out.report)
+    train_latent_action_model(
+        records, preset("single_stage", CONFIG), sink=sink, measure=held_out.report
+    )
     assert streamed(sink, "stage1") == {}
     assert not any(name.startswith("environment_") for name in streamed(sink, "stage2")[8])
 
@@ -111,19 +138,25 @@ def test_a_sample_is_of_current_frames(records):
 def test_a_trajectory_that_is_not_used_stops_stage_one(records, held_out):
     config = preset("conditioning_none", replace(CONFIG, steps=8, quality_every=1))
     with pytest.raises(
-        CollapsedError, match=r"step 5: stage1/quality/trajectory_use is 0(.|\n)*Try: (.|\n)*conditioning 'added'"
+        CollapsedError,
+        match=r"step 5: stage1/quality/trajectory_use is 0(.|\n)*Try: (.|\n)*conditioning 'added'",
     ):
         train_latent_action_model(records, config, sink=HealthWatch(), measure=held_out.report)
 
 
 def test_however_often_it_is_begun_again_it_is_stopped(records, held_out, tmp_path):
-    config = preset("conditioning_none", replace(CONFIG, steps=20, quality_every=4, checkpoint_every=2, log_every=1))
+    config = preset(
+        "conditioning_none",
+        replace(CONFIG, steps=20, quality_every=4, checkpoint_every=2, log_every=1),
+    )
     curves, run = tmp_path / "curves.jsonl", tmp_path / "run"
     for began_at in (0, 14, 14):
         assert finished_steps(run, config) == began_at
         sink = Tee(FileSink(curves), HealthWatch(before=read_curves(curves, until=began_at)))
         with pytest.raises(CollapsedError, match="step 16: stage1/quality/trajectory_use is 0"):
-            train_latent_action_model(records, config, sink=sink, measure=held_out.report, checkpoint_dir=run)
+            train_latent_action_model(
+                records, config, sink=sink, measure=held_out.report, checkpoint_dir=run
+            )
 
 
 def test_finished_steps_count_over_both_stages(records, tmp_path):

@@ -1,4 +1,6 @@
-"""What a label says beside its ego codes: environment codes, distances, confidence, motion, and what it costs."""
+"""What a label says beside its ego codes: environment codes, distances, confidence, motion, and
+what it costs.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,12 @@ def model():
 def test_shapes_and_ranges(model, records):
     labels = label_scenes(records, model)
     n = len(records)
-    assert labels.ego_codes.shape == labels.ego_distances.shape == labels.ego_confidence.shape == (n, 3, 4)
+    assert (
+        labels.ego_codes.shape
+        == labels.ego_distances.shape
+        == labels.ego_confidence.shape
+        == (n, 3, 4)
+    )
     assert labels.environment_codes.shape == (n, 3, model.config.environment_codes)
     assert labels.motion.shape == (n, 3, 4)
     assert labels.has_environment.all()
@@ -66,7 +73,9 @@ def test_confidence_is_none_halfway_between_two_codes_and_full_at_one(records, m
     monkeypatch.setattr(model.ego, "encode", lambda x: [outputs.expand(len(x), 4, 1)])
     labels = label_scenes(records[:1], model)
     np.testing.assert_array_equal(labels.ego_distances[0], [[0, 1, 4, 1]] * 3)
-    np.testing.assert_allclose(labels.ego_confidence[0], [[1, 1 - 1 / 9, 0, 1 - 1 / 9]] * 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        labels.ego_confidence[0], [[1, 1 - 1 / 9, 0, 1 - 1 / 9]] * 3, rtol=1e-6
+    )
     assert labels.ego_codes[0, :, [0, 1, 3]].T.tolist() == [[0, 0, 1]] * 3
 
 
@@ -134,7 +143,9 @@ def test_each_picture_is_decoded_and_looked_at_once(model, records):
     features = model.features
     counting = model_of()
     counting._features = lambda pictures: seen.append(len(pictures)) or features(pictures)
-    label_scenes(records, counting, cache=ImageCache(model.config.features.image_size_wh, load=load))
+    label_scenes(
+        records, counting, cache=ImageCache(model.config.features.image_size_wh, load=load)
+    )
     wanted = {path for r in records for path in r.front_paths[3:10:2]}
     assert sorted(decoded) == sorted(wanted)
     assert sum(seen) == len(wanted)
@@ -161,4 +172,6 @@ def test_a_single_stage_model_labels_without_environment_codes(records):
 
 def test_a_continuous_model_is_refused(records):
     with pytest.raises(SetupError, match="no codes to label with"):
-        label_scenes(records[:1], model_of(env_source="none", ego=QuantizerConfig(kind="continuous")))
+        label_scenes(
+            records[:1], model_of(env_source="none", ego=QuantizerConfig(kind="continuous"))
+        )

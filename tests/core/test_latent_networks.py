@@ -20,7 +20,12 @@ from latentvla_core.latent.dynamics import (
     attend_causal_pair,
     grid_positions,
 )
-from latentvla_core.latent.features import DinoFeatures, FeatureConfig, PixelFeatures, build_features
+from latentvla_core.latent.features import (
+    DinoFeatures,
+    FeatureConfig,
+    PixelFeatures,
+    build_features,
+)
 from latentvla_core.latent.model import LatentActionModel
 
 torch.set_num_threads(1)
@@ -79,13 +84,19 @@ def test_reading_only_the_queries_changes_nothing():
 
 def test_the_forward_model_begins_as_the_copy_baseline_and_then_uses_its_inputs():
     torch.manual_seed(0)
-    model = ForwardModel(SIZES, feature_dim=12, grid_hw=(2, 4), codes=3, code_dim=5, conditioned=True)
+    model = ForwardModel(
+        SIZES, feature_dim=12, grid_hw=(2, 4), codes=3, code_dim=5, conditioned=True
+    )
     x, codes, condition = torch.randn(2, 8, 12), torch.randn(2, 3, 5), torch.randn(2, 3, 16)
     assert torch.equal(model(x, codes, condition), x)
     torch.nn.init.normal_(model.out.weight, std=0.1)
     out = model(x, codes, condition)
     assert out.shape == x.shape
-    for other in ((x, codes + 1, condition), (x, codes, condition + 1), (x, codes.flip(1), condition)):
+    for other in (
+        (x, codes + 1, condition),
+        (x, codes, condition + 1),
+        (x, codes.flip(1), condition),
+    ):
         assert (model(*other) - out).abs().max() > 1e-4
 
 
@@ -94,7 +105,9 @@ def test_every_patch_has_its_own_position():
 
 
 def test_pixel_patches_are_row_major_squares():
-    pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 16, 32, 3), np.uint8))
+    pictures = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (2, 3, 16, 32, 3), np.uint8)
+    )
     x = PixelFeatures(FeatureConfig(image_size_wh=(32, 16)))(pictures)
     assert x.shape == (2, 3, 2 * 4, 192)
     square = pictures[1, 2, 8:16, 16:24].float()  # second row, third column
@@ -107,7 +120,12 @@ def backbone(tmp_path_factory):
 
     torch.manual_seed(0)
     config = Dinov2WithRegistersConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56, num_register_tokens=4
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        patch_size=14,
+        image_size=56,
+        num_register_tokens=4,
     )
     folder = tmp_path_factory.mktemp("dino")
     Dinov2WithRegistersModel(config).save_pretrained(folder)
@@ -116,7 +134,14 @@ def backbone(tmp_path_factory):
 
 def dino_config(backbone, **changes):
     return FeatureConfig(
-        **{"kind": "dinov2", "image_size_wh": (56, 28), "patch_px": 14, "dim": 24, "backbone": backbone} | changes
+        **{
+            "kind": "dinov2",
+            "image_size_wh": (56, 28),
+            "patch_px": 14,
+            "dim": 24,
+            "backbone": backbone,
+        }
+        | changes
     )
 
 
@@ -131,7 +156,9 @@ def test_dino_features_are_the_normalised_patch_tokens_of_a_local_folder(backbon
     assert x.shape == (2, 2, 2 * 4, 24)
     assert not x.requires_grad
     pixels = (pictures[1, 0].float() / 255 - features.mean) / features.std
-    tokens = AutoModel.from_pretrained(backbone).eval()(pixels.permute(2, 0, 1)[None]).last_hidden_state
+    tokens = (
+        AutoModel.from_pretrained(backbone).eval()(pixels.permute(2, 0, 1)[None]).last_hidden_state
+    )
     torch.testing.assert_close(x[1, 0], tokens[0, 1 + 4 :], atol=1e-4, rtol=1e-3)  # rounded to fp16
     assert torch.equal(x, x.half().float())
     assert torch.equal(features(x.half()), x)  # what a table kept passes through
@@ -168,7 +195,9 @@ def test_feature_rules():
 
 
 def test_all_sizes_share_one_schema_and_make_twelve_tokens():
-    sizes = [getattr(LatentActionConfig, name)() for name in ("debug", "mini", "single_gpu", "paper")]
+    sizes = [
+        getattr(LatentActionConfig, name)() for name in ("debug", "mini", "single_gpu", "paper")
+    ]
     assert len({tuple(asdict(config)) for config in sizes}) == 1
     assert {config.num_tokens for config in sizes} == {12}
     assert {config.ego.codebook_size for config in sizes} == {16}
@@ -180,9 +209,13 @@ def test_the_paper_size_is_the_published_one():
         model = LatentActionModel(LatentActionConfig.paper())
     for stage in (model.environment, model.ego):
         count = sum(p.numel() for p in stage.parameters())
-        blocks = sum(p.numel() for part in (stage.inverse, stage.decoder) for p in part.blocks.parameters())
+        blocks = sum(
+            p.numel() for part in (stage.inverse, stage.decoder) for p in part.blocks.parameters()
+        )
         assert blocks == pytest.approx(198e6, rel=0.005)  # UniVLA: 113 M encoder, 85 M decoder
-        assert count == pytest.approx(198e6, rel=0.03)  # beside the blocks: what reads and adds codes, heads
+        assert count == pytest.approx(
+            198e6, rel=0.03
+        )  # beside the blocks: what reads and adds codes, heads
 
 
 def test_config_rules():
@@ -193,7 +226,9 @@ def test_config_rules():
 
 
 def test_the_convolution_stem_sees_the_picture_that_the_patches_make():
-    """Its first layer must get neighbours as neighbours: compared with a convolution of the unpatched picture."""
+    """Its first layer must get neighbours as neighbours: compared with a convolution of the
+    unpatched picture.
+    """
     torch.manual_seed(0)
     config = FeatureConfig(image_size_wh=(32, 16), patch_px=8, dim=192)
     stem = ConvolutionStem(192, config.grid_hw, 16).eval()

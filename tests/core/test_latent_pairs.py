@@ -1,4 +1,6 @@
-"""From scenes to frame pairs: each transition once, in the right frame, with reasons for what is left out."""
+"""From scenes to frame pairs: each transition once, in the right frame, with reasons for what is
+left out.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from latent_little_world import SIZE_WH, little_records
 from latentvla_core import geometry
 from latentvla_core.data.cameras import load_image
 from latentvla_core.errors import DataError
-from latentvla_core.latent.agents import AGENT_AXES
+from latentvla_core.latent.environment.agents import AGENT_AXES
 from latentvla_core.latent.pairs import collect_pairs, ego_states, mirrored, require_change
 from latentvla_core.training.images import ImageCache
 
@@ -35,10 +37,22 @@ def test_overlapping_scenes_give_each_transition_and_each_picture_once(records):
     assert pairs.pictures(np.array([0, 5])).shape == (2, 2, 32, 64, 3)
     assert pairs.dropped == {}
     assert np.isnan(pairs.agents).all()  # the little world has no boxes
-    seeing = [replace(r, has_objects=True, object_boxes=np.zeros((0, 7)), object_velocities_mps=np.zeros((0, 2)),
-                      object_classes=np.zeros(0, int)) for r in records]  # fmt: skip
-    known = np.isfinite(collect_pairs(seeing, 2, ImageCache(SIZE_WH)).agents[:, AGENT_AXES.index("moving")])
-    assert known.sum() == len(records)  # every scene has boxes for the one transition that starts now
+    seeing = [
+        replace(
+            r,
+            has_objects=True,
+            object_boxes=np.zeros((0, 7)),
+            object_velocities_mps=np.zeros((0, 2)),
+            object_classes=np.zeros(0, int),
+        )
+        for r in records
+    ]
+    known = np.isfinite(
+        collect_pairs(seeing, 2, ImageCache(SIZE_WH)).agents[:, AGENT_AXES.index("moving")]
+    )
+    assert known.sum() == len(
+        records
+    )  # every scene has boxes for the one transition that starts now
 
 
 def test_waypoints_are_in_the_frame_of_the_first_picture(records):
@@ -86,7 +100,10 @@ def test_a_transition_that_cannot_be_used_counts_once_however_many_scenes_show_i
     paths, later = list(records[0].front_paths), list(records[1].front_paths)
     shift = (records[1].timestamp_us - records[0].timestamp_us) // 500_000
     paths[6], later[6 - shift] = "", ""
-    pair = [replace(records[0], front_paths=tuple(paths)), replace(records[1], front_paths=tuple(later))]
+    pair = [
+        replace(records[0], front_paths=tuple(paths)),
+        replace(records[1], front_paths=tuple(later)),
+    ]
     dropped = [collect_pairs(some, 2, ImageCache(SIZE_WH)).dropped for some in (pair[:1], pair)]
     assert dropped[0] == dropped[1] == {"a frame has no front picture": 2}
 
@@ -112,7 +129,9 @@ def test_a_jump_of_the_localisation_drops_what_it_touches(records):
     history = records[0].history_poses.copy()
     history[0] += [-80.0, 0, 0]  # the log starts 80 m away
     pairs = collect_pairs([replace(records[0], history_poses=history)], 2, ImageCache(SIZE_WH))
-    assert pairs.dropped == {"the pose jumps": 3}  # its own transition, and two whose state looks back at it
+    assert pairs.dropped == {
+        "the pose jumps": 3
+    }  # its own transition, and two whose state looks back at it
     assert np.abs(pairs.motion).max() < 20
     assert np.abs(pairs.states).max() < 20
 
@@ -155,6 +174,8 @@ def test_pictures_that_never_change_are_told_and_one_that_does_is_enough(records
     def moves_once(root, path, size_wh):
         return still(root, path, size_wh) + np.uint8(path == records[0].front_paths[3])
 
-    with pytest.raises(DataError, match=r"no picture changes in 36 transitions of logs .*frozen camera"):
+    with pytest.raises(
+        DataError, match=r"no picture changes in 36 transitions of logs .*frozen camera"
+    ):
         require_change(collect_pairs(records, 2, ImageCache(SIZE_WH, load=still)))
     require_change(collect_pairs(records, 2, ImageCache(SIZE_WH, load=moves_once)))

@@ -1,4 +1,6 @@
-"""Physical tokens: disks of the radius asked for, everything covered, encoding to the nearest, decoding to motions."""
+"""Physical tokens: disks of the radius asked for, everything covered, encoding to the nearest,
+decoding to motions.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from latentvla_core.training.images import ImageCache
 
 def motions(count=3000, seed=0):
     rng = np.random.default_rng(seed)
-    return np.stack([rng.uniform(0, 6, count), rng.normal(0, 0.1, count), rng.normal(0, 0.05, count)], axis=-1)
+    return np.stack(
+        [rng.uniform(0, 6, count), rng.normal(0, 0.1, count), rng.normal(0, 0.05, count)], axis=-1
+    )
 
 
 def distance(a, b):
@@ -50,7 +54,9 @@ def test_data_smaller_than_the_vocabulary_are_covered_within_a_disk():
     found = PhysicalTokenizer(config, cluster_by_disks(data, config))
     assert len(found) < 2048
     errors = distance(found.decode(found.encode(data)), data)
-    assert errors.max() <= 2 * config.radius_m  # a disk's mean is no farther from its members than its diameter
+    assert (
+        errors.max() <= 2 * config.radius_m
+    )  # a disk's mean is no farther from its members than its diameter
     assert np.mean(errors) < config.radius_m
 
 
@@ -89,7 +95,9 @@ def test_a_path_of_tokens_is_its_motions_one_after_the_other():
     turn = PhysicalTokenizer(PhysicalConfig(), np.array([[0, 0, 0], [2, 0, np.pi / 4]], np.float32))
     poses = turn.decode_path(np.array([[1, 1, 0]]))
     np.testing.assert_allclose(
-        poses[0], [[2, 0, np.pi / 4], [2 + 2**0.5, 2**0.5, np.pi / 2], [2 + 2**0.5, 2**0.5, np.pi / 2]], atol=1e-6
+        poses[0],
+        [[2, 0, np.pi / 4], [2 + 2**0.5, 2**0.5, np.pi / 2], [2 + 2**0.5, 2**0.5, np.pi / 2]],
+        atol=1e-6,
     )
     np.testing.assert_allclose(
         steps_of(np.concatenate([np.zeros((1, 3)), poses[0]])), turn.decode([1, 1, 0]), atol=1e-6
@@ -101,7 +109,9 @@ def test_a_vocabulary_of_drives_reconstructs_other_drives(tmp_path):
     other = little_records(tmp_path, logs=1, frames=24, seed=90)
     tokenizer = fit_physical_tokenizer(records, PhysicalConfig(radius_m=0.1))
     poses = other[0].future_poses
-    path = tokenizer.decode_path(tokenizer.encode(steps_of(np.concatenate([np.zeros((1, 3)), poses]))))
+    path = tokenizer.decode_path(
+        tokenizer.encode(steps_of(np.concatenate([np.zeros((1, 3)), poses])))
+    )
     assert np.linalg.norm(path[-1, :2] - poses[-1, :2]) < 0.1 * np.linalg.norm(poses[-1, :2])
 
 
@@ -126,7 +136,9 @@ def test_labels_have_the_shape_of_latent_ones(tmp_path):
 def test_the_probes_read_tokens_as_they_read_codes(tmp_path):
     records, other = (little_records(tmp_path, logs=4, frames=20, seed=s) for s in (0, 40))
     cache = ImageCache(SIZE_WH)
-    report = evaluate_physical(other, fit_physical_tokenizer(records, PhysicalConfig(radius_m=0.6)), records, cache)
+    report = evaluate_physical(
+        other, fit_physical_tokenizer(records, PhysicalConfig(radius_m=0.6)), records, cache
+    )
     assert report["ego_r2_longitudinal"] > 0.4
     assert report["ego_decoded_m"] < 1
     assert report["ego_usage"] > 5

@@ -1,4 +1,6 @@
-"""Every named variant builds, trains, is saved and read back; single stage, conditioning and continuous codes do what they say."""
+"""Every named variant builds, trains, is saved and read back; single stage, conditioning and
+continuous codes do what they say.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ def cache():
 
 
 FOLLOWS = {
-    "reencode": {"environment_sectors", "compensate"},  # stage 2's own encoder reads whole pictures, as they are
+    "reencode": {
+        "environment_sectors",
+        "compensate",
+    },  # stage 2's own encoder reads whole pictures, as they are
     "no_compensation_no_dropout": {"code_dropout"},
     "conditioning_token": {"compensate"},  # else geometry tells the trajectory all the same
     "conditioning_none": {"compensate"},
@@ -47,7 +52,11 @@ FOLLOWS = {
 def flat(config):
     parts = {}
     for name, value in asdict(config).items():
-        parts.update({f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value})
+        parts.update(
+            {f"{name}.{k}": v for k, v in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
     return parts
 
 
@@ -79,9 +88,14 @@ def test_every_preset_trains_and_comes_back_from_disk_unchanged(name, records, c
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - BUNDLES - {"default"}))
 def test_a_preset_changes_one_idea_and_keeps_the_size(name):
     """What must change with the idea is no second one: see `FOLLOWS`."""
-    for size in (LatentActionConfig.debug(cycle_weight=0.2), LatentActionConfig.paper(cycle_weight=0.2)):
+    for size in (
+        LatentActionConfig.debug(cycle_weight=0.2),
+        LatentActionConfig.paper(cycle_weight=0.2),
+    ):
         before, after = flat(size), flat(preset(name, size))
-        changed = {key.split(".")[-1] for key in before if before[key] != after[key]} - FOLLOWS.get(name, set())
+        changed = {key.split(".")[-1] for key in before if before[key] != after[key]} - FOLLOWS.get(
+            name, set()
+        )
         assert len(changed) == 1, changed
 
 
@@ -92,12 +106,16 @@ def test_the_default_is_the_default_and_an_unknown_name_lists_the_known():
 
 
 def losses(name, records, cache, stage, scale, **changes):
-    """Loss of one stage at fresh weights with the trajectory scaled; the batch and all draws are the same."""
+    """Loss of one stage at fresh weights with the trajectory scaled; the batch and all draws are
+    the same.
+    """
     config = replace(preset(name, LatentActionConfig.debug()), **changes)
     torch.manual_seed(1)
     model = LatentActionModel(config)
     for part in (model.ego, *([model.environment] if config.environment_positions else [])):
-        torch.nn.init.normal_(part.decoder.out.weight, std=0.1)  # else it is the copy baseline, whatever it sees
+        torch.nn.init.normal_(
+            part.decoder.out.weight, std=0.1
+        )  # else it is the copy baseline, whatever it sees
     model.eval()
     pairs = collect_pairs(records, config.gap_frames, cache)
     given = training.environment_codes(model, pairs)
@@ -109,10 +127,21 @@ def losses(name, records, cache, stage, scale, **changes):
     return training.ego_loss(model, batch)[0].item()
 
 
-@pytest.mark.parametrize(("conditioning", "told"), [("added", True), ("token", True), ("none", False)])
-def test_stage_one_is_told_the_trajectory_only_where_the_config_says_so(records, cache, conditioning, told):
-    changes = {"conditioning": conditioning, "independence_weight": 0.0, "leak_weight": 0.0, "compensate": False}
-    found = [losses("default", records, cache, "environment", scale, **changes) for scale in (1.0, 3.0)]
+@pytest.mark.parametrize(
+    ("conditioning", "told"), [("added", True), ("token", True), ("none", False)]
+)
+def test_stage_one_is_told_the_trajectory_only_where_the_config_says_so(
+    records, cache, conditioning, told
+):
+    changes = {
+        "conditioning": conditioning,
+        "independence_weight": 0.0,
+        "leak_weight": 0.0,
+        "compensate": False,
+    }
+    found = [
+        losses("default", records, cache, "environment", scale, **changes) for scale in (1.0, 3.0)
+    ]
     assert (found[0] != found[1]) == told
 
 
@@ -138,8 +167,12 @@ def test_lapo_never_sees_a_trajectory_nor_trains_a_first_stage(records, cache, n
 
 
 def test_a_single_stage_knows_the_motion_by_its_action_term_only(records, cache):
-    assert losses("single_stage", records, cache, "ego", 1.0) != losses("single_stage", records, cache, "ego", 3.0)
-    without = [losses("single_stage", records, cache, "ego", s, action_weight=0.0) for s in (1.0, 3.0)]
+    assert losses("single_stage", records, cache, "ego", 1.0) != losses(
+        "single_stage", records, cache, "ego", 3.0
+    )
+    without = [
+        losses("single_stage", records, cache, "ego", s, action_weight=0.0) for s in (1.0, 3.0)
+    ]
     assert without[0] == without[1]
 
 
@@ -154,7 +187,9 @@ def test_faithful_has_neither_term_and_trains_no_motion_head(records, cache):
 
 
 def test_continuous_codes_are_the_encoder_outputs_and_make_no_labels():
-    q = build_quantizer(QuantizerConfig(kind="continuous", code_dim=4, standardise=False), 3).train()
+    q = build_quantizer(
+        QuantizerConfig(kind="continuous", code_dim=4, standardise=False), 3
+    ).train()
     z = torch.randn(8, 3, 4, requires_grad=True)
     made = q(z)
     assert torch.equal(made.values, z)
@@ -174,7 +209,9 @@ def test_probes_read_what_there_is_and_make_nothing_up(name, records, cache):
     judged = [r for r in records if r.log_name != records[0].log_name]
     for probe_records in (None, fitted):
         report = evaluate(judged, model, cache=cache, probe_records=probe_records)
-        assert not any(key.startswith(("environment", "mutual_information_environment")) for key in report)
+        assert not any(
+            key.startswith(("environment", "mutual_information_environment")) for key in report
+        )
         assert ("ego_perplexity" in report) == (name != "lapo_continuous")
         assert np.isfinite(
             [report["ego_r2_longitudinal"], report["shuffle_ego"], report["transfer_longitudinal"]]
@@ -187,26 +224,40 @@ def test_environment_codes_must_be_codes():
 
 
 def test_a_continuous_model_is_judged_by_what_it_has(records, cache):
-    report = evaluate(records, LatentActionModel(preset("lapo_continuous", LatentActionConfig.debug())), cache=cache)
+    report = evaluate(
+        records,
+        LatentActionModel(preset("lapo_continuous", LatentActionConfig.debug())),
+        cache=cache,
+    )
     rows = {row.name: row for row in judge(report, HealthGate.mini())}
     assert rows[NOT_FINITE].value == 0
     assert "the model lacks that part" in rows["ego_usage"].line()
     codes = {"ego": np.zeros((5, 8, 16)), "environment": np.zeros((5, 0), int)}
-    page = health_page(HealthReport("v", "r", "", list(rows.values()), codes, {"ego": 16, "environment": 16}, {}))
+    page = health_page(
+        HealthReport("v", "r", "", list(rows.values()), codes, {"ego": 16, "environment": 16}, {})
+    )
     assert "ego codes</h3>" not in page
 
 
 @pytest.mark.parametrize(("name", "lacks"), [("default", set()), ("faithful", {"environment_use"})])
 def test_what_a_gate_asks_is_in_the_report(name, lacks, records, cache):
-    report = evaluate(records, LatentActionModel(preset(name, LatentActionConfig.debug())), cache=cache)
+    report = evaluate(
+        records, LatentActionModel(preset(name, LatentActionConfig.debug())), cache=cache
+    )
     asked = {bound.name for bound in (*HealthGate.long().required, *HealthGate.long().targets)}
-    assert asked - set(report) == {NOT_FINITE, "agent_advantage"} | lacks  # these drives have no boxes
+    assert (
+        asked - set(report) == {NOT_FINITE, "agent_advantage"} | lacks
+    )  # these drives have no boxes
 
 
 def test_pictures_that_never_change_are_refused_before_training_and_before_judging(records):
-    frozen = ImageCache((32, 16), load=lambda root, path, size_wh: np.zeros((*size_wh[::-1], 3), np.uint8))
+    frozen = ImageCache(
+        (32, 16), load=lambda root, path, size_wh: np.zeros((*size_wh[::-1], 3), np.uint8)
+    )
     for judge_or_train in (
-        lambda: training.train_latent_action_model(records, LatentActionConfig.debug(), cache=frozen),
+        lambda: training.train_latent_action_model(
+            records, LatentActionConfig.debug(), cache=frozen
+        ),
         lambda: evaluate(records, LatentActionModel(LatentActionConfig.debug()), cache=frozen),
         lambda: HeldOut.of(records, None, 2, frozen),
     ):

@@ -1,4 +1,6 @@
-"""The quality report: probes find what is there, do not find what is not, and the gate names what is missed."""
+"""The quality report: probes find what is there, do not find what is not, and the gate names what
+is missed.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ def test_folds_keep_logs_together_and_cut_a_single_log_in_time():
 
 def test_ridge_without_penalty_is_least_squares():
     x, weights = RNG.normal(size=(50, 3)), np.array([[1.0], [2.0], [-1.0]])
-    np.testing.assert_allclose(ridge(x, x @ weights + 4, penalty=1e-9), [[1], [2], [-1], [4]], atol=1e-6)
+    np.testing.assert_allclose(
+        ridge(x, x @ weights + 4, penalty=1e-9), [[1], [2], [-1], [4]], atol=1e-6
+    )
 
 
 def test_a_target_without_variance_has_no_r2():
@@ -95,7 +99,11 @@ def test_redundancy_is_one_for_copies_and_near_zero_for_strangers():
 
 def test_code_numbers_see_a_collapse():
     collapsed = code_numbers("ego", np.zeros((100, 4), int), 16)
-    assert (collapsed["ego_usage"], collapsed["ego_perplexity"], collapsed["ego_largest_share"]) == (1, 1, 1)
+    assert (
+        collapsed["ego_usage"],
+        collapsed["ego_perplexity"],
+        collapsed["ego_largest_share"],
+    ) == (1, 1, 1)
     full = code_numbers("ego", np.arange(1600).reshape(400, 4) % 16, 16)
     assert (full["ego_usage"], full["ego_perplexity"]) == (16, pytest.approx(16))
 
@@ -108,14 +116,20 @@ def test_mutual_information_is_entropy_of_equals_and_near_zero_of_strangers_howe
 
 
 def test_motion_information_finds_the_position_that_knows():
-    motion = np.stack([RNG.uniform(0, 16, 3000), np.zeros(3000), RNG.uniform(-0.3, 0.3, 3000)], axis=1)
-    codes = np.stack([RNG.integers(0, 16, 3000), np.digitize(motion[:, 0], np.arange(1, 16))], axis=1)
+    motion = np.stack(
+        [RNG.uniform(0, 16, 3000), np.zeros(3000), RNG.uniform(-0.3, 0.3, 3000)], axis=1
+    )
+    codes = np.stack(
+        [RNG.integers(0, 16, 3000), np.digitize(motion[:, 0], np.arange(1, 16))], axis=1
+    )
     guess = cross_predict(one_hot(codes, 16), motion, np.arange(3000) % 5)
     found = motion_information("ego", codes, 16, motion, guess)
     assert found["mutual_information_longitudinal"] > 0.7
     assert found["mutual_information_longitudinal_best_code"] > 0.8
     assert found["mutual_information_yaw"] < 0.05
-    assert np.isnan(found["mutual_information_lateral"])  # nobody moves sideways, so nothing can be told of it
+    assert np.isnan(
+        found["mutual_information_lateral"]
+    )  # nobody moves sideways, so nothing can be told of it
     assert np.isnan(found["mutual_information_lateral_best_code"])
 
 
@@ -147,9 +161,17 @@ def scene(boxes, velocities, classes=None):
 
 def test_agents_in_view_are_described_by_their_motion_over_ground():
     boxes = [(20, 1, 0), (10, -3, 1.57), (30, 0, 0), (-5, 0, 0), (5, 20, 0)]
-    records = [scene(boxes, [(6, 0), (0, 2), (0, 0), (9, 0), (9, 0)]), scene([(8, 0, 0)], [(0, 0)]), scene([], [])]
+    records = [
+        scene(boxes, [(6, 0), (0, 2), (0, 0), (9, 0), (9, 0)]),
+        scene([(8, 0, 0)], [(0, 0)]),
+        scene([], []),
+    ]
     lead, crossing, moving, swept = agent_motion(records, np.array([0]))[0]
-    assert (lead, crossing, moving) == (0.0, 2.0, 2.0)  # the nearest in view crosses; two are behind or beside the view
+    assert (lead, crossing, moving) == (
+        0.0,
+        2.0,
+        2.0,
+    )  # the nearest in view crosses; two are behind or beside the view
     assert swept > 0
     parked = agent_motion(records, np.array([1]))[0]
     assert parked[[0, 2, 3]].tolist() == [0, 0, 0]
@@ -163,7 +185,10 @@ def test_agents_in_view_are_described_by_their_motion_over_ground():
 def test_cones_are_no_agents_and_faster_or_nearer_sweeps_more():
     cone = agent_motion([scene([(10, 0, 0)], [(5, 0)], classes=[3])], np.array([0]))[0]
     assert cone[2] == 0
-    swept = [agent_motion([scene([(x, 0, 0)], [(0, v)])], np.array([0]))[0, 3] for x, v in ((10, 2), (10, 4), (20, 4))]
+    swept = [
+        agent_motion([scene([(x, 0, 0)], [(0, v)])], np.array([0]))[0, 3]
+        for x, v in ((10, 2), (10, 4), (20, 4))
+    ]
     assert swept[1] > swept[0]
     assert swept[1] > swept[2]
 
@@ -172,7 +197,10 @@ def test_agent_probes_tell_which_codes_know_of_agents():
     agents = np.full((600, 4), np.nan)
     agents[:, 0] = RNG.uniform(0, 10, 600)
     agents[:30, 1] = 1.0  # too few to say anything
-    known, noise = np.digitize(agents[:, [0]], np.linspace(0, 10, 15)), RNG.integers(0, 16, (600, 4))
+    known, noise = (
+        np.digitize(agents[:, [0]], np.linspace(0, 10, 15)),
+        RNG.integers(0, 16, (600, 4)),
+    )
     inputs = {"ego": one_hot(noise, 16), "environment": one_hot(known, 16)}
     found = agent_probes(Sample(inputs, RNG.normal(size=(600, 3)), agents, LOGS), None)
     assert found["agent_r2_environment"] > 0.9
@@ -186,12 +214,17 @@ def agreement(codes, motion, logs, *, fitted: Sample | None = None, flip: int = 
     inputs = {"ego": one_hot(codes, 16)}
     judged = Sample(inputs, motion, np.zeros((len(motion), 0)), logs)
     moved = flip * read_by_others(inputs["ego"][partner], partner, judged, fitted)
-    return sign_agreement("transfer", moved, motion[partner], motion.mean(0))["transfer_longitudinal"]
+    return sign_agreement("transfer", moved, motion[partner], motion.mean(0))[
+        "transfer_longitudinal"
+    ]
 
 
 def test_transfer_is_chance_for_codes_of_noise_however_few_transitions():
     rng, logs = np.random.default_rng(0), np.repeat(np.arange(30), 10)
-    found = [agreement(rng.integers(0, 16, (300, 4)), rng.normal(size=(300, 3)) - [0, 0, 1], logs) for _ in range(20)]
+    found = [
+        agreement(rng.integers(0, 16, (300, 4)), rng.normal(size=(300, 3)) - [0, 0, 1], logs)
+        for _ in range(20)
+    ]
     assert abs(np.mean(found) - 0.5) < 0.03  # a probe that had seen the partner would find 0.6
 
 
@@ -203,7 +236,9 @@ def test_transfer_follows_the_motion_and_not_its_opposite():
     assert agreement(codes, motion, logs) > 0.95
     assert agreement(codes, motion, logs, flip=-1) < 0.05
     others = Sample({"ego": one_hot(3 - codes, 16)}, motion, np.zeros((300, 0)), logs + 100)
-    assert agreement(codes, motion, logs, fitted=others) < 0.05  # read by what was fitted, not by the judged logs
+    assert (
+        agreement(codes, motion, logs, fitted=others) < 0.05
+    )  # read by what was fitted, not by the judged logs
 
 
 def test_partners_come_from_other_logs_where_there_are_others():
@@ -227,7 +262,10 @@ def test_gain_is_over_copying_and_every_exchange_is_over_the_right_codes():
 def test_an_exchange_takes_the_codes_it_is_named_after_and_no_others():
     own = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5]])
     foreign = torch.tensor([[10, 20, 30]]), torch.tensor([[40, 50]])
-    found = {name: torch.cat(codes, dim=1)[0].tolist() for name, codes in run._exchanged(own, foreign).items()}
+    found = {
+        name: torch.cat(codes, dim=1)[0].tolist()
+        for name, codes in run._exchanged(own, foreign).items()
+    }
     assert found == {
         "right": [1, 2, 3, 4, 5],
         "ego": [10, 20, 30, 4, 5],
@@ -241,10 +279,21 @@ def test_an_exchange_takes_the_codes_it_is_named_after_and_no_others():
 
 
 def test_the_joint_probe_is_given_ego_and_environment_codes_side_by_side():
-    sizes = {"ego": QuantizerConfig(codebook_size=2), "environment": QuantizerConfig(codebook_size=3)}
+    sizes = {
+        "ego": QuantizerConfig(codebook_size=2),
+        "environment": QuantizerConfig(codebook_size=3),
+    }
     model = LatentActionModel(LatentActionConfig.debug(**sizes))
     still, logs = np.zeros((2, 2, 3)), np.array(["a", "b"])
-    pairs = Pairs(ImageCache((32, 16)), np.zeros((2, 2), int), still, still[:, 0], logs, {}, np.zeros((2, 3, 4)))
+    pairs = Pairs(
+        ImageCache((32, 16)),
+        np.zeros((2, 2), int),
+        still,
+        still[:, 0],
+        logs,
+        {},
+        np.zeros((2, 3, 4)),
+    )
     inputs = report._sample(model, (np.array([[0], [1]]), np.array([[2], [0]])), pairs).inputs
     assert inputs["ego"].tolist() == [[1, 0], [0, 1]]
     assert inputs["environment"].tolist() == [[0, 0, 1], [1, 0, 0]]

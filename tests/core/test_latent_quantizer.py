@@ -15,11 +15,15 @@ KINDS = ("ema", "gradient", "fsq")
 
 def quantizer(kind="ema", standardise=False, **changes):
     torch.manual_seed(0)
-    return build_quantizer(QuantizerConfig(kind=kind, code_dim=4, standardise=standardise, **changes), 4).train()
+    return build_quantizer(
+        QuantizerConfig(kind=kind, code_dim=4, standardise=standardise, **changes), 4
+    ).train()
 
 
 def outputs(quantizer, batch=64, seed=1):
-    return torch.randn(batch, 4, quantizer.config.dim, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        batch, 4, quantizer.config.dim, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def snapshot(module):
@@ -36,7 +40,9 @@ def test_the_gradient_passes_straight_through(kind):
 
 
 def test_the_gradient_passes_the_rounding_of_fsq():
-    """What is before it, a bound that rises everywhere, keeps its own gradient: smaller, of the same sign."""
+    """What is before it, a bound that rises everywhere, keeps its own gradient: smaller, of the
+    same sign.
+    """
     q = quantizer("fsq", commitment=0.0)
     z = outputs(q).requires_grad_()
     weights = torch.randn_like(z)
@@ -150,7 +156,9 @@ def test_standardising_frees_the_codebook_from_telling_positions_apart():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_sees_the_codes_that_labels_will_be(kind):
-    """Most of z nearly constant, one in sixty far away: by the values of a batch alone, both would look widely spread."""
+    """Most of z nearly constant, one in sixty far away: by the values of a batch alone, both would
+    look widely spread.
+    """
     q = quantizer(kind, standardise=True, statistics="running")
     for step in range(60):
         z = 0.01 * outputs(q, seed=step)
@@ -163,7 +171,9 @@ def test_training_sees_the_codes_that_labels_will_be(kind):
 
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 def test_the_gradient_is_that_of_the_batch(statistics):
-    """Neither a shift nor a larger spread of all of z gains anything, so z neither drifts nor shrinks."""
+    """Neither a shift nor a larger spread of all of z gains anything, so z neither drifts nor
+    shrinks.
+    """
     q = quantizer(standardise=True, statistics=statistics)
     z = outputs(q).requires_grad_()
     weights = torch.randn(z.shape, generator=torch.Generator().manual_seed(3))

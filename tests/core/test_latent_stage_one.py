@@ -1,4 +1,6 @@
-"""Stage 1: codes of strips stay with their strips, it starts softly, is told the whole trajectory, and its use is measured."""
+"""Stage 1: codes of strips stay with their strips, it starts softly, is told the whole trajectory,
+and its use is measured.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def test_a_code_is_read_from_its_own_strip(pairs):
 
 
 def test_a_local_code_pushes_its_own_strip_first(pairs):
-    """Blocks without weight pass on what they are given: then code 1 changes the patches of strip 1 and no others."""
+    """Blocks without weight pass on what they are given: then code 1 changes the patches of strip 1
+    and no others.
+    """
     stage = lively(LatentActionConfig.debug()).environment
     for block in stage.decoder.blocks:
         for part in (block.attention.out, block.forward_part[-1]):
@@ -66,12 +70,16 @@ def test_a_local_code_pushes_its_own_strip_first(pairs):
     x, codes = torch.randn(2, 8, 192), torch.randn(2, 4, stage.quantizer.config.dim)
     other = codes.clone()
     other[:, 1] += 1.0
-    moved = (stage.decoder(x, codes) - stage.decoder(x, other)).abs().amax((0, 2)).unflatten(0, (2, 4))
+    moved = (
+        (stage.decoder(x, codes) - stage.decoder(x, other)).abs().amax((0, 2)).unflatten(0, (2, 4))
+    )
     assert moved[:, 1].min() > 1e-4
     assert moved[:, [0, 2, 3]].max() == 0
 
 
-@pytest.mark.parametrize(("step", "share"), [(0, 1.0), (150, 0.5), (270, 0.1), (300, 0.0), (5000, 0.0)])
+@pytest.mark.parametrize(
+    ("step", "share"), [(0, 1.0), (150, 0.5), (270, 0.1), (300, 0.0), (5000, 0.0)]
+)
 def test_the_share_of_unquantised_samples_falls_to_none(step, share):
     z = torch.randn(4000, 2, 3)
     made = Quantized(z + 10, torch.zeros(4000, 2, dtype=torch.int64), torch.zeros(()), z)
@@ -84,7 +92,9 @@ def test_the_share_of_unquantised_samples_falls_to_none(step, share):
 def test_after_its_soft_start_stage_one_decodes_codes_only(pairs, kind, monkeypatch):
     """Whatever the kind of codebook: the step counts, not what a quantiser counts."""
     seen = []
-    monkeypatch.setattr(training, "soften", lambda made, step, steps: seen.append((step, steps)) or made.values)
+    monkeypatch.setattr(
+        training, "soften", lambda made, step, steps: seen.append((step, steps)) or made.values
+    )
     code = QuantizerConfig(kind=kind)
     config = LatentActionConfig.debug(steps=4, soft_start=0.5, environment=code, ego=code)
     training.train_environment(LatentActionModel(config), pairs)
@@ -106,9 +116,9 @@ def test_a_run_killed_in_its_soft_start_resumes_to_the_same_model(records, tmp_p
     with pytest.raises(KeyboardInterrupt):
         training.train_latent_action_model(records, config, checkpoint_dir=tmp_path)
     monkeypatch.setattr(training, "environment_loss", original)
-    assert state_hash(training.train_latent_action_model(records, config, checkpoint_dir=tmp_path)) == state_hash(
-        straight
-    )
+    assert state_hash(
+        training.train_latent_action_model(records, config, checkpoint_dir=tmp_path)
+    ) == state_hash(straight)
 
 
 def test_codes_are_dropped_only_where_geometry_does_not_show_the_trajectory():
@@ -122,7 +132,9 @@ def test_codes_are_dropped_only_where_geometry_does_not_show_the_trajectory():
 def test_codes_are_dropped_in_training_where_frames_are_not_compensated(pairs, monkeypatch):
     decoded = {}
     for name in ("default", "no_compensation"):
-        model = lively(replace(preset(name, LatentActionConfig.debug()), code_dropout=0.5, soft_start=0.0))
+        model = lively(
+            replace(preset(name, LatentActionConfig.debug()), code_dropout=0.5, soft_start=0.0)
+        )
         batch = training._batch(pairs, np.arange(32), np.zeros(32, bool))
         predict = model.environment.predict
         monkeypatch.setattr(
@@ -134,7 +146,10 @@ def test_codes_are_dropped_in_training_where_frames_are_not_compensated(pairs, m
         )
         torch.manual_seed(0)
         training.environment_loss(model, batch, step=1)
-    silent = {name: float((values == 0).all(dim=(1, 2)).float().mean()) for name, values in decoded.items()}
+    silent = {
+        name: float((values == 0).all(dim=(1, 2)).float().mean())
+        for name, values in decoded.items()
+    }
     assert silent["default"] == 0
     assert 0.2 < silent["no_compensation"] < 0.8
 
@@ -147,7 +162,9 @@ def test_the_motion_of_others_counts_by_its_weight_and_is_mirrored(pairs):
     found = []
     for weight in (0.1, 0.4):
         torch.manual_seed(0)
-        loss, numbers = training.environment_loss(lively(LatentActionConfig.debug(agent_weight=weight)), batch, step=1)
+        loss, numbers = training.environment_loss(
+            lively(LatentActionConfig.debug(agent_weight=weight)), batch, step=1
+        )
         found.append((float(loss.detach()), numbers["agents"]))
     assert found[0][1] == found[1][1] > 0.1
     assert found[1][0] - found[0][0] == pytest.approx(0.3 * found[0][1], rel=1e-3)
@@ -160,7 +177,9 @@ def test_transfer_reads_back_what_the_decoder_draws_with_the_codes_of_the_partne
     ego, environment = model.ego.quantizer, model.environment.quantizer
     foreign = ego.lookup(torch.from_numpy(coded.ego[coded.partner]))
     with torch.no_grad():
-        drawn = model.ego.decode(x[:, 0], foreign, environment.lookup(torch.from_numpy(coded.environment)))
+        drawn = model.ego.decode(
+            x[:, 0], foreign, environment.lookup(torch.from_numpy(coded.environment))
+        )
         read = ego.nearest(model.ego.encode(torch.stack([x[:, 0], drawn], dim=1))[0]).numpy()
     assert (read == coded.transfer).mean() > 0.99  # batches of other sizes round differently
     assert (coded.transfer != coded.ego[coded.partner]).any()
@@ -174,14 +193,22 @@ def test_frames_are_compensated_for_the_whole_transition(pairs):
     assert not torch.equal(seen[:, 0], x[:, 0])
     halfway = given._replace(waypoints=given.waypoints[:, :1].repeat(1, 2, 1))
     assert not torch.equal(model.environment.look(x, halfway)[0][:, 0], seen[:, 0])
-    elsewhere = given._replace(waypoints=torch.stack([given.waypoints[:, 1], given.waypoints[:, 1]], dim=1))
-    torch.testing.assert_close(model.environment.look(x, elsewhere)[0][:, 0], seen[:, 0])  # the last one counts
+    elsewhere = given._replace(
+        waypoints=torch.stack([given.waypoints[:, 1], given.waypoints[:, 1]], dim=1)
+    )
+    torch.testing.assert_close(
+        model.environment.look(x, elsewhere)[0][:, 0], seen[:, 0]
+    )  # the last one counts
 
 
 def test_what_stage_one_ignores_is_reported_as_zero(pairs):
-    """Without compensation a fresh decoder copies, whatever it is told; with it, another trajectory is another picture."""
+    """Without compensation a fresh decoder copies, whatever it is told; with it, another trajectory
+    is another picture.
+    """
     torch.manual_seed(0)
-    plain = stage_one_use(LatentActionModel(preset("no_compensation", LatentActionConfig.debug())).eval(), pairs)
+    plain = stage_one_use(
+        LatentActionModel(preset("no_compensation", LatentActionConfig.debug())).eval(), pairs
+    )
     assert plain["trajectory_use"] == 0
     assert plain["compensated_share"] == 0
     shown = stage_one_use(LatentActionModel(LatentActionConfig.debug()).eval(), pairs)
@@ -191,7 +218,12 @@ def test_what_stage_one_ignores_is_reported_as_zero(pairs):
     model = lively(LatentActionConfig.debug())
     torch.nn.init.zeros_(model.environment.decoder.add_local.weight)
     assert stage_one_use(model, pairs)["environment_use"] == 0
-    assert stage_one_use(LatentActionModel(preset("single_stage", LatentActionConfig.debug())).eval(), pairs) == {}
+    assert (
+        stage_one_use(
+            LatentActionModel(preset("single_stage", LatentActionConfig.debug())).eval(), pairs
+        )
+        == {}
+    )
 
 
 def test_without_calibration_another_trajectory_changes_nothing_in_a_fresh_model(pairs):
@@ -223,12 +255,17 @@ def test_a_single_stage_needs_no_trajectory_at_all():
 def test_codes_that_say_nothing_have_no_advantage():
     """Not even over ego codes that are worse than nothing on other logs; codes that tell have one."""
     rng = np.random.default_rng(0)
-    agents, logs = rng.standard_normal((400, len(AGENT_AXES))), np.repeat([f"log-{i}" for i in range(8)], 50)
+    agents, logs = (
+        rng.standard_normal((400, len(AGENT_AXES))),
+        np.repeat([f"log-{i}" for i in range(8)], 50),
+    )
     noise, silent = one_hot(rng.integers(0, 16, (400, 4)), 16), one_hot(np.zeros((400, 4), int), 16)
     telling = one_hot((agents[:, :4] > 0).astype(int), 16)
 
     def advantage(environment):
-        sample = Sample({"ego": noise, "environment": environment}, np.zeros((400, 3)), agents, logs)
+        sample = Sample(
+            {"ego": noise, "environment": environment}, np.zeros((400, 3)), agents, logs
+        )
         return agent_probes(sample, None)["agent_advantage"]
 
     assert advantage(silent) <= 0

@@ -1,4 +1,6 @@
-"""Two-stage training on a little world: exact resume, frozen stays frozen, the trajectory is used, codes are labels."""
+"""Two-stage training on a little world: exact resume, frozen stays frozen, the trajectory is used,
+codes are labels.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def records(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A small model after 80 steps per stage, and the scenes it saw."""
-    records = little_records(tmp_path_factory.mktemp("trained"), logs=12, frames=16, seed=50, stride=1)
+    records = little_records(
+        tmp_path_factory.mktemp("trained"), logs=12, frames=16, seed=50, stride=1
+    )
     sizes = DynamicsConfig(width=32, heads=2, encoder_layers=1, decoder_layers=1)
     config = LatentActionConfig.mini(dynamics=sizes, steps=80, batch_size=16, learning_rate=3e-3)
     return train_latent_action_model(records, config), records
@@ -63,10 +67,14 @@ class KillingSink:
 @pytest.mark.parametrize(("stage", "step"), [("stage1", 3), ("stage2", 7)])
 def test_a_killed_run_resumes_to_the_same_model(records, tmp_path, kind, stage, step):
     code = QuantizerConfig(kind=kind, code_dim=4, revive_every=2)
-    config = LatentActionConfig.debug(steps=4, checkpoint_every=2, ego=code, environment=code, mirror=True)
+    config = LatentActionConfig.debug(
+        steps=4, checkpoint_every=2, ego=code, environment=code, mirror=True
+    )
     straight = train_latent_action_model(records, config)
     with pytest.raises(Killed):
-        train_latent_action_model(records, config, checkpoint_dir=tmp_path, sink=KillingSink(stage, step))
+        train_latent_action_model(
+            records, config, checkpoint_dir=tmp_path, sink=KillingSink(stage, step)
+        )
     sink = ListSink()
     resumed = train_latent_action_model(records, config, checkpoint_dir=tmp_path, sink=sink)
     assert sink.rows[0][0] == step  # went on after the checkpoint of two steps
@@ -111,7 +119,11 @@ def test_stage_two_is_blind_to_the_trajectory_without_the_action_term(records):
     batch = training._collate(pairs, config)(np.arange(6), np.random.default_rng(0))
     losses = []
     for scale in (1.0, 5.0):
-        changed = {**batch, "waypoints": batch["waypoints"] * scale, "states": batch["states"] * scale}
+        changed = {
+            **batch,
+            "waypoints": batch["waypoints"] * scale,
+            "states": batch["states"] * scale,
+        }
         fresh = LatentActionModel(config).train()
         fresh.load_state_dict(model.state_dict())
         torch.manual_seed(0)
@@ -131,9 +143,13 @@ def test_reencoding_starts_from_the_environment_encoder(records):
 
 
 def test_stage_one_uses_the_trajectory():
-    """Frames that differ by a known shift of the whole picture: only the trajectory says by how much."""
+    """Frames that differ by a known shift of the whole picture: only the trajectory says by how
+    much.
+    """
     rng = np.random.default_rng(0)
-    config = LatentActionConfig.debug(steps=150, batch_size=32, learning_rate=5e-3, code_dropout=0.9, soft_start=0.0)
+    config = LatentActionConfig.debug(
+        steps=150, batch_size=32, learning_rate=5e-3, code_dropout=0.9, soft_start=0.0
+    )
     level = rng.uniform(-1, 1, 400).astype(np.float32)
     first = np.full((400, 16, 32, 3), 128, np.uint8)
     second = np.broadcast_to(128 + 60 * level[:, None, None, None], first.shape).astype(np.uint8)
@@ -143,7 +159,9 @@ def test_stage_one_uses_the_trajectory():
     cache.images = np.concatenate([first, second])
     rows = np.stack([np.arange(400), np.arange(400, 800)], axis=1)
     unknown = np.full((400, 3, 4), np.nan)  # no calibration: geometry cannot tell it instead
-    pairs = Pairs(cache, rows, waypoints, np.zeros((400, 3), np.float32), np.array(["log"] * 400), {}, unknown)
+    pairs = Pairs(
+        cache, rows, waypoints, np.zeros((400, 3), np.float32), np.array(["log"] * 400), {}, unknown
+    )
     torch.manual_seed(0)
     model = LatentActionModel(config)
     training.train_environment(model, pairs)
@@ -169,15 +187,24 @@ def test_code_dropout_zeroes_whole_samples():
     assert drop_codes(values, 0.0) is values
 
 
-def environment_given_to_the_decoder(monkeypatch, share: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(200, 4, 16) environment code vectors: as they are, and as stage 2's decoder gets them in training."""
+def environment_given_to_the_decoder(
+    monkeypatch, share: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(200, 4, 16) environment code vectors: as they are, and as stage 2's decoder gets them in
+    training.
+    """
     torch.manual_seed(0)
     model = LatentActionModel(LatentActionConfig.debug(environment_dropout=share)).train()
     pictures = torch.randint(0, 256, (200, 2, 16, 32, 3), dtype=torch.uint8)
     codes = torch.randint(0, 16, (200, 4))
     decode, given = model.ego.decode, []
-    monkeypatch.setattr(model.ego, "decode", lambda x, ego, values: given.append(values) or decode(x, ego, values))
-    training.ego_loss(model, {"pictures": pictures, "waypoints": torch.zeros(200, 2, 3), "environment_codes": codes})
+    monkeypatch.setattr(
+        model.ego, "decode", lambda x, ego, values: given.append(values) or decode(x, ego, values)
+    )
+    training.ego_loss(
+        model,
+        {"pictures": pictures, "waypoints": torch.zeros(200, 2, 3), "environment_codes": codes},
+    )
     return model.environment.quantizer.lookup(codes), given[0]
 
 
@@ -203,7 +230,9 @@ def test_scales_are_measured_on_the_training_pairs(trained):
 def test_scales_of_a_single_pair_are_finite():
     model = LatentActionModel(LatentActionConfig.debug())
     model.environment.scales.measure(torch.ones(1, 2, 3), torch.ones(1, 3))
-    assert all(torch.isfinite(tensor).all() for tensor in model.environment.scales.state_dict().values())
+    assert all(
+        torch.isfinite(tensor).all() for tensor in model.environment.scales.state_dict().values()
+    )
 
 
 def test_labels_are_twelve_codes_in_time_order(trained):
@@ -244,21 +273,32 @@ def test_labels_need_no_history_and_no_pose(trained):
         front_paths=("", "", "", *record.front_paths[3:]),
         future_poses=np.full_like(record.future_poses, np.nan),
     )
-    np.testing.assert_array_equal(label_scenes([record], model).codes, label_scenes([other], model).codes)
+    np.testing.assert_array_equal(
+        label_scenes([record], model).codes, label_scenes([other], model).codes
+    )
 
 
 def test_scenes_that_cannot_be_labelled_say_why(trained):
     model, records = trained
     record = records[0]
     gap = replace(record, front_paths=(*record.front_paths[:5], "", *record.front_paths[6:]))
-    short = replace(record, front_paths=record.front_paths[:9], future_poses=record.future_poses[:5])
-    gone = replace(record, front_paths=(*record.front_paths[:7], "log/none.jpg", *record.front_paths[8:]))
-    odd = replace(record, front_paths=(*record.front_paths[:4], "", *record.front_paths[5:]))  # frame +1 is not needed
+    short = replace(
+        record, front_paths=record.front_paths[:9], future_poses=record.future_poses[:5]
+    )
+    gone = replace(
+        record, front_paths=(*record.front_paths[:7], "log/none.jpg", *record.front_paths[8:])
+    )
+    odd = replace(
+        record, front_paths=(*record.front_paths[:4], "", *record.front_paths[5:])
+    )  # frame +1 is not needed
     labels = label_scenes([gap, record, short, gone, odd], model)
     assert labels.complete.tolist() == [False, True, False, False, True]
     assert labels.reason[0] == ("no front picture at frame +2",) * 2 + ("",)
     assert labels.reason[2] == ("", "", "5 future frames, 6 needed")
-    assert [why[:36] for why in labels.reason[3]] == ["", *["picture log/none.jpg cannot be read:"] * 2]
+    assert [why[:36] for why in labels.reason[3]] == [
+        "",
+        *["picture log/none.jpg cannot be read:"] * 2,
+    ]
     assert labels.codes[[0, 2, 3]].sum() == 0
     np.testing.assert_array_equal(labels.codes[1], labels.codes[4])
     assert len(label_scenes([gap], model)) == 1
@@ -270,11 +310,15 @@ def test_a_saved_model_labels_the_same(trained, tmp_path):
     save(model, tmp_path, {"data_version": 3})
     again = load(tmp_path)
     assert again.config == model.config
-    np.testing.assert_array_equal(label_scenes(records[:5], again).codes, label_scenes(records[:5], model).codes)
+    np.testing.assert_array_equal(
+        label_scenes(records[:5], again).codes, label_scenes(records[:5], model).codes
+    )
 
 
 def test_the_little_model_passes_what_a_minute_can_reach(trained):
-    """Usage and reconstruction; what codes mean is judged on the embedded world (benchmarks/latent_quality.py)."""
+    """Usage and reconstruction; what codes mean is judged on the embedded world
+    (benchmarks/latent_quality.py).
+    """
     model, records = trained
     report = evaluate(records, model)
     assert report["ego_usage"] >= 12
@@ -290,7 +334,12 @@ def test_the_little_model_passes_what_a_minute_can_reach(trained):
 def test_training_says_whether_the_codebook_lives_and_the_codes_know_motion(records):
     sink = ListSink()
     train_latent_action_model(records, LatentActionConfig.debug(steps=3), sink=sink)
-    assert 1 <= sink.series("stage1/environment_perplexity")[-1] <= sink.series("stage1/environment_usage")[-1] <= 16
+    assert (
+        1
+        <= sink.series("stage1/environment_perplexity")[-1]
+        <= sink.series("stage1/environment_usage")[-1]
+        <= 16
+    )
     assert 1 <= sink.series("stage2/ego_perplexity")[-1] <= 16
     assert all(np.isfinite(v) and v <= 1 for v in sink.series("stage2/action_r2_yaw"))
     collapsed = training._usage("ego", LatentActionModel(LatentActionConfig.debug()).ego.quantizer)
@@ -304,7 +353,9 @@ def debug_losses(records):
 
 
 def test_the_debug_losses_are_the_golden_ones(records):
-    """A refactor keeps them; whoever changes them on purpose runs this with LATENTVLA_WRITE_GOLDEN=1 and says why."""
+    """A refactor keeps them; whoever changes them on purpose runs this with
+    LATENTVLA_WRITE_GOLDEN=1 and says why.
+    """
     losses = debug_losses(records)
     if os.environ.get("LATENTVLA_WRITE_GOLDEN"):
         GOLDEN.write_text(json.dumps({"losses": losses}) + "\n")
@@ -322,7 +373,9 @@ def test_a_single_stage_model_is_judged_without_environment_codes(records):
 def test_a_checkpoint_of_another_configuration_or_of_other_data_is_refused(records, tmp_path):
     train_latent_action_model(records, LatentActionConfig.debug(), checkpoint_dir=tmp_path)
     with pytest.raises(LatentVLAError, match="leak_weight"):
-        train_latent_action_model(records, LatentActionConfig.debug(leak_weight=2.0), checkpoint_dir=tmp_path)
+        train_latent_action_model(
+            records, LatentActionConfig.debug(leak_weight=2.0), checkpoint_dir=tmp_path
+        )
     moved = [replace(r, future_poses=r.future_poses * [1.0, 1.0, 0.5]) for r in records]
     with pytest.raises(LatentVLAError, match="transitions_sha256"):
         train_latent_action_model(moved, LatentActionConfig.debug(), checkpoint_dir=tmp_path)
@@ -379,10 +432,20 @@ def test_the_motion_read_back_is_that_of_the_sample_whose_codes_drove_the_frame(
     assert of_foreign < 0.5 * motion[:16].square().mean() < of_own
 
 
-def test_the_long_recipe_trains_where_there_are_no_boxes_and_a_finished_run_stays_as_it_is(records, tmp_path):
-    small = DynamicsConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, stem="convolution")
+def test_the_long_recipe_trains_where_there_are_no_boxes_and_a_finished_run_stays_as_it_is(
+    records, tmp_path
+):
+    small = DynamicsConfig(
+        width=16, heads=2, encoder_layers=1, decoder_layers=1, stem="convolution"
+    )
     config = LatentActionConfig.long(
-        dynamics=small, steps=2, batch_size=4, log_every=1, warmup_steps=0, cycle_weight=0.2, agent_weight=0.3
+        dynamics=small,
+        steps=2,
+        batch_size=4,
+        log_every=1,
+        warmup_steps=0,
+        cycle_weight=0.2,
+        agent_weight=0.3,
     )
     sink = ListSink()
     model = train_latent_action_model(records, config, sink=sink, checkpoint_dir=tmp_path)

@@ -1,6 +1,8 @@
-"""Nothing forgets a tensor on the CPU: training, labels, report, planner, student and score on a device that is another in name.
+"""Nothing forgets a tensor on the CPU: training, labels, report, planner, student and score on a
+device that is another in name.
 
-Each part is a process of its own, because the pretended device is registered for a whole process (`other_device.py`).
+Each part is a process of its own, because the pretended device is registered for a whole process
+(`other_device.py`).
 """
 
 from __future__ import annotations
@@ -33,11 +35,18 @@ def latent_actions() -> None:
 
     folder = Path(tempfile.mkdtemp())
     records = little_records(folder, logs=2, frames=16)
-    config = LatentActionConfig.debug(cycle_weight=0.2, agent_weight=0.1, environment_dropout=0.3, steps=3)
+    config = LatentActionConfig.debug(
+        cycle_weight=0.2, agent_weight=0.1, environment_dropout=0.3, steps=3
+    )
     config = replace(config, ego=replace(config.ego, revive_every=2))
-    cache, place = ImageCache(config.features.image_size_wh), {"device": OTHER, "checkpoint_dir": folder / "run"}
+    cache, place = (
+        ImageCache(config.features.image_size_wh),
+        {"device": OTHER, "checkpoint_dir": folder / "run"},
+    )
     model = train_latent_action_model(records, config, cache=cache, **place)
-    assert state_hash(train_latent_action_model(records, config, cache=cache, **place)) == state_hash(model)
+    assert state_hash(
+        train_latent_action_model(records, config, cache=cache, **place)
+    ) == state_hash(model)
     assert np.isfinite(evaluate(records, model, device=OTHER, cache=cache)["gain_over_copy"])
     plain = train_latent_action_model(records, config, cache=cache)
     moved = load(save(plain, folder / "model"), device=OTHER)
@@ -51,15 +60,21 @@ def score() -> None:
     from test_pdms_score_properties import random_plans
     from test_pdms_score_torch import plans_before, random_scenes
 
-    from latentvla_core.pdms.torch_score import TorchWorlds
+    from latentvla_core.pdms.tensors.torch_score import TorchWorlds
 
     rng = np.random.default_rng(7)
     worlds = random_scenes(rng, 4)
     poses = torch.from_numpy(np.stack([random_plans(rng, 6) for _ in worlds]))
     for metric in ("pdms", "epdms"):
-        there, here = (TorchWorlds.from_worlds(worlds, device, metric=metric) for device in (OTHER, "cpu"))
+        there, here = (
+            TorchWorlds.from_worlds(worlds, device, metric=metric) for device in (OTHER, "cpu")
+        )
         moved = poses.to(OTHER)
-        before = (plans_before(there, moved), plans_before(here, poses)) if metric == "epdms" else (None, None)
+        before = (
+            (plans_before(there, moved), plans_before(here, poses))
+            if metric == "epdms"
+            else (None, None)
+        )
         ours, theirs = there.score(moved, previous=before[0]), here.score(poses, previous=before[1])
         for name, column in theirs.columns.items():
             torch.testing.assert_close(ours[name].cpu(), column, rtol=0, atol=1e-12, equal_nan=True)
@@ -80,7 +95,9 @@ def planner() -> None:
     features, worlds = make_features(records), [straight_world(r, 20.0) for r in records]
     host = build_planner("ipad", HOSTS["ipad"].config.debug())
     fused = fuse(host, FusionConfig.debug(), FEATURE_DIM).to(OTHER)
-    train_planner(fused, records, PlannerTrainConfig.debug(), worlds=worlds, features=features, device=OTHER)
+    train_planner(
+        fused, records, PlannerTrainConfig.debug(), worlds=worlds, features=features, device=OTHER
+    )
     assert np.isfinite(plan(fused, records, features, device=OTHER)).all()
 
 
@@ -102,7 +119,9 @@ PARTS = {part.__name__: part for part in (latent_actions, score, planner, studen
 @pytest.mark.parametrize("part", PARTS)
 def test_no_tensor_is_left_on_the_cpu(part):
     path = {"PYTHONPATH": f"{HERE}:{HERE.parents[1]}"}
-    done = subprocess.run([sys.executable, __file__, part], capture_output=True, text=True, env={**os.environ, **path})
+    done = subprocess.run(
+        [sys.executable, __file__, part], capture_output=True, text=True, env={**os.environ, **path}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -1,4 +1,6 @@
-"""Why a plan lost points: the place and the moment of every failure, in little worlds and on real drives."""
+"""Why a plan lost points: the place and the moment of every failure, in little worlds and on real
+drives.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ from latentvla_core.errors import DataError
 from latentvla_core.pdms.explain import Explanation, Failure, explain, moments
 from latentvla_core.pdms.measure import drive
 from latentvla_core.pdms.metrics import SUB_SCORES
+from latentvla_core.pdms.reactive.traffic import reaction, reactive_traffic, roll_out
 from latentvla_core.pdms.score import score_trajectories
-from latentvla_core.pdms.traffic import reaction, reactive_traffic, roll_out
 from latentvla_core.pdms.world import World, build
 
 EVERY = 29  # rows of the golden tables between two that are looked at
@@ -53,22 +55,30 @@ def test_failures_are_the_official_ones_at_the_official_time(metric, table):
         assert counted == {key for key in SUB_SCORES[metric] if official[key][i] < 1.0}
         for failure in why.failures:
             kinds.add(failure.sub_score)
-            column = {"no_at_fault_collisions": "collision", "time_to_collision_within_bound": "ttc"}.get(
-                failure.sub_score
-            )
+            column = {
+                "no_at_fault_collisions": "collision",
+                "time_to_collision_within_bound": "ttc",
+            }.get(failure.sub_score)
             if column:
                 assert failure.time_s == pytest.approx(official[f"{column}_time_idx"][i] * 0.1)
-    assert kinds >= set(SUB_SCORES[metric]) - {"driving_direction_compliance", "traffic_light_compliance"}
+    assert kinds >= set(SUB_SCORES[metric]) - {
+        "driving_direction_compliance",
+        "traffic_light_compliance",
+    }
 
 
 @needs_golden
 def test_places_are_where_the_failure_is():
     worlds = {w.scene_token: w for w in golden.worlds()}
     official = golden.table("pdms_v1")
-    hit = np.flatnonzero((official["no_at_fault_collisions"] == 0) & (official["drivable_area_compliance"] == 0))[::40]
+    hit = np.flatnonzero(
+        (official["no_at_fault_collisions"] == 0) & (official["drivable_area_compliance"] == 0)
+    )[::40]
     for i in hit:
         world = worlds[official["scene_token"][i]]
-        poses = dict(zip(*golden.plans()[world.scene_token], strict=True))[official["trajectory_id"][i]]
+        poses = dict(zip(*golden.plans()[world.scene_token], strict=True))[
+            official["trajectory_id"][i]
+        ]
         why = {f.sub_score: f for f in explain(world, poses).failures}
         crash, road = why["no_at_fault_collisions"], why["drivable_area_compliance"]
         assert len(crash.shape) == 4
@@ -108,7 +118,9 @@ def test_a_hit_is_where_and_when_the_bumper_is():
 
 
 def test_off_the_road_is_the_corner_that_left_it():
-    why = explain(straight_road(8.0, human_speed=0.0), straight_plan(8.0, left_m=-1.0, over_s=3.0), "pdms")
+    why = explain(
+        straight_road(8.0, human_speed=0.0), straight_plan(8.0, left_m=-1.0, over_s=3.0), "pdms"
+    )
     left = found(why, "drivable_area_compliance")
     assert "right corner leaves the drivable area" in left.text
     assert left.place[1] < -LANE_M / 2
@@ -135,7 +147,9 @@ def test_every_sub_score_below_one_is_explained(metric):
 
 def test_a_stop_that_only_v2_dislikes_names_the_jerk():
     road = straight_road()
-    road = replace(road, ego_state=road.ego_state + 0.5 * np.eye(11)[5], history_states=np.zeros((0, 11)))
+    road = replace(
+        road, ego_state=road.ego_state + 0.5 * np.eye(11)[5], history_states=np.zeros((0, 11))
+    )
     names = {f.sub_score for f in explain(road, braking_plan(8.0, 3.0), "pdms").failures}
     assert "comfort" not in names
     jerk = found(explain(road, braking_plan(8.0, 3.0), "epdms"), "history_comfort")
@@ -147,7 +161,9 @@ def test_a_stop_that_only_v2_dislikes_names_the_jerk():
 
 
 def test_in_reactive_traffic_agents_are_where_they_were_simulated_to_be():
-    """A slow car ahead: in the log it crawls on, simulated it speeds up, so the plan hits it later and farther on."""
+    """A slow car ahead: in the log it crawls on, simulated it speeds up, so the plan hits it later
+    and farther on.
+    """
     from latentvla_core.viz.failures import caption, failure_view
 
     scene, road = with_object(straight_scene(8.0), "slow", (16.0, 0.0), (3.0, 0.0)), straight_map()
@@ -155,7 +171,9 @@ def test_in_reactive_traffic_agents_are_where_they_were_simulated_to_be():
     world, plan = build(scene, road), straight_plan(11.0)
     traffic = reactive_traffic(scene, road, world)
     logged, reacted = (explain(world, plan, "epdms", traffic=t) for t in (None, traffic))
-    table = score_trajectories([world], [plan[None]], metric="epdms", reactions=[reaction(scene, road, world)])
+    table = score_trajectories(
+        [world], [plan[None]], metric="epdms", reactions=[reaction(scene, road, world)]
+    )
     assert reacted.score == table["score"][0]
     assert {f.sub_score for f in reacted.failures if not f.forgiven} == {
         name for name in SUB_SCORES["epdms"] if table[name][0] < 1.0
@@ -165,8 +183,12 @@ def test_in_reactive_traffic_agents_are_where_they_were_simulated_to_be():
     assert "hits vehicle slow" in later.text
     states = drive(world, world.reference_v2, plan[None], 0.5)[1]
     boxes = roll_out(traffic, states).boxes
-    np.testing.assert_allclose(later.shape.mean(axis=0), boxes[later.step, traffic.tokens.index("slow"), :2], atol=1e-9)
-    np.testing.assert_allclose(reacted.world.object_corners[:41].mean(axis=2), boxes[..., :2], atol=1e-9)
+    np.testing.assert_allclose(
+        later.shape.mean(axis=0), boxes[later.step, traffic.tokens.index("slow"), :2], atol=1e-9
+    )
+    np.testing.assert_allclose(
+        reacted.world.object_corners[:41].mean(axis=2), boxes[..., :2], atol=1e-9
+    )
     assert failure_view(world, "plan", plan, reacted).startswith(b"\x89PNG")
     assert "hits vehicle slow" in "\n".join(caption(reacted))
 
@@ -176,7 +198,11 @@ def test_the_caption_names_what_fails_and_the_picture_is_one():
     from latentvla_core.viz.failures import caption, failure_view
 
     official = golden.table("pdms_v1")
-    i = int(np.flatnonzero((official["no_at_fault_collisions"] == 0) & (official["ttc_time_idx"] < 20))[0])
+    i = int(
+        np.flatnonzero((official["no_at_fault_collisions"] == 0) & (official["ttc_time_idx"] < 20))[
+            0
+        ]
+    )
     world = next(w for w in golden.worlds() if w.scene_token == official["scene_token"][i])
     poses = dict(zip(*golden.plans()[world.scene_token], strict=True))[official["trajectory_id"][i]]
     why = explain(world, poses)

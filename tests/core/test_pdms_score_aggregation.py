@@ -1,4 +1,6 @@
-"""From sub-scores to the number: published tables of the official script, means with holes, two stages."""
+"""From sub-scores to the number: published tables of the official script, means with holes, two
+stages.
+"""
 
 import csv
 import gzip
@@ -14,7 +16,10 @@ from latentvla_core.pdms.metrics import SUB_SCORES
 from latentvla_core.pdms.summary import IncompleteError, summarize
 from latentvla_core.pdms.two_stage import StageGroup, StageScene, follow_up_weights, two_stage_score
 
-OFFICIAL = Path(os.environ.get("LATENTVLA_SHARED", Path(__file__).parents[2].parent / "shared")) / "real/navsim_scores"
+OFFICIAL = (
+    Path(os.environ.get("LATENTVLA_SHARED", Path(__file__).parents[2].parent / "shared"))
+    / "real/navsim_scores"
+)
 needs_official = pytest.mark.skipif(
     not OFFICIAL.exists(), reason=f"official tables are not at {OFFICIAL}; set LATENTVLA_SHARED"
 )
@@ -54,7 +59,9 @@ def test_epdms_formula_gives_the_official_score_where_no_filter_came_between(pla
     scenes = stage(rows, "", rows["token"] != "average_all_frames")
     ours = aggregate.epdms(scenes)
     equal = np.abs(ours - scenes["score"]) <= 1e-9
-    assert equal.mean() > 0.87  # in the others the printed sub-scores were lifted after the score was made
+    assert (
+        equal.mean() > 0.87
+    )  # in the others the printed sub-scores were lifted after the score was made
     assert (ours[~equal] > scenes["score"][~equal]).all()
 
 
@@ -90,7 +97,9 @@ def test_two_stage_tables_hold_the_formula_and_the_mean_of_stage_one(planner):
     for keep, suffix in ((first, "_stage_one"), (second, "_stage_two")):
         scenes = stage(rows, suffix, keep)
         equal = np.abs(aggregate.epdms(scenes) - scenes["score"]) <= 1e-9
-        assert equal.mean() > (0.8 if suffix == "_stage_one" else 1 - 1e-12)  # synthetic scenes are never filtered
+        assert equal.mean() > (
+            0.8 if suffix == "_stage_one" else 1 - 1e-12
+        )  # synthetic scenes are never filtered
     average = stage(rows, "_stage_one", rows["token"] == "extended_pdm_score_stage_one")
     for name, values in stage(rows, "_stage_one", first).items():
         assert values.mean() == pytest.approx(average[name][0], abs=1e-12)
@@ -122,7 +131,9 @@ def test_a_complete_split_has_a_mean():
 
 def test_a_split_with_holes_refuses_its_mean_unless_asked():
     summary = summary_of([True, False, True], {"a", "b", "c", "d"})
-    with pytest.raises(IncompleteError, match="scored 2 of 4.*1 without a trajectory.*d.*1 invalid: no roads"):
+    with pytest.raises(
+        IncompleteError, match="scored 2 of 4.*1 without a trajectory.*d.*1 invalid: no roads"
+    ):
         summary.mean()
     assert summary.mean(incomplete=True) == pytest.approx(0.55)
 
@@ -153,7 +164,9 @@ def driving(speed):
 
 def stage_scene(time_s, start=(0.0, 0.0), end=(0.0, 0.0), states=None, **columns):
     states = driving(5.0) if states is None else states
-    return StageScene({**BASE, **columns}, np.array(start), np.array(end), int(time_s * 1e6), states)
+    return StageScene(
+        {**BASE, **columns}, np.array(start), np.array(end), int(time_s * 1e6), states
+    )
 
 
 GROUP = StageGroup("A", "B", (("a1", "b1"), ("a2", "b2")))
@@ -195,7 +208,9 @@ def test_two_frame_comfort_of_a_pair_counts_for_both():
 
 
 def test_follow_ups_that_are_all_far_away_count_alike():
-    np.testing.assert_allclose(follow_up_weights(np.zeros(2), np.array([[50.0, 0.0], [90.0, 0.0]])), 0.5)
+    np.testing.assert_allclose(
+        follow_up_weights(np.zeros(2), np.array([[50.0, 0.0], [90.0, 0.0]])), 0.5
+    )
     np.testing.assert_allclose(follow_up_weights(np.array([np.nan, 0]), np.zeros((4, 2))), 0.25)
 
 

@@ -1,9 +1,12 @@
-"""Values of the official devkit for four hand-made plans (pdms.md §19): profiles, driven states, comfort series."""
+"""Values of the official devkit for four hand-made plans (pdms.md §19): profiles, driven states,
+comfort series.
+"""
 
 import numpy as np
 import pytest
 
-from latentvla_core.pdms import backend, comfort, tracker
+from latentvla_core.pdms import backend
+from latentvla_core.pdms.motion import comfort, tracker
 from latentvla_core.pdms.state import State
 
 TIME_US = 1_620_000_000_000_000
@@ -17,7 +20,11 @@ def plan(name: str) -> np.ndarray:
     distance = 8 * t + 0.5 * t**2
     braking = np.minimum(t, 8 / 3)
     bend = [np.sin(0.02 * distance) / 0.02, (1 - np.cos(0.02 * distance)) / 0.02, 0.02 * distance]
-    columns = {"A": [8 * t, zero, zero], "B": bend, "C": [8 * braking - 1.5 * braking**2, zero, zero]}
+    columns = {
+        "A": [8 * t, zero, zero],
+        "B": bend,
+        "C": [8 * braking - 1.5 * braking**2, zero, zero],
+    }
     columns["D"] = [8 * t, t, zero]
     return np.stack(columns[name], axis=-1).astype(np.float32)
 
@@ -34,14 +41,19 @@ def both_backends(request):
 
 def test_velocity_fit_matrix_is_the_devkits_with_its_bug():
     fit = tracker.velocity_fit()
-    np.testing.assert_allclose(fit[0, :4], [6.180339887, 2.360679775, 0.901699437, 0.344418537], atol=1e-9)
+    np.testing.assert_allclose(
+        fit[0, :4], [6.180339887, 2.360679775, 0.901699437, 0.344418537], atol=1e-9
+    )
     np.testing.assert_allclose(fit[0].sum(), 10.0, atol=1e-8)
     np.testing.assert_allclose(fit[1, :3], [-38.196601125, 23.60679775, 9.016994375], atol=1e-8)
 
 
 PROFILES = {
     "A": ([8, 8, 8, 8], [0, 0, 0]),
-    "B": ([8.246705766, 8.252767079, 9.104728223, 11.741694902], [0.019989103, 0.020096439, 0.020025408]),
+    "B": (
+        [8.246705766, 8.252767079, 9.104728223, 11.741694902],
+        [0.019989103, 0.020096439, 0.020025408],
+    ),
     "C": ([7.237704098, 7.225408198, 4.659063187, -0.000006362], [0, 0, 0]),
     "D": ([8, 8, 8, 8], [0, 0, 0]),
 }
@@ -108,15 +120,25 @@ def test_driven_states(name, step):
 
 
 def test_a_batch_drives_like_its_members():
-    together = np.stack([tracker.reference_states(plan(name), EGO, TIME_US) for name in "ABCD"]).reshape(2, 2, 41, 3)
+    together = np.stack(
+        [tracker.reference_states(plan(name), EGO, TIME_US) for name in "ABCD"]
+    ).reshape(2, 2, 41, 3)
     states = tracker.simulate(together, EGO)
     for k, name in enumerate("ABCD"):
         np.testing.assert_allclose(states.reshape(4, 41, 11)[k], driven(name), atol=1e-12)
 
 
-SERIES = {  # name, version: lon. acceleration, jerk, lon. jerk, yaw acceleration, yaw rate (min, max), comfortable?
-    ("A", 1): ((-0.06478465, 0.21633087, -0.18055635, 0.08870026, -0.23390099, 0.16460184, 0, 0, 0, 0), 1),
-    ("A", 2): ((-0.05148989, 0.48692443, -0.91545634, 0.00485034, -1.05793393, 0.02907111, 0, 0, 0, 0), 1),
+# name, version: lon. acceleration, jerk, lon. jerk, yaw acceleration, yaw rate (min, max),
+# comfortable?
+SERIES = {
+    ("A", 1): (
+        (-0.06478465, 0.21633087, -0.18055635, 0.08870026, -0.23390099, 0.16460184, 0, 0, 0, 0),
+        1,
+    ),
+    ("A", 2): (
+        (-0.05148989, 0.48692443, -0.91545634, 0.00485034, -1.05793393, 0.02907111, 0, 0, 0, 0),
+        1,
+    ),
     ("B", 1): (
         (
             *(0.33534578, 1.07744028, -0.65785208, 0.48321471, -0.65785208, 0.48321471),
@@ -131,8 +153,14 @@ SERIES = {  # name, version: lon. acceleration, jerk, lon. jerk, yaw acceleratio
         ),
         1,
     ),
-    ("C", 1): ((-2.83887611, 0.73278235, -2.65557629, 1.4011034, -1.61779978, 2.79271401, 0, 0, 0, 0), 1),
-    ("C", 2): ((-3.28746762, 0.3653008, -1.6935784, 5.86544204, -7.11964373, 1.6935784, 0, 0, 0, 0), 0),
+    ("C", 1): (
+        (-2.83887611, 0.73278235, -2.65557629, 1.4011034, -1.61779978, 2.79271401, 0, 0, 0, 0),
+        1,
+    ),
+    ("C", 2): (
+        (-3.28746762, 0.3653008, -1.6935784, 5.86544204, -7.11964373, 1.6935784, 0, 0, 0, 0),
+        0,
+    ),
     ("D", 2): (
         (
             *(-0.10351763, 0.47679109, -0.91545634, 0.00485034, -0.75884737, 0.11259297),
@@ -171,13 +199,19 @@ def test_even_window_is_shifted_by_half_a_sample():
 
 def test_quadratic_is_its_own_smoothing_and_derivative():
     t = np.arange(41) * 0.1
-    np.testing.assert_allclose(comfort.smooth(1 + t - 2 * t**2, 5, 2, 1), np.round(1 - 4 * t, 8), atol=1e-7)
-    np.testing.assert_allclose(comfort.smooth(1 + t - 2 * t**2, 41, 2, 0), np.round(1 + t - 2 * t**2, 8), atol=1e-7)
+    np.testing.assert_allclose(
+        comfort.smooth(1 + t - 2 * t**2, 5, 2, 1), np.round(1 - 4 * t, 8), atol=1e-7
+    )
+    np.testing.assert_allclose(
+        comfort.smooth(1 + t - 2 * t**2, 41, 2, 0), np.round(1 + t - 2 * t**2, 8), atol=1e-7
+    )
 
 
 def test_unwrapping_takes_full_turns_out():
     heading = np.linspace(3.0, 3.4, 41)
-    np.testing.assert_allclose(comfort.unwrapped((heading + np.pi) % (2 * np.pi) - np.pi), heading, atol=1e-12)
+    np.testing.assert_allclose(
+        comfort.unwrapped((heading + np.pi) % (2 * np.pi) - np.pi), heading, atol=1e-12
+    )
 
 
 def test_two_frames_that_drive_the_same_are_comfortable_and_a_sudden_stop_is_not():

@@ -1,12 +1,15 @@
-"""The score equals the official devkit's on every golden row, from log pickles and maps to the number."""
+"""The score equals the official devkit's on every golden row, from log pickles and maps to the
+number.
+"""
 
 import numpy as np
 import pdms_golden as golden
 import pytest
 from pdms_golden import needs_golden
 
-from latentvla_core.pdms import backend, tracker
+from latentvla_core.pdms import backend
 from latentvla_core.pdms.metrics import SUB_SCORES
+from latentvla_core.pdms.motion import tracker
 from latentvla_core.pdms.score import score_trajectories
 
 pytestmark = needs_golden
@@ -37,7 +40,9 @@ def test_sub_scores_in_steps_are_equal_and_the_others_within_1e_8(scored):
     ours, official = scored
     for name in SUB_SCORES[ours.metric]:
         if name == "ego_progress":
-            np.testing.assert_allclose(ours[name], official[name], rtol=0, atol=TOLERANCE, err_msg=name)
+            np.testing.assert_allclose(
+                ours[name], official[name], rtol=0, atol=TOLERANCE, err_msg=name
+            )
         else:
             np.testing.assert_array_equal(ours[name], official[name], err_msg=name)
     np.testing.assert_allclose(ours["score"], official["score"], rtol=0, atol=TOLERANCE)
@@ -45,7 +50,9 @@ def test_sub_scores_in_steps_are_equal_and_the_others_within_1e_8(scored):
 
 def test_diagnostics_are_the_devkits(scored):
     ours, official = scored
-    np.testing.assert_allclose(ours.details["progress_m"], official["progress_raw"], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(
+        ours.details["progress_m"], official["progress_raw"], rtol=0, atol=TOLERANCE
+    )
     np.testing.assert_allclose(
         ours.details["reference_progress_m"], official["pdm_progress_raw"], rtol=0, atol=TOLERANCE
     )
@@ -63,7 +70,9 @@ def test_driven_states_are_the_devkits():
     worst = 0.0
     for world in golden.worlds():
         names, poses = golden.plans()[world.scene_token]
-        expected = states["simulated_states"][[rows[world.scene_token, name] for name in names]].copy()
+        expected = states["simulated_states"][
+            [rows[world.scene_token, name] for name in names]
+        ].copy()
         expected[..., :2] -= world.origin_m
         reference = tracker.reference_states(poses, world.ego_state, world.timestamp_us)
         difference = tracker.simulate(reference, world.ego_state) - expected

@@ -34,7 +34,9 @@ def both_backends(request):
 
 def score(world, plan, metric="pdms", **options):
     """Column name → value of one plan."""
-    (row,) = score_trajectories([world], np.asarray(plan)[None, None], metric=metric, **options).rows()
+    (row,) = score_trajectories(
+        [world], np.asarray(plan)[None, None], metric=metric, **options
+    ).rows()
     return row
 
 
@@ -75,7 +77,9 @@ def test_running_into_a_slower_car_is_our_fault_and_was_foreseeable():
     assert table.details["collision_object"][0] == table.details["ttc_object"][0] == 0
 
 
-@pytest.mark.parametrize("kind", [ObjectClass.TRAFFIC_CONE, ObjectClass.BARRIER, ObjectClass.GENERIC_OBJECT])
+@pytest.mark.parametrize(
+    "kind", [ObjectClass.TRAFFIC_CONE, ObjectClass.BARRIER, ObjectClass.GENERIC_OBJECT]
+)
 def test_a_static_object_costs_half(kind):
     world = with_object(straight_road(), (20.0, 0.0), size=CONE, kind=kind)
     row = score(world, straight_plan(8.0))
@@ -84,7 +88,10 @@ def test_a_static_object_costs_half(kind):
 
 @pytest.mark.parametrize("kind", [ObjectClass.VEHICLE, ObjectClass.PEDESTRIAN, ObjectClass.BICYCLE])
 def test_a_standing_road_user_costs_all(kind):
-    assert score(with_object(straight_road(), (20.0, 0.0), kind=kind), straight_plan(8.0))["score"] == 0.0
+    assert (
+        score(with_object(straight_road(), (20.0, 0.0), kind=kind), straight_plan(8.0))["score"]
+        == 0.0
+    )
 
 
 def drifting_car(start_y: float, sideways: float, speed: float = 8.0):
@@ -121,7 +128,10 @@ def test_an_object_seen_only_while_we_are_elsewhere_is_not_hit():
     world = with_object(straight_road(), (20.0, 0.0))
     present = world.object_valid.copy()
     present[12:] = False
-    assert score(replace(world, object_valid=present), straight_plan(8.0))["no_at_fault_collisions"] == 1.0
+    assert (
+        score(replace(world, object_valid=present), straight_plan(8.0))["no_at_fault_collisions"]
+        == 1.0
+    )
 
 
 def test_v2_ignores_what_overlaps_the_ego_at_the_start_and_v1_does_not():
@@ -175,7 +185,9 @@ def test_a_hole_in_the_road_is_off_the_road():
         ring_offsets=np.arange(6) * 5,
         polygon_ring_offsets=np.array([0, 2, 3, 4, 5]),
     )
-    world = replace(world, ego_state=world.ego_state - np.eye(11)[1] * 0.9)  # the left corners pass through the hole
+    world = replace(
+        world, ego_state=world.ego_state - np.eye(11)[1] * 0.9
+    )  # the left corners pass through the hole
     assert score(world, straight_plan(8.0))["drivable_area_compliance"] == 0.0
 
 
@@ -184,7 +196,12 @@ def test_metres_per_second_in_the_oncoming_lane_decide_the_driving_direction(spe
     world = straight_road(speed)
     world = replace(world, ego_state=world.ego_state + np.eye(11)[1] * 3.5)
     assert score(world, straight_plan(speed))["driving_direction_compliance"] == value
-    assert score(world, straight_plan(speed), "epdms", config=NO_FILTER)["driving_direction_compliance"] == value
+    assert (
+        score(world, straight_plan(speed), "epdms", config=NO_FILTER)[
+            "driving_direction_compliance"
+        ]
+        == value
+    )
 
 
 NO_FILTER = ScoreConfig(metric="epdms", human_filter=False)
@@ -194,7 +211,10 @@ def test_v2_does_not_count_the_wrong_side_inside_an_intersection():
     world = with_intersection(straight_road(), -20.0, 60.0)
     world = replace(world, ego_state=world.ego_state + np.eye(11)[1] * 3.5)
     assert score(world, straight_plan(8.0))["driving_direction_compliance"] == 0.0
-    assert score(world, straight_plan(8.0), "epdms", config=NO_FILTER)["driving_direction_compliance"] == 1.0
+    assert (
+        score(world, straight_plan(8.0), "epdms", config=NO_FILTER)["driving_direction_compliance"]
+        == 1.0
+    )
 
 
 def test_driving_into_a_red_connector_fails_and_stopping_before_it_does_not():
@@ -244,7 +264,9 @@ def test_v1_halves_the_progress_of_a_half_collision_and_v2_does_not():
     plan = straight_plan(8.0)
     # the reference hits the cone as well, so both are halved in v1 and the ratio is one again
     assert score(world, plan)["ego_progress"] == pytest.approx(1.0, abs=1e-6)
-    around = world.reference_v1 + np.stack([np.zeros(51), np.minimum(np.arange(51) * 0.2, 3.0), np.zeros(51)], axis=-1)
+    around = world.reference_v1 + np.stack(
+        [np.zeros(51), np.minimum(np.arange(51) * 0.2, 3.0), np.zeros(51)], axis=-1
+    )
     world = replace(world, reference_v1=around, reference_v2=around)
     assert 0.4 < score(world, plan)["ego_progress"] < 0.6
     assert score(world, plan, "epdms")["ego_progress"] > 0.95
@@ -252,7 +274,9 @@ def test_v1_halves_the_progress_of_a_half_collision_and_v2_does_not():
 
 def test_a_stop_at_3_mps2_passes_comfort_in_v1_and_fails_it_in_v2():
     world = straight_road()
-    world = replace(world, ego_state=world.ego_state + 0.5 * np.eye(11)[5], history_states=np.zeros((0, 11)))
+    world = replace(
+        world, ego_state=world.ego_state + 0.5 * np.eye(11)[5], history_states=np.zeros((0, 11))
+    )
     assert score(world, braking_plan(8.0, 3.0))["comfort"] == 1.0
     assert score(world, braking_plan(8.0, 3.0), "epdms")["history_comfort"] == 0.0
     assert score(world, braking_plan(8.0, 1.0), "epdms")["history_comfort"] == 1.0
@@ -262,17 +286,24 @@ def test_an_uncomfortable_past_fails_every_plan():
     world = straight_road()
     past = world.history_states.copy()
     past[:, 5] = -4.5
-    assert score(replace(world, history_states=past), straight_plan(8.0), "epdms")["history_comfort"] == 0.0
+    assert (
+        score(replace(world, history_states=past), straight_plan(8.0), "epdms")["history_comfort"]
+        == 0.0
+    )
 
 
 def test_two_frame_comfort_compares_with_the_namesake_in_the_scene_before():
     now = straight_road()
     later = half_second_later(now)
     poses = [np.stack([straight_plan(8.0), braking_plan(8.0, 6.0)])] * 2
-    table = score_trajectories([later, now], poses, metric="epdms", trajectory_ids=[("go", "stop")] * 2)
+    table = score_trajectories(
+        [later, now], poses, metric="epdms", trajectory_ids=[("go", "stop")] * 2
+    )
     assert table["two_frame_extended_comfort"][0] == 1.0
     assert np.isnan(table["two_frame_extended_comfort"][2:]).all()
-    swapped = score_trajectories([now, later], poses, metric="epdms", trajectory_ids=[("go", "stop"), ("stop", "go")])
+    swapped = score_trajectories(
+        [now, later], poses, metric="epdms", trajectory_ids=[("go", "stop"), ("stop", "go")]
+    )
     np.testing.assert_array_equal(swapped["two_frame_extended_comfort"][2:], [0.0, 0.0])
 
 
@@ -281,7 +312,9 @@ def test_without_the_scene_before_its_weight_leaves_the_mean():
     row = score(later, braking_plan(8.0, 3.0), "epdms")
     assert np.isnan(row["two_frame_extended_comfort"])
     parts = 5 * row["ego_progress"] + 5 * row["time_to_collision_within_bound"]
-    assert row["score"] == pytest.approx((parts + 2 * row["lane_keeping"] + 2 * row["history_comfort"]) / 14)
+    assert row["score"] == pytest.approx(
+        (parts + 2 * row["lane_keeping"] + 2 * row["history_comfort"]) / 14
+    )
 
 
 # ---------------------------------------------------------------- human filter
@@ -336,13 +369,17 @@ def test_wrong_shapes_are_named(shape):
 def test_a_scene_that_cannot_be_scored_is_not_a_zero():
     broken = replace(straight_road(), valid=False, reason="map has no roads")
     short = replace(straight_road(token="short"), has_v1=False)
-    table = score_trajectories([broken, short, straight_road(token="ok")], np.stack([straight_plan(8.0)] * 3))
+    table = score_trajectories(
+        [broken, short, straight_road(token="ok")], np.stack([straight_plan(8.0)] * 3)
+    )
     assert table.valid.tolist() == [False, False, True]
     assert table.reason[0] == "map has no roads"
     assert "5 s" in table.reason[1]
     assert np.isnan(table["score"][:2]).all()
     assert score(short, straight_plan(8.0), "epdms")["valid"]
-    table = score_trajectories([broken, straight_road(token="ok")], np.stack([straight_plan(8.0)] * 2), metric="epdms")
+    table = score_trajectories(
+        [broken, straight_road(token="ok")], np.stack([straight_plan(8.0)] * 2), metric="epdms"
+    )
     assert table.valid.tolist() == [False, True]
     assert np.isnan(table["score"][0])
     assert table["score"][1] == 1.0
@@ -370,5 +407,10 @@ def test_the_far_side_of_the_world_scores_the_same():
     world = with_object(straight_road(), (30.0, 0.0), (3.0, 0.0))
     far = seen_from(world, (3000.0, -5000.0), 2.5)
     for metric in ("pdms", "epdms"):
-        here, there = score(world, straight_plan(8.0), metric), score(far, straight_plan(8.0), metric)
-        assert {k: v for k, v in here.items() if v == v} == pytest.approx({k: v for k, v in there.items() if v == v})
+        here, there = (
+            score(world, straight_plan(8.0), metric),
+            score(far, straight_plan(8.0), metric),
+        )
+        assert {k: v for k, v in here.items() if v == v} == pytest.approx(
+            {k: v for k, v in there.items() if v == v}
+        )

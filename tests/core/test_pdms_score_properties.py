@@ -1,4 +1,6 @@
-"""What must hold in any world: random roads, traffic and plans, compared with themselves seen differently."""
+"""What must hold in any world: random roads, traffic and plans, compared with themselves seen
+differently.
+"""
 
 from dataclasses import replace
 
@@ -18,15 +20,21 @@ from pdms_little_worlds import (
     with_red_light,
 )
 
-from latentvla_core.pdms import backend, collisions, progress, road
+from latentvla_core.pdms import backend
+from latentvla_core.pdms.contacts import collisions
 from latentvla_core.pdms.metrics import SUB_SCORES
-from latentvla_core.pdms.road_kernels import box_meets_ring
+from latentvla_core.pdms.roads import progress, road
+from latentvla_core.pdms.roads.road_kernels import box_meets_ring
 from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.pdms.state import Obstacles, RedLights, RoadPolygons
 from latentvla_core.types import ObjectClass
 
 SEEDS = st.integers(0, 2**32 - 1)
-KINDS = [(ObjectClass.VEHICLE, CAR), (ObjectClass.PEDESTRIAN, PERSON), (ObjectClass.TRAFFIC_CONE, CONE)]
+KINDS = [
+    (ObjectClass.VEHICLE, CAR),
+    (ObjectClass.PEDESTRIAN, PERSON),
+    (ObjectClass.TRAFFIC_CONE, CONE),
+]
 few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 METRICS = pytest.mark.parametrize("metric", ["pdms", "epdms"])
 
@@ -41,7 +49,9 @@ def random_world(rng, token="now"):
     if rng.random() < 0.5:
         world = with_intersection(world, rng.uniform(-5, 15), rng.uniform(16, 60))
     if rng.random() < 0.5:
-        world = with_red_light(world, rng.uniform(3, 20), rng.uniform(21, 40), from_step=int(rng.integers(0, 40)))
+        world = with_red_light(
+            world, rng.uniform(3, 20), rng.uniform(21, 40), from_step=int(rng.integers(0, 40))
+        )
     shifted = world.ego_state.copy()
     shifted[1:3] = rng.normal(0, [0.8, 0.1])
     return replace(world, ego_state=shifted)
@@ -83,7 +93,9 @@ def test_a_batch_is_the_sum_of_its_members(metric, seed):
         for k in range(3):
             alone = score_trajectories([world], plan[k][None], metric=metric)
             for name in (*SUB_SCORES[metric], "score"):
-                np.testing.assert_array_equal(alone[name], together[name][3 * i + k : 3 * i + k + 1])
+                np.testing.assert_array_equal(
+                    alone[name], together[name][3 * i + k : 3 * i + k + 1]
+                )
 
 
 @METRICS
@@ -92,7 +104,9 @@ def test_a_batch_is_the_sum_of_its_members(metric, seed):
 def test_the_order_of_scenes_and_plans_does_not_matter(metric, seed):
     rng = np.random.default_rng(seed)
     worlds = [random_world(rng, str(i)) for i in range(3)]
-    worlds[2] = replace(worlds[2], previous_token="0", timestamp_us=worlds[0].timestamp_us + 500_000)
+    worlds[2] = replace(
+        worlds[2], previous_token="0", timestamp_us=worlds[0].timestamp_us + 500_000
+    )
     plans, names = np.stack([random_plans(rng, 4) for _ in worlds]), [("a", "b", "c", "d")] * 3
     first = score_trajectories(worlds, plans, metric=metric, trajectory_ids=names)
     scenes, inner = rng.permutation(3), rng.permutation(4)
@@ -102,7 +116,9 @@ def test_the_order_of_scenes_and_plans_does_not_matter(metric, seed):
         metric=metric,
         trajectory_ids=[tuple(np.array(names[0])[inner])] * 3,
     )
-    key = {pair: i for i, pair in enumerate(zip(turned.scene_token, turned.trajectory_id, strict=True))}
+    key = {
+        pair: i for i, pair in enumerate(zip(turned.scene_token, turned.trajectory_id, strict=True))
+    }
     order = [key[pair] for pair in zip(first.scene_token, first.trajectory_id, strict=True)]
     assert_equal_tables(first, turned, order, atol=0)
 
@@ -152,7 +168,9 @@ def test_sub_scores_take_their_values_only(seed):
 
 def random_polygon(rng, points=9):
     """(n, 2) star-shaped ring, not convex in general."""
-    angle = (np.arange(points) + rng.uniform(0, 0.9, points)) * 2 * np.pi / points  # no gap of half a turn: no crossing
+    angle = (
+        (np.arange(points) + rng.uniform(0, 0.9, points)) * 2 * np.pi / points
+    )  # no gap of half a turn: no crossing
     radius = rng.uniform(1, 8, points)[:, None]
     return rng.uniform(-4, 4, 2) + radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
@@ -173,7 +191,10 @@ def test_points_in_polygons_are_shapelys(seed):
     states[..., :2], states[..., 2] = rng.uniform(-8, 8, (5, 41, 2)), rng.uniform(-3, 3, (5, 41))
     block, lane, connector, cross = (shapely.Polygon(ring) for ring in rings)
     points = road.ego_points(states)
-    held = [shapely.contains_xy(p, points[..., 0], points[..., 1]) for p in (block, lane, connector, cross)]
+    held = [
+        shapely.contains_xy(p, points[..., 0], points[..., 1])
+        for p in (block, lane, connector, cross)
+    ]
     corners = [h[..., :4] for h in held]
     for name in ("numba", "numpy"):
         with backend.using(name):
@@ -189,8 +210,12 @@ def test_points_in_polygons_are_shapelys(seed):
 
 def test_a_point_on_an_edge_or_a_corner_is_outside():
     square = np.array([[0, 0], [4, 0], [4, 4], [0, 4], [0, 0]], float)
-    roads = RoadPolygons(np.array([3], np.int8), np.zeros(1, bool), square, np.array([0, 5]), np.array([0, 1]))
-    at = np.array([[0, 0], [4, 4], [2, 0], [4, 2], [2, 4], [0, 2], [2, 2], [1e-9, 1e-9], [-1e-9, 2], [4, 0]])
+    roads = RoadPolygons(
+        np.array([3], np.int8), np.zeros(1, bool), square, np.array([0, 5]), np.array([0, 1])
+    )
+    at = np.array(
+        [[0, 0], [4, 4], [2, 0], [4, 2], [2, 4], [0, 2], [2, 2], [1e-9, 1e-9], [-1e-9, 2], [4, 0]]
+    )
     states = np.zeros((1, len(at), 11))
     states[0, :, :2] = at
     for name in ("numba", "numpy"):
@@ -205,8 +230,12 @@ def test_boxes_that_touch_are_shapelys(seed):
     rng = np.random.default_rng(seed)
     world = straight_road()
     for _ in range(8):
-        world = with_object(world, rng.uniform(-9, 9, 2), rng.normal(0, 3, 2), heading=rng.uniform(-3, 3))
-    traffic = Obstacles.of(world.object_corners, world.object_valid, world.object_classes, world.object_speed_mps)
+        world = with_object(
+            world, rng.uniform(-9, 9, 2), rng.normal(0, 3, 2), heading=rng.uniform(-3, 3)
+        )
+    traffic = Obstacles.of(
+        world.object_corners, world.object_valid, world.object_classes, world.object_speed_mps
+    )
     states = np.zeros((3, 41, 11))
     states[..., :2], states[..., 2] = rng.uniform(-9, 9, (3, 41, 2)), rng.uniform(-3, 3, (3, 41))
     states[..., 3] = 5.0
@@ -216,7 +245,9 @@ def test_boxes_that_touch_are_shapelys(seed):
     expected = np.where(touch.any(1), touch.argmax(1), -1)
     for name in ("numba", "numpy"):
         with backend.using(name):
-            steps, _ = collisions._contacts(collisions.ego_motion(states), np.zeros((3, 41), bool), traffic)
+            steps, _ = collisions._contacts(
+                collisions.ego_motion(states), np.zeros((3, 41), bool), traffic
+            )
         np.testing.assert_array_equal(steps, expected)
 
 
@@ -255,4 +286,6 @@ def test_projection_and_distance_are_shapelys(seed):
             far = progress.distances(points, line)
             along = progress.project(points, line)
         np.testing.assert_allclose(far, shapely.distance(there, shapely.points(points)), atol=1e-9)
-        np.testing.assert_allclose(along, shapely.line_locate_point(there, shapely.points(points)), atol=1e-9)
+        np.testing.assert_allclose(
+            along, shapely.line_locate_point(there, shapely.points(points)), atol=1e-9
+        )

@@ -7,18 +7,28 @@ import pdms_golden as golden
 import pytest
 import torch
 from pdms_golden import needs_golden
-from pdms_little_worlds import half_second_later, seen_from, straight_plan, straight_road, with_object, with_red_light
+from pdms_little_worlds import (
+    half_second_later,
+    seen_from,
+    straight_plan,
+    straight_road,
+    with_object,
+    with_red_light,
+)
 from test_pdms_score_properties import random_plans, random_world
 
 from latentvla_core.errors import DataError
-from latentvla_core.pdms import torch_score, tracker
 from latentvla_core.pdms.metrics import SUB_SCORES
+from latentvla_core.pdms.motion import tracker
 from latentvla_core.pdms.score import ScoreConfig, score_trajectories
-from latentvla_core.pdms.torch_geometry import line_progress
-from latentvla_core.pdms.torch_score import Reason, TorchWorlds
+from latentvla_core.pdms.tensors import torch_score
+from latentvla_core.pdms.tensors.torch_geometry import line_progress
+from latentvla_core.pdms.tensors.torch_score import Reason, TorchWorlds
 
 torch.set_num_threads(1)
-DEVICES = pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+DEVICES = pytest.mark.parametrize(
+    "device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+)
 METRICS = pytest.mark.parametrize("metric", ["pdms", "epdms"])
 TABLES = {"pdms": "pdms_v1", "epdms": "epdms_v2"}
 
@@ -28,7 +38,9 @@ def assert_same(scores, table, names):
     for name in names:
         ours, theirs = scores[name].cpu().numpy(), table[name]
         tolerance = 1e-8 if name in ("ego_progress", "score") else 0
-        np.testing.assert_allclose(ours, theirs.reshape(ours.shape), rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(
+            ours, theirs.reshape(ours.shape), rtol=0, atol=tolerance, err_msg=name
+        )
 
 
 def random_scenes(rng, count):
@@ -57,7 +69,9 @@ def test_little_worlds_score_as_in_numpy(metric, device):
     theirs = score_trajectories(worlds, poses, metric=metric)
     assert_same(ours.score(plans, previous=previous), theirs, (*SUB_SCORES[metric], "score"))
     for name in SUB_SCORES[metric]:
-        assert len(np.unique(theirs[name])) > 1, f"{name} never changes: these worlds do not test it"
+        assert len(np.unique(theirs[name])) > 1, (
+            f"{name} never changes: these worlds do not test it"
+        )
 
 
 @METRICS
@@ -66,13 +80,26 @@ def test_little_worlds_score_as_in_numpy(metric, device):
 def test_official_rows(metric, device):
     worlds = golden.worlds()[::5] if metric == "pdms" else golden.worlds()[:34]
     names, poses = zip(*(golden.plans()[world.scene_token] for world in worlds), strict=True)
-    ours, plans = TorchWorlds.from_worlds(worlds, device, metric=metric), torch.tensor(np.stack(poses), device=device)
+    ours, plans = (
+        TorchWorlds.from_worlds(worlds, device, metric=metric),
+        torch.tensor(np.stack(poses), device=device),
+    )
     previous = plans_before(ours, plans) if metric == "epdms" else None
     scores = ours.score(plans, previous=previous)
     rows = golden.row_of(TABLES[metric])
-    order = [rows[world.scene_token, name] for world, own in zip(worlds, names, strict=True) for name in own]
-    official = {name: column[order] for name, column in golden.table(TABLES[metric]).items() if name in scores.columns}
-    every_column = [name for name in scores.columns if name not in ("score", "two_frame_extended_comfort")]
+    order = [
+        rows[world.scene_token, name]
+        for world, own in zip(worlds, names, strict=True)
+        for name in own
+    ]
+    official = {
+        name: column[order]
+        for name, column in golden.table(TABLES[metric]).items()
+        if name in scores.columns
+    }
+    every_column = [
+        name for name in scores.columns if name not in ("score", "two_frame_extended_comfort")
+    ]
     assert_same(scores, official, every_column)
     if metric == "pdms":
         assert_same(scores, official, ["score"])
@@ -80,8 +107,11 @@ def test_official_rows(metric, device):
     together = scores["two_frame_extended_comfort"].cpu().numpy().ravel()
     paired = np.isfinite(together)  # an official scene's frame before may lie outside this subset
     assert paired.sum() > 100
-    assert_same({n: scores[n].cpu().ravel()[paired] for n in ("score", "two_frame_extended_comfort")},
-                {n: official[n][paired] for n in official}, ["score", "two_frame_extended_comfort"])  # fmt: skip
+    assert_same(
+        {n: scores[n].cpu().ravel()[paired] for n in ("score", "two_frame_extended_comfort")},
+        {n: official[n][paired] for n in official},
+        ["score", "two_frame_extended_comfort"],
+    )
 
 
 @needs_golden
@@ -90,7 +120,9 @@ def test_driven_states_are_the_trackers():
     poses = golden.plans()[world.scene_token][1]
     ours = TorchWorlds.from_worlds([world]).drive(torch.tensor(poses)[None])[0].numpy()
     reference = tracker.reference_states(poses, world.ego_state, world.timestamp_us)
-    np.testing.assert_allclose(ours, tracker.simulate(reference, world.ego_state), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(
+        ours, tracker.simulate(reference, world.ego_state), rtol=0, atol=1e-10
+    )
 
 
 @METRICS
@@ -151,7 +183,9 @@ def test_two_frame_comfort_takes_the_frames_it_is_given():
     first, second = straight_road(), half_second_later(straight_road())
     plans = torch.tensor(np.stack([straight_plan(8.0), straight_plan(2.0)]))
     ours = TorchWorlds.from_worlds([first, second], metric="epdms")
-    calm, torn = (ours.score(plans[:1], torch.tensor([1]), previous=plans[k : k + 1]) for k in (0, 1))
+    calm, torn = (
+        ours.score(plans[:1], torch.tensor([1]), previous=plans[k : k + 1]) for k in (0, 1)
+    )
     assert calm["two_frame_extended_comfort"] == 1.0
     assert torn["two_frame_extended_comfort"] == 0.0
     for other in (torch.tensor([1]), torch.tensor([-1])):  # not half a second before; none at all
@@ -166,7 +200,10 @@ def test_two_frame_comfort_takes_the_frames_it_is_given():
 def test_two_frame_comfort_of_frames_at_any_distance_is_numpys(gap_us):
     rng = np.random.default_rng(5)
     first = random_world(rng, "first")
-    worlds = [first, replace(half_second_later(first, "later"), timestamp_us=first.timestamp_us + gap_us)]
+    worlds = [
+        first,
+        replace(half_second_later(first, "later"), timestamp_us=first.timestamp_us + gap_us),
+    ]
     poses = np.stack([random_plans(rng, 12) for _ in worlds])
     ours, plans = TorchWorlds.from_worlds(worlds, metric="epdms"), torch.tensor(poses)
     scores, theirs = (
@@ -181,7 +218,9 @@ def test_scoring_some_plans_does_not_work_on_scenes_that_are_not_theirs(monkeypa
     seen = []
     worlds = TorchWorlds.from_worlds([straight_road()] * 40)
     monkeypatch.setattr(
-        torch_score, "line_progress", lambda p, pieces: seen.append(len(pieces)) or line_progress(p, pieces)
+        torch_score,
+        "line_progress",
+        lambda p, pieces: seen.append(len(pieces)) or line_progress(p, pieces),
     )
     worlds.score(torch.tensor(straight_plan(8.0))[None], torch.tensor([3]))
     assert seen == [1]

@@ -7,30 +7,41 @@ from pdms_golden import GOLDEN, needs_golden
 from pdms_little_worlds import CAR, straight_plan, straight_road
 
 from latentvla_core.data.filters import SceneFilter, iter_scenes
-from latentvla_core.data.maps import load_map
+from latentvla_core.data.map_files.maps import load_map
 from latentvla_core.errors import DataError
+from latentvla_core.pdms.reactive.traffic import Driver, ReactiveTraffic, reaction, roll_out
 from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.pdms.state import Obstacles, State
-from latentvla_core.pdms.traffic import Driver, ReactiveTraffic, reaction, roll_out
 
-NOBODY = Obstacles.of(np.zeros((41, 0, 4, 2)), np.zeros((41, 0), bool), np.zeros(0, np.int8), np.zeros(0))
+NOBODY = Obstacles.of(
+    np.zeros((41, 0, 4, 2)), np.zeros((41, 0), bool), np.zeros(0, np.int8), np.zeros(0)
+)
 FAR_AWAY = np.zeros((41, 11)) + 80.0 * np.eye(11)[1]  # an ego beside the road
 
 
 def lane(length_m=60.0):
-    path = np.stack([np.arange(0, length_m, 2.0), np.zeros(int(length_m / 2)), np.zeros(int(length_m / 2))], axis=-1)
+    path = np.stack(
+        [np.arange(0, length_m, 2.0), np.zeros(int(length_m / 2)), np.zeros(int(length_m / 2))],
+        axis=-1,
+    )
     return path, path[:, 0].copy()
 
 
 def traffic(*cars, parked=()):
     """Cars (x, speed) on a straight lane along x, and parked ones (x, y)."""
     path, arc = lane()
-    drivers = tuple(Driver(row, path, arc, x, np.array([x, 0.0, 0.0]), 10.0) for row, (x, _) in enumerate(cars))
-    poses = np.array([(x, 0.0, 0.0) for x, _ in cars] + [(x, y, 0.0) for x, y in parked]).reshape(-1, 3)
+    drivers = tuple(
+        Driver(row, path, arc, x, np.array([x, 0.0, 0.0]), 10.0) for row, (x, _) in enumerate(cars)
+    )
+    poses = np.array([(x, 0.0, 0.0) for x, _ in cars] + [(x, y, 0.0) for x, y in parked]).reshape(
+        -1, 3
+    )
     speeds = np.array([speed for _, speed in cars] + [0.0] * len(parked))
     returns = np.array([False] * len(cars) + [True] * len(parked))
     names = tuple(f"car {i}" for i in range(len(poses)))
-    return ReactiveTraffic(names, poses, np.tile(CAR, (len(poses), 1)), speeds, drivers, returns, NOBODY)
+    return ReactiveTraffic(
+        names, poses, np.tile(CAR, (len(poses), 1)), speeds, drivers, returns, NOBODY
+    )
 
 
 def positions(obstacles, car=0):
@@ -55,7 +66,9 @@ def test_a_car_brakes_for_the_ego_and_not_for_nothing():
     standing[:, State.X] = 30.0
     free, blocked = (positions(roll_out(traffic((5.0, 8.0)), ego)) for ego in (FAR_AWAY, standing))
     assert blocked[-1] < free[-1] - 5.0
-    assert blocked[-1] + CAR[0] / 2 < 30.0 - 5.176 / 2  # the ego's box has its centre on the rear axle here
+    assert (
+        blocked[-1] + CAR[0] / 2 < 30.0 - 5.176 / 2
+    )  # the ego's box has its centre on the rear axle here
 
 
 def test_a_car_of_unknown_speed_starts_with_the_egos():
@@ -88,20 +101,26 @@ def test_a_car_out_of_range_leaves_for_good():
 
 def test_v1_has_no_reactive_traffic():
     with pytest.raises(DataError, match="replays the log"):
-        score_trajectories([straight_road()], straight_plan(8.0)[None], reactions=[lambda states: NOBODY])
+        score_trajectories(
+            [straight_road()], straight_plan(8.0)[None], reactions=[lambda states: NOBODY]
+        )
 
 
 def test_an_empty_reaction_is_an_empty_road():
     poses = np.stack([straight_plan(8.0), straight_plan(3.0)])[None]
     replayed = score_trajectories([straight_road()], poses, metric="epdms")
-    reacted = score_trajectories([straight_road()], poses, metric="epdms", reactions=[lambda states: NOBODY])
+    reacted = score_trajectories(
+        [straight_road()], poses, metric="epdms", reactions=[lambda states: NOBODY]
+    )
     np.testing.assert_array_equal(replayed["score"], reacted["score"])
 
 
 @needs_golden
 def test_a_real_scene_reacts():
     """Nothing moves by jumps, everyone detected now is there now, and the scores are scores."""
-    token = golden.table("scenes")["scene_token"][golden.table("scenes")["log_name"] == "av2-adcf7d18-p0"][4]
+    token = golden.table("scenes")["scene_token"][
+        golden.table("scenes")["log_name"] == "av2-adcf7d18-p0"
+    ][4]
     chosen = SceneFilter(frame_interval=1, tokens=frozenset([token]))
     (scene,) = iter_scenes([GOLDEN / "data/navsim_logs/golden/av2-adcf7d18-p0.pkl"], chosen)
     world = next(w for w in golden.worlds() if w.scene_token == token)

@@ -16,7 +16,9 @@ PLAN = [[4.0 * k, 0.0, 0.0] for k in range(1, 9)]
 
 def write(path, rows):
     columns = [list(column) for column in zip(*rows, strict=True)]
-    pq.write_table(pa.table(dict(zip(("scene_token", "trajectory_id", "poses"), columns, strict=True))), path)
+    pq.write_table(
+        pa.table(dict(zip(("scene_token", "trajectory_id", "poses"), columns, strict=True))), path
+    )
     return path
 
 
@@ -74,10 +76,16 @@ def test_a_tree_is_scored_as_the_devkit_scores_it(tmp_path, log_scenes, metric, 
 
 @needs_golden
 def test_holes_are_counted_and_named(tmp_path, log_scenes):
-    rows = [(log_scenes[0], "plan", PLAN), (log_scenes[1], "plan", PLAN[:5]), ("feedfeedfeedfeed", "plan", PLAN)]
+    rows = [
+        (log_scenes[0], "plan", PLAN),
+        (log_scenes[1], "plan", PLAN[:5]),
+        ("feedfeedfeedfeed", "plan", PLAN),
+    ]
     file = write(tmp_path / "T.parquet", rows)
     chosen = SceneFilter(frame_interval=1, tokens=frozenset(log_scenes[:3]))
-    report = score_tree(GOLDEN / "data", "golden", file, "pdms", tmp_path / "S.parquet", scene_filter=chosen)
+    report = score_tree(
+        GOLDEN / "data", "golden", file, "pdms", tmp_path / "S.parquet", scene_filter=chosen
+    )
     text = str(report)
     assert "scored 1 of 3" in text
     assert f"1 without a trajectory ({log_scenes[2]})" in text
@@ -98,8 +106,17 @@ def test_a_submission_is_scored_and_processes_change_nothing(tmp_path, log_scene
     human = {token: dict(zip(*golden.plans()[token], strict=True))["human"] for token in tokens}
     plans = {token: Plan(poses) for token, poses in human.items()}
     write_submission(tmp_path / "submission.pkl", Submission(version="v1", first_stage=plans))
-    one = score_tree(GOLDEN / "data", "golden", tmp_path / "submission.pkl", "pdms", tmp_path / "1.parquet")
-    two = score_tree(GOLDEN / "data", "golden", tmp_path / "submission.pkl", "pdms", tmp_path / "2.parquet", workers=2)
+    one = score_tree(
+        GOLDEN / "data", "golden", tmp_path / "submission.pkl", "pdms", tmp_path / "1.parquet"
+    )
+    two = score_tree(
+        GOLDEN / "data",
+        "golden",
+        tmp_path / "submission.pkl",
+        "pdms",
+        tmp_path / "2.parquet",
+        workers=2,
+    )
     assert one.total == two.total
     assert one.total.mean() > 0.5
     assert pq.read_table(tmp_path / "1.parquet").equals(pq.read_table(tmp_path / "2.parquet"))

@@ -1,4 +1,6 @@
-"""Both stages of v2.2 from a tree: synthetic scene files become worlds, a v2 submission becomes one score."""
+"""Both stages of v2.2 from a tree: synthetic scene files become worlds, a v2 submission becomes one
+score.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ from devkit_lookalikes import lookalikes
 from two_stage_tree import LATER, NAME, NOW, Tree, write_tree
 
 from latentvla_core.data.filters import SceneFilter, scenes_of_log
-from latentvla_core.data.maps import MapStore
+from latentvla_core.data.map_files.maps import MapStore
 from latentvla_core.data.submissions import read_submission
 from latentvla_core.data.synthetic_scenes import read_synthetic_scene
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import SUB_SCORES
+from latentvla_core.pdms.reactive.traffic import reaction
 from latentvla_core.pdms.score import ScoreConfig, score_trajectories
-from latentvla_core.pdms.traffic import reaction
 from latentvla_core.pdms.world import World, build
 from latentvla_core.scoring import Plans, score_tree, score_two_stage, submit
 from latentvla_core.types import Scene
@@ -33,7 +35,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 def log_scene(tree: Tree, index: int) -> Scene:
     window = SceneFilter(num_future_frames=8, frame_interval=1, has_route=False)
-    return next(s for s in scenes_of_log(tree.frames, window) if s.token == tree.frames[index].token)
+    return next(
+        s for s in scenes_of_log(tree.frames, window) if s.token == tree.frames[index].token
+    )
 
 
 def log_world(tree: Tree, index: int) -> tuple[Scene, Any, World]:
@@ -65,7 +69,13 @@ def test_a_synthetic_scene_file_is_the_world_the_log_shows(tree: Tree):
     assert not world.human_valid
     for field in fields(World):
         ours, theirs = getattr(world, field.name), getattr(original, field.name)
-        if field.name in ("scene_token", "previous_token", "is_synthetic", "human_poses", "human_valid"):
+        if field.name in (
+            "scene_token",
+            "previous_token",
+            "is_synthetic",
+            "human_poses",
+            "human_valid",
+        ):
             continue
         if isinstance(theirs, np.ndarray):
             np.testing.assert_array_equal(ours, theirs, err_msg=field.name)
@@ -77,13 +87,19 @@ def test_a_synthetic_scene_file_is_the_world_the_log_shows(tree: Tree):
 
 def test_a_v2_submission_is_scored_in_both_stages(tree: Tree, tmp_path: Path):
     file = submission(tree, tmp_path / "submission.pkl")
-    assert set(read_submission(file).second_stage) == {token for pair in tree.followers for token in pair}
-    report = score_two_stage(tree.root, "test", file, tmp_path / "S.parquet", scene_filter=tree.split_file)
+    assert set(read_submission(file).second_stage) == {
+        token for pair in tree.followers for token in pair
+    }
+    report = score_two_stage(
+        tree.root, "test", file, tmp_path / "S.parquet", scene_filter=tree.split_file
+    )
     result = report.results["submission"]
     assert not isinstance(result, str), result
     rows = {row["scene_token"]: row for row in pq.read_table(tmp_path / "S.parquet").to_pylist()}
     assert set(rows) == set(tree.tokens)
-    assert all(row["valid"] and row["metric_version"] == "epdms-v2.2-reactive" for row in rows.values())
+    assert all(
+        row["valid"] and row["metric_version"] == "epdms-v2.2-reactive" for row in rows.values()
+    )
     assert [rows[token]["stage"] for token in tree.tokens] == [1, 1] + [2] * 6
     _weights_fall_with_the_distance(tree, rows)
     for name in (*SUB_SCORES["epdms"], "score"):
@@ -108,7 +124,9 @@ def _weights_fall_with_the_distance(tree: Tree, rows: dict[str, dict[str, Any]])
     np.testing.assert_allclose([rows[a]["weight"] for a, _ in tree.followers], expected, atol=1e-9)
 
 
-def test_the_second_stage_is_scored_as_the_same_moment_of_the_log_without_human_filter(tree: Tree, tmp_path: Path):
+def test_the_second_stage_is_scored_as_the_same_moment_of_the_log_without_human_filter(
+    tree: Tree, tmp_path: Path
+):
     file = submission(tree, tmp_path / "submission.pkl")
     score_two_stage(tree.root, "test", file, tmp_path / "S.parquet", scene_filter=tree.split_file)
     rows = {row["scene_token"]: row for row in pq.read_table(tmp_path / "S.parquet").to_pylist()}
@@ -134,7 +152,9 @@ def test_processes_change_nothing(tree: Tree, tmp_path: Path):
 def test_a_hole_is_no_score_and_says_which_scene(tree: Tree, tmp_path: Path):
     tokens = [token for token in tree.tokens if token != tree.followers[1][1]]
     file = submission(tree, tmp_path / "submission.pkl", tokens)
-    report = score_two_stage(tree.root, "test", file, tmp_path / "S.parquet", scene_filter=tree.split_file)
+    report = score_two_stage(
+        tree.root, "test", file, tmp_path / "S.parquet", scene_filter=tree.split_file
+    )
     assert "1 of 8 scenes of the mapping are not scored" in str(report)
     assert tree.followers[1][1] in str(report)
     rows = pq.read_table(tmp_path / "S.parquet").to_pylist()
@@ -149,7 +169,9 @@ def test_splits_and_trees_without_a_second_stage_are_refused(tree: Tree, tmp_pat
         score_two_stage(tree.root, "test", file, tmp_path / "S.parquet", scene_filter="test")
     other = tmp_path / "other_name.yaml"
     other.write_text(tree.split_file.read_text())
-    with pytest.raises(SetupError, match="other_name/synthetic_scene_pickles has no synthetic scenes"):
+    with pytest.raises(
+        SetupError, match="other_name/synthetic_scene_pickles has no synthetic scenes"
+    ):
         score_two_stage(tree.root, "test", file, tmp_path / "S.parquet", scene_filter=other)
 
 

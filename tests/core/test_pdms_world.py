@@ -21,12 +21,12 @@ from pdms_worlds import (
 
 from latentvla_core import tables
 from latentvla_core.pdms import backend
-from latentvla_core.pdms.map_index import MapIndex
+from latentvla_core.pdms.contacts.quads import quad_distances, ring_distance
 from latentvla_core.pdms.observation import KeyFrame, detections, key_frame, tracks
-from latentvla_core.pdms.path import Path
-from latentvla_core.pdms.quads import quad_distances, ring_distance
-from latentvla_core.pdms.reference import plan_reference
-from latentvla_core.pdms.route import correct_route, search_blocks
+from latentvla_core.pdms.pdm_closed.path import Path
+from latentvla_core.pdms.pdm_closed.reference import plan_reference
+from latentvla_core.pdms.roads.map_index import MapIndex
+from latentvla_core.pdms.roads.route import correct_route, search_blocks
 from latentvla_core.pdms.state import Layer
 from latentvla_core.pdms.world import build, find_ground, planner_scene
 from latentvla_core.types import ObjectClass, Polygons
@@ -71,7 +71,9 @@ def test_an_object_seen_once_is_a_ghost_at_every_step():
 
 def test_what_v2_sees_only_once_is_a_ghost_for_v2_alone():
     """v1.1 looks 5 s ahead and sees the car at 4, 4.5 and 5 s; v2.2 stops at 4 s."""
-    world = world_of(with_object(straight_scene(), "late", (20.0, 0.0), (6.0, 0.0), seen=(8, 9, 10)))
+    world = world_of(
+        with_object(straight_scene(), "late", (20.0, 0.0), (6.0, 0.0), seen=(8, 9, 10))
+    )
     assert world.object_tokens == ("late", "late")
     v1, v2 = world.object_valid.any(axis=0), world.object_valid_v2.any(axis=0)
     assert v1.tolist() == [True, False]
@@ -93,7 +95,11 @@ def test_objects_that_overlap_the_ego_now_are_marked():
 
 
 def test_a_static_object_has_no_speed_even_where_the_log_gives_one():
-    world = world_of(with_object(straight_scene(), "cone", (20.0, 0.0), (1.0, 0.0), kind=ObjectClass.TRAFFIC_CONE))
+    world = world_of(
+        with_object(
+            straight_scene(), "cone", (20.0, 0.0), (1.0, 0.0), kind=ObjectClass.TRAFFIC_CONE
+        )
+    )
     assert world.object_speed_mps.tolist() == [0.0]
 
 
@@ -125,14 +131,18 @@ def test_the_drivable_map_lists_blocks_lanes_connectors_and_intersections():
     assert kinds["own_j"] is Layer.LANE_CONNECTOR
     assert kinds["cross"] is Layer.INTERSECTION
     assert "j" not in kinds  # a roadblock connector is not drivable by itself
-    on_route = {id_ for id_, yes in zip(world.polygon_ids, world.polygon_on_route, strict=True) if yes}
+    on_route = {
+        id_ for id_, yes in zip(world.polygon_ids, world.polygon_on_route, strict=True) if yes
+    }
     assert on_route == {"own_a", "side_a", "own_j", "side_j", "own_b", "side_b"}
 
 
 def test_rings_keep_holes():
     holed = shapely.Polygon([(0, 0), (9, 0), (9, 9), (0, 9)], [[(1, 1), (2, 1), (2, 2)]])
     shapes = road().carparks.shapes.tolist() + [holed]
-    world = build(straight_scene(), replace(road(), carparks=Polygons(("park",), np.array(shapes, object))))
+    world = build(
+        straight_scene(), replace(road(), carparks=Polygons(("park",), np.array(shapes, object)))
+    )
     park = world.polygon_ids.index("park")
     assert np.diff(world.polygon_ring_offsets)[park] == 2
     assert world.ring_offsets[-1] == len(world.ring_vertices)
@@ -162,9 +172,14 @@ def test_breadth_first_search_equals_the_devkits_without_its_exponential_queue()
     """A plain search that keeps every copy of a node in its queue, on random graphs."""
     rng = np.random.default_rng(0)
     for _ in range(200):
-        edges = {str(n): [str(m) for m in rng.choice(7, rng.integers(0, 4), replace=False)] for n in range(7)}
+        edges = {
+            str(n): [str(m) for m in rng.choice(7, rng.integers(0, 4), replace=False)]
+            for n in range(7)
+        }
         goals = {str(g) for g in rng.choice(7, 2)}
-        assert search_blocks("0", goals, 5, edges.__getitem__) == _naive_search("0", goals, 5, edges)
+        assert search_blocks("0", goals, 5, edges.__getitem__) == _naive_search(
+            "0", goals, 5, edges
+        )
 
 
 def _naive_search(start, goals, max_depth, edges):
@@ -188,8 +203,12 @@ def _naive_search(start, goals, max_depth, edges):
 def test_a_path_answers_by_arc_length_and_survives_repeated_vertices():
     path = Path(np.array([[0, 0, 3.1], [1, 0, -3.1], [1, 0, -3.1], [1, 2, 0.0]], float))
     assert path.length_m == 3.0
-    np.testing.assert_allclose(path.at(np.array([-5.0, 0.5, 2.0, 99.0]))[:, :2], [[1e-5, 0], [0.5, 0], [1, 1], [1, 2]])
-    assert abs(path.at(np.array(0.5))[2]) == pytest.approx(np.pi, abs=1e-9)  # headings go the short way round
+    np.testing.assert_allclose(
+        path.at(np.array([-5.0, 0.5, 2.0, 99.0]))[:, :2], [[1e-5, 0], [0.5, 0], [1, 1], [1, 2]]
+    )
+    assert abs(path.at(np.array(0.5))[2]) == pytest.approx(
+        np.pi, abs=1e-9
+    )  # headings go the short way round
     assert path.project(np.array([[3.0, 1.5]])).tolist() == [2.5]
 
 
@@ -199,7 +218,9 @@ def test_a_path_answers_by_arc_length_and_survives_repeated_vertices():
 def test_the_reference_drives_on_an_empty_road_and_brakes_in_its_first_step():
     world = world_of(straight_scene(8.0))
     x = world.reference_v1[:, 0]
-    np.testing.assert_allclose(np.diff(x)[:2], [0.8, 0.77], atol=1e-9)  # quirk: the lead of step 1 is zero
+    np.testing.assert_allclose(
+        np.diff(x)[:2], [0.8, 0.77], atol=1e-9
+    )  # quirk: the lead of step 1 is zero
     assert x[-1] > 38.0
     np.testing.assert_array_equal(world.reference_v1, world.reference_v2)
 
@@ -218,7 +239,9 @@ def test_the_reference_stops_behind_a_standing_car_and_before_a_red_light():
 def test_the_planner_ignores_what_overlaps_the_ego():
     scene = with_object(straight_scene(5.0), "inside", (4.0, 0.0))
     index = MapIndex.of(road())
-    reference = plan_reference(planner_scene(scene, key_frame(scene.current), find_ground(scene, index), index))
+    reference = plan_reference(
+        planner_scene(scene, key_frame(scene.current), find_ground(scene, index), index)
+    )
     assert reference.ignored == ("inside",)
     assert reference.poses_v1[-1, 0] > 10.0
 
@@ -260,7 +283,9 @@ def test_distances_of_boxes_are_those_of_shapely(name):
     assert np.isinf(ours[~allowed]).all()
 
 
-@pytest.mark.skipif(backend.numba is None, reason="numba is not installed; shapely measures these distances then")
+@pytest.mark.skipif(
+    backend.numba is None, reason="numba is not installed; shapely measures these distances then"
+)
 def test_distances_to_any_polygon_are_those_of_shapely():
     rng = np.random.default_rng(2)
     angles = np.linspace(0, 2 * np.pi, 9)[:-1]
@@ -286,7 +311,9 @@ def _boxes(rng, n):
 def test_history_stops_two_steps_before_now():
     world = world_of(straight_scene(8.0))
     assert world.history_states.shape == (14, 11)
-    np.testing.assert_allclose(world.history_states[:, 0] + world.origin_m[0], 0.8 * np.arange(-15, -1), atol=1e-9)
+    np.testing.assert_allclose(
+        world.history_states[:, 0] + world.origin_m[0], 0.8 * np.arange(-15, -1), atol=1e-9
+    )
 
 
 def test_the_human_is_relative_and_unknown_for_synthetic_scenes():
@@ -366,8 +393,13 @@ def test_a_map_with_broken_geometry_is_named():
     bow = shapely.Polygon([(50, -2), (90, 2), (90, -2), (50, 2)])
     whole = road().group_connectors
     shapes = np.array([*whole.shapes, bow], object)
-    broken_layer = replace(whole, ids=("j", "k"), shapes=shapes, from_group_ids=("a", "b"), to_group_ids=("b", "w"))
-    world = build(straight_scene(route=("a", "j", "b", "k", "w")), replace(road(), group_connectors=broken_layer))
+    broken_layer = replace(
+        whole, ids=("j", "k"), shapes=shapes, from_group_ids=("a", "b"), to_group_ids=("b", "w")
+    )
+    world = build(
+        straight_scene(route=("a", "j", "b", "k", "w")),
+        replace(road(), group_connectors=broken_layer),
+    )
     assert not world.valid
     assert "not valid geometry" in world.reason
 
@@ -382,7 +414,9 @@ def round_trip(world):
 
 
 def test_a_world_survives_its_table():
-    scene = with_red_light(with_object(straight_scene(), "car", (20.0, 0.0), (6.0, 0.0), seen=(0, 1)), "own_j")
+    scene = with_red_light(
+        with_object(straight_scene(), "car", (20.0, 0.0), (6.0, 0.0), seen=(0, 1)), "own_j"
+    )
     world = world_of(scene)
     again = round_trip(world)
     for name, value in world.to_row().items():
@@ -432,9 +466,13 @@ class MapFrame:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seen=st.lists(st.integers(0, 10), min_size=1, max_size=6, unique=True), speed=st.floats(-5, 12))
+@given(
+    seen=st.lists(st.integers(0, 10), min_size=1, max_size=6, unique=True), speed=st.floats(-5, 12)
+)
 def test_a_track_is_present_exactly_between_its_sightings(seen, speed):
-    scene = with_object(straight_scene(), "car", (20.0, 7.0), (speed, 0.0), heading=0.3, seen=tuple(seen))
+    scene = with_object(
+        straight_scene(), "car", (20.0, 7.0), (speed, 0.0), heading=0.3, seen=tuple(seen)
+    )
     world = world_of(scene)
     column = int(np.flatnonzero(world.object_valid.any(axis=0))[0])
     steps = np.flatnonzero(world.object_valid[:, column])
@@ -449,7 +487,9 @@ def test_a_track_is_present_exactly_between_its_sightings(seen, speed):
 def test_v2_sees_what_nine_key_frames_alone_would_show(sightings):
     scene = straight_scene()
     for i, seen in enumerate(sightings):
-        scene = with_object(scene, f"track {i}", (20.0 + 6 * i, 7.0), (2.0 + i, 1.0), seen=tuple(seen))
+        scene = with_object(
+            scene, f"track {i}", (20.0 + 6 * i, 7.0), (2.0 + i, 1.0), seen=tuple(seen)
+        )
     frames = [detections(frame) for frame in (scene.current, *scene.future)]
     both, alone = tracks(frames, 9), tracks(frames[:9], 9)
     seen_v2 = np.flatnonzero(both.valid_v2.any(axis=0))
@@ -461,7 +501,9 @@ def test_v2_sees_what_nine_key_frames_alone_would_show(sightings):
 
 
 def test_detections_undo_the_ego_frame():
-    scene = with_object(straight_scene(start=(3.0, 1.0, 0.7)), "car", (9.0, 4.0), (1.0, 2.0), heading=-0.4)
+    scene = with_object(
+        straight_scene(start=(3.0, 1.0, 0.7)), "car", (9.0, 4.0), (1.0, 2.0), heading=-0.4
+    )
     found = detections(scene.current)
     np.testing.assert_allclose(found.poses, [[9.0, 4.0, -0.4]])
     np.testing.assert_allclose(found.velocities_mps, [[1.0, 2.0]])

@@ -1,4 +1,6 @@
-"""Worlds equal the official devkit's intermediate results on every golden scene, from log pickles and maps alone."""
+"""Worlds equal the official devkit's intermediate results on every golden scene, from log pickles
+and maps alone.
+"""
 
 from functools import cache
 
@@ -9,11 +11,11 @@ import shapely
 from pdms_golden import GOLDEN, needs_golden
 
 from latentvla_core.data.filters import SceneFilter, iter_scenes
-from latentvla_core.data.maps import MapStore
+from latentvla_core.data.map_files.maps import MapStore
 from latentvla_core.pdms.history import history_states
-from latentvla_core.pdms.map_index import MapIndex
 from latentvla_core.pdms.observation import key_frame
-from latentvla_core.pdms.reference import plan_reference
+from latentvla_core.pdms.pdm_closed.reference import plan_reference
+from latentvla_core.pdms.roads.map_index import MapIndex
 from latentvla_core.pdms.state import Layer
 from latentvla_core.pdms.world import find_ground, planner_scene
 from latentvla_core.types import ObjectClass
@@ -29,7 +31,10 @@ def scenes():
     wanted = SceneFilter(num_history_frames=4, num_future_frames=10, frame_interval=1)
     maps = MapStore(GOLDEN / "data" / "maps")
     logs = sorted((GOLDEN / "data" / "navsim_logs" / "golden").glob("*.pkl"))
-    return {s.token: (s, MapIndex.of(maps.get(s.current.map_location))) for s in iter_scenes(logs, wanted)}
+    return {
+        s.token: (s, MapIndex.of(maps.get(s.current.map_location)))
+        for s in iter_scenes(logs, wanted)
+    }
 
 
 @cache
@@ -108,7 +113,9 @@ def test_drivable_map():
         assert [LAYER_NAMES[Layer(k)] for k in world.polygon_layers] == list(table["layer"][rows])
         assert list(world.polygon_on_route) == list(table["on_route"][rows])
         shapes = shapely.from_wkb(table["polygon_wkb"][rows])
-        assert np.array_equal(np.diff(world.polygon_ring_offsets), 1 + shapely.get_num_interior_rings(shapes))
+        assert np.array_equal(
+            np.diff(world.polygon_ring_offsets), 1 + shapely.get_num_interior_rings(shapes)
+        )
         close(world.ring_vertices, shapely.get_coordinates(shapes) - world.origin_m, token)
 
 
@@ -124,10 +131,14 @@ def test_objects_every_tenth_of_a_second():
             assert set(column) == set(table["track_token"][at]), (token, step)
             order = [column[t] for t in table["track_token"][at]]
             close(
-                world.object_corners[step, order].reshape(-1, 8), table["corners"][at] - np.tile(world.origin_m, 4), 0
+                world.object_corners[step, order].reshape(-1, 8),
+                table["corners"][at] - np.tile(world.origin_m, 4),
+                0,
             )
             close(world.object_speed_mps[order], table["first_seen_speed"][at], token, atol=1e-12)
-            assert [ObjectClass(c).name for c in world.object_classes[order]] == list(table["object_type"][at])
+            assert [ObjectClass(c).name for c in world.object_classes[order]] == list(
+                table["object_type"][at]
+            )
 
 
 def test_objects_of_an_empty_scene():

@@ -9,7 +9,12 @@ import torch
 from planner_factory import make_records
 
 from latentvla_core.planner import model
-from latentvla_core.planner.baselines import EgoStatusConfig, constant_velocity, human, train_ego_status
+from latentvla_core.planner.baselines import (
+    EgoStatusConfig,
+    constant_velocity,
+    human,
+    train_ego_status,
+)
 from latentvla_core.planner.plan import plan
 from latentvla_core.planner.train import displacement_errors
 
@@ -32,7 +37,9 @@ def test_human_is_the_log(tmp_path):
 
 def test_blind_mlp_learns_arcs_from_command_and_speed(tmp_path):
     records = make_records(tmp_path, 60)
-    blind, result = train_ego_status(records[:40], EgoStatusConfig(hidden=64, steps=300, learning_rate=3e-3))
+    blind, result = train_ego_status(
+        records[:40], EgoStatusConfig(hidden=64, steps=300, learning_rate=3e-3)
+    )
     assert result.step == 300
     error = displacement_errors(plan(blind, records[40:]), records[40:])["ade_m"]
     assert error < 0.5 * displacement_errors(constant_velocity(records[40:]), records[40:])["ade_m"]

@@ -1,4 +1,6 @@
-"""The fusion module in both hosts: nothing changes at the start, and nothing breaks when the VLM is silent."""
+"""The fusion module in both hosts: nothing changes at the start, and nothing breaks when the VLM is
+silent.
+"""
 
 from __future__ import annotations
 
@@ -89,14 +91,18 @@ def test_noise_has_the_moments_of_the_features_and_not_their_content(records):
     noise = control_features(features, "noise", seed=3)
     assert np.allclose(noise.visual.mean(axis=(0, 1)), features.visual.mean(axis=(0, 1)), atol=0.3)
     assert np.array_equal(noise.visual, control_features(features, "noise", seed=3).visual)
-    correlation = np.corrcoef(noise.action.ravel().astype(float), features.action.ravel().astype(float))[0, 1]
+    correlation = np.corrcoef(
+        noise.action.ravel().astype(float), features.action.ravel().astype(float)
+    )[0, 1]
     assert abs(correlation) < 0.1
 
 
 def test_modality_dropout_acts_in_training_only():
     fusion = Fusion(FusionConfig(pool_width=16, heads=2, modality_dropout=0.5), FEATURE_DIM, 16)
     flags = torch.ones(400, dtype=torch.bool)
-    tokens = VlmTokens(torch.randn(400, 3, FEATURE_DIM), torch.randn(400, 12, FEATURE_DIM), flags, flags)
+    tokens = VlmTokens(
+        torch.randn(400, 3, FEATURE_DIM), torch.randn(400, 12, FEATURE_DIM), flags, flags
+    )
     dropped = ~fusion.train().memory(tokens).usable
     assert 0.4 < dropped.float().mean() < 0.6
     assert (dropped.all(dim=1) | ~dropped.any(dim=1)).all()  # a sample loses all or nothing

@@ -1,4 +1,6 @@
-"""What holds for both hosts: batches, futures, presets, artefacts, resuming, and that they can learn at all."""
+"""What holds for both hosts: batches, futures, presets, artefacts, resuming, and that they can
+learn at all.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,16 @@ from latentvla_core.errors import SetupError
 from latentvla_core.planner import model
 from latentvla_core.planner.baselines import EgoStatusConfig
 from latentvla_core.planner.fusion import FusionConfig
-from latentvla_core.planner.ipad import IpadConfig
+from latentvla_core.planner.hosts.ipad import IpadConfig
+from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import HOSTS, build_planner, fuse
 from latentvla_core.planner.plan import make_batches, plan
-from latentvla_core.planner.train import PlannerTrainConfig, displacement_errors, param_groups, train_planner
-from latentvla_core.planner.transfuser import TransfuserConfig
+from latentvla_core.planner.train import (
+    PlannerTrainConfig,
+    displacement_errors,
+    param_groups,
+    train_planner,
+)
 
 torch.set_num_threads(1)
 CONFIGS = (TransfuserConfig, IpadConfig, FusionConfig, PlannerTrainConfig, EgoStatusConfig)
@@ -39,7 +46,9 @@ def debug_host(name: str):
 
 @pytest.mark.parametrize("host", list(HOSTS))
 def test_a_scene_alone_is_planned_as_inside_a_batch(host, records):
-    """Also when the first sample of the batch lacks a camera: iPad's own code masks all samples by the first one."""
+    """Also when the first sample of the batch lacks a camera: iPad's own code masks all samples by
+    the first one.
+    """
     blind = replace(records[0], camera_paths=("", "", records[0].camera_paths[2]))
     batch = [blind, *records[1:]]
     planner = debug_host(host)
@@ -53,8 +62,14 @@ def test_a_scene_alone_is_planned_as_inside_a_batch(host, records):
 def test_a_scene_without_any_picture_gets_no_plan_but_a_reason(host, cameras, records):
     blind = replace(records[0], camera_paths=("", "", ""))
     if cameras == "no camera":
-        blind = replace(blind, camera_names=(), camera_paths=(), camera_intrinsics_px=np.zeros((0, 3, 3)),
-                        camera_rotations=np.zeros((0, 3, 3)), camera_translations_m=np.zeros((0, 3)))  # fmt: skip
+        blind = replace(
+            blind,
+            camera_names=(),
+            camera_paths=(),
+            camera_intrinsics_px=np.zeros((0, 3, 3)),
+            camera_rotations=np.zeros((0, 3, 3)),
+            camera_translations_m=np.zeros((0, 3)),
+        )
     faults: list[str] = []
     poses = plan(debug_host(host), [blind, records[1]], faults=faults)
     assert np.isnan(poses[0]).all()
@@ -65,7 +80,10 @@ def test_a_scene_without_any_picture_gets_no_plan_but_a_reason(host, cameras, re
 
 @pytest.mark.parametrize("host", list(HOSTS))
 def test_the_future_does_not_reach_the_plan(host, records):
-    changed = [replace(r, future_poses=r.future_poses + 9.0, front_paths=("gone.jpg",) * 12) for r in records]
+    changed = [
+        replace(r, future_poses=r.future_poses + 9.0, front_paths=("gone.jpg",) * 12)
+        for r in records
+    ]
     planner = debug_host(host)
     assert np.array_equal(plan(planner, changed), plan(planner, records))
 
@@ -94,7 +112,9 @@ def test_two_steps_then_resume_equals_four(host, records, worlds, tmp_path):
     parts = debug_host(host)
     result = train_planner(parts, records, config, worlds=worlds, checkpoint_dir=tmp_path)
     assert result.resumed_from == 2
-    for (name, a), (_, b) in zip(whole.state_dict().items(), parts.state_dict().items(), strict=True):
+    for (name, a), (_, b) in zip(
+        whole.state_dict().items(), parts.state_dict().items(), strict=True
+    ):
         assert torch.equal(a, b), name
 
 
@@ -151,7 +171,10 @@ def test_paper_sizes_build_without_memory():
     for name, host in HOSTS.items():
         with torch.device("meta"):
             planner = host.model(host.config.paper(), FusionConfig.paper(), 2048)
-        sizes[name] = {part: sum(p.numel() for p in m.parameters()) / 1e6 for part, m in planner.named_children()}
+        sizes[name] = {
+            part: sum(p.numel() for p in m.parameters()) / 1e6
+            for part, m in planner.named_children()
+        }
         assert all(p.is_meta for p in planner.parameters())
     assert 42.5 < sizes["transfuser"]["backbone"] < 56.0
     assert 21.2 < sizes["ipad"]["pictures"] < 22.2

@@ -1,4 +1,6 @@
-"""iPad: deformable attention against a naive loop, anchors against the calibration, proposals against hand counts."""
+"""iPad: deformable attention against a naive loop, anchors against the calibration, proposals
+against hand counts.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,23 @@ from torch import Tensor
 
 from latentvla_core.data.projections import projections
 from latentvla_core.geometry import box_corners
-from latentvla_core.planner.deformable import PictureCrossAttention, QuerySelfAttention, project, sample
-from latentvla_core.planner.ipad import HALF_LENGTH_M, HALF_WIDTH_M, SCORES, Anchors, IpadConfig, box_points
-from latentvla_core.planner.ipad_loss import collision_loss, proposal_loss
-from latentvla_core.planner.proposal_targets import Simulator, scene_targets
-from latentvla_core.planner.resnet import grid_mask
+from latentvla_core.planner.hosts.deformable import (
+    PictureCrossAttention,
+    QuerySelfAttention,
+    project,
+    sample,
+)
+from latentvla_core.planner.hosts.ipad import (
+    HALF_LENGTH_M,
+    HALF_WIDTH_M,
+    SCORES,
+    Anchors,
+    IpadConfig,
+    box_points,
+)
+from latentvla_core.planner.hosts.ipad_loss import collision_loss, proposal_loss
+from latentvla_core.planner.hosts.proposal_targets import Simulator, scene_targets
+from latentvla_core.planner.hosts.resnet import grid_mask
 from latentvla_core.types import Vehicle
 
 torch.set_num_threads(1)
@@ -31,8 +45,12 @@ def sample_loop(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     batch, heads, width, rows, columns = values.shape
     queries, points = locations.shape[1], locations.shape[3]
     out = torch.zeros(batch, queries, heads, width, dtype=values.dtype)
-    for b, q, h, s in torch.cartesian_prod(*(torch.arange(n) for n in (batch, queries, heads, points))).tolist():
-        x = float(locations[b, q, h, s, 0]) * columns - 0.5  # centre of the first cell is at half a cell
+    for b, q, h, s in torch.cartesian_prod(
+        *(torch.arange(n) for n in (batch, queries, heads, points))
+    ).tolist():
+        x = (
+            float(locations[b, q, h, s, 0]) * columns - 0.5
+        )  # centre of the first cell is at half a cell
         y = float(locations[b, q, h, s, 1]) * rows - 0.5
         left, top = int(x // 1), int(y // 1)
         for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
@@ -47,7 +65,9 @@ def test_sampling_equals_the_naive_loop_also_outside_of_the_map():
     values = torch.randn(2, 3, 4, 5, 7, dtype=torch.float64)
     locations = torch.rand(2, 6, 3, 4, 2, dtype=torch.float64) * 1.6 - 0.3
     weights = torch.rand(2, 6, 3, 4, dtype=torch.float64)
-    assert torch.allclose(sample(values, locations, weights), sample_loop(values, locations, weights), atol=1e-12)
+    assert torch.allclose(
+        sample(values, locations, weights), sample_loop(values, locations, weights), atol=1e-12
+    )
 
 
 def test_a_location_at_a_cell_centre_reads_that_cell():
@@ -97,14 +117,18 @@ def test_projection_equals_the_calibrated_pinhole(records):
         ]  # x right, y down, z ahead
         pixels = (record.camera_intrinsics_px[at] @ in_camera.T).T
         pixels = pixels[:, :2] / pixels[:, 2:]
-        visible = (in_camera[:, 2] > 0.5) & (pixels >= 0).all(1) & (pixels <= np.array(PICTURE_WH)).all(1)
+        visible = (
+            (in_camera[:, 2] > 0.5) & (pixels >= 0).all(1) & (pixels <= np.array(PICTURE_WH)).all(1)
+        )
         assert np.array_equal(inside[0, c].numpy(), visible)
         assert np.allclose(uv[0, c].numpy()[visible], pixels[visible] / np.array(PICTURE_WH))
 
 
 def test_a_point_straight_ahead_at_camera_height_is_in_the_middle_of_the_front_picture(records):
     matrices = torch.tensor(projections(records[:1], ("CAM_F0",)))
-    uv, inside = project(torch.tensor([[[20.0, 0.0, 1.5], [-20.0, 0.0, 1.5], [20.0, 2.0, 1.5]]]).double(), matrices)
+    uv, inside = project(
+        torch.tensor([[[20.0, 0.0, 1.5], [-20.0, 0.0, 1.5], [20.0, 2.0, 1.5]]]).double(), matrices
+    )
     assert torch.allclose(uv[0, 0, 0], torch.tensor([0.5, 0.5]).double())
     assert inside[0, 0].tolist() == [True, False, True]
     assert uv[0, 0, 2, 0] < 0.5  # left of the ego is left in the picture
@@ -135,7 +159,9 @@ def test_visibility_is_that_of_each_sample(records):
 def test_proposal_loss_counts_the_nearest_and_discounts_early_iterations():
     truth = torch.zeros(1, 8, 3)
     proposals = torch.zeros(2, 1, 3, 8, 3)
-    proposals[0, 0, :, :, 0] = torch.tensor([5.0, -2.0, 3.0])[:, None]  # first iteration: the nearest is 2 m off
+    proposals[0, 0, :, :, 0] = torch.tensor([5.0, -2.0, 3.0])[
+        :, None
+    ]  # first iteration: the nearest is 2 m off
     proposals[1, 0, :, :, 1] = torch.tensor([1.0, 4.0, 4.0])[:, None]  # last: 1 m
     proposals.requires_grad_()
     loss, nearest = proposal_loss(proposals, truth, 0.1)
@@ -164,7 +190,9 @@ def test_simulated_targets_of_a_good_a_colliding_and_an_off_road_proposal(record
     assert targets.collisions[1, :, 0, 8].all()
     assert not targets.collisions[2].any()
     ego_y = records[0].ego_pose[1]
-    assert np.allclose(targets.collisions[1, 0, 0, :8].reshape(4, 2).mean(0), [25.0, 0.0 - ego_y], atol=1e-4)
+    assert np.allclose(
+        targets.collisions[1, 0, 0, :8].reshape(4, 2).mean(0), [25.0, 0.0 - ego_y], atol=1e-4
+    )
 
 
 def test_scenes_without_a_world_are_masked(records):

@@ -1,4 +1,6 @@
-"""Transfuser: what it sees (panorama, lidar histogram), what it is asked (boxes, semantic map), how it is matched."""
+"""Transfuser: what it sees (panorama, lidar histogram), what it is asked (boxes, semantic map), how
+it is matched.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,23 @@ from planner_factory import make_records
 from shapely import Polygon
 
 from latentvla_core.data.lidar import write_pcd
-from latentvla_core.planner import features, raster
+from latentvla_core.planner import features
+from latentvla_core.planner.hosts import raster
+from latentvla_core.planner.hosts.raster import MapLayers, semantic_map
+from latentvla_core.planner.hosts.transfuser import TransfuserConfig
+from latentvla_core.planner.hosts.transfuser_loss import agent_losses, match, semantic_loss
 from latentvla_core.planner.inputs import TransfuserInputs
 from latentvla_core.planner.model import build_planner
 from latentvla_core.planner.plan import plan
-from latentvla_core.planner.raster import MapLayers, semantic_map
-from latentvla_core.planner.transfuser import TransfuserConfig
-from latentvla_core.planner.transfuser_loss import agent_losses, match, semantic_loss
-from latentvla_core.types import Command, GroupConnectors, LaneConnectors, Lanes, ObjectClass, Polygons, RoadMap
+from latentvla_core.types import (
+    Command,
+    GroupConnectors,
+    LaneConnectors,
+    Lanes,
+    ObjectClass,
+    Polygons,
+    RoadMap,
+)
 
 torch.set_num_threads(1)
 NONE = np.zeros(0, object)
@@ -42,7 +53,8 @@ def test_lidar_histogram_counts_high_points_per_cell():
     points = np.array([
         [10.1, 10.2, 10.1, -40.0, 0.6, 5.0],
         [-3.1, -3.2, -3.1, 0.0, 0.6, 5.0],
-        [1.0, 1.0, 0.1, 1.0, 1.0, 200.0],  # the third is on the ground, the last one above everything
+        # the third is on the ground, the last one above everything
+        [1.0, 1.0, 0.1, 1.0, 1.0, 200.0],
     ])  # fmt: skip
     hits = features.lidar_histogram(points, cells=64)[0]
     assert hits.shape == (64, 64)
@@ -55,8 +67,13 @@ def test_lidar_histogram_counts_high_points_per_cell():
 
 def test_lidar_reaches_the_planner(records, tmp_path):
     config = replace(TransfuserConfig.debug(), latent=False)
-    write_pcd(tmp_path / "sweep.pcd", np.tile(np.array([[9.0], [2.0], [1.0], [0], [0], [0]], np.float32), (1, 20)))
-    seen = replace(records[0], sensor_root=str(tmp_path), lidar_path="sweep.pcd", camera_paths=("", "", ""))
+    write_pcd(
+        tmp_path / "sweep.pcd",
+        np.tile(np.array([[9.0], [2.0], [1.0], [0], [0], [0]], np.float32), (1, 20)),
+    )
+    seen = replace(
+        records[0], sensor_root=str(tmp_path), lidar_path="sweep.pcd", camera_paths=("", "", "")
+    )
     empty = replace(seen, lidar_path="")
     batch = TransfuserInputs(config, [seen, empty]).batch(np.arange(2))
     assert batch["lidar"].amax(dim=(1, 2, 3)).tolist() == [1.0, 0.0]
@@ -72,8 +89,12 @@ def test_panorama_lies_left_front_right(records):
     root = records[0].sensor_root
     for name, level in levels.items():
         Image.new("RGB", (192, 108), (level,) * 3).save(f"{root}/{name}.png")
-    flat = replace(records[0], camera_paths=tuple(f"{name}.png" for name in records[0].camera_names))
-    strip = TransfuserInputs(TransfuserConfig(), [flat]).batch(np.zeros(1, int))["camera"][0].numpy()
+    flat = replace(
+        records[0], camera_paths=tuple(f"{name}.png" for name in records[0].camera_names)
+    )
+    strip = (
+        TransfuserInputs(TransfuserConfig(), [flat]).batch(np.zeros(1, int))["camera"][0].numpy()
+    )
     assert strip.shape == (64, 256, 3)
     assert [int(strip[32, column, 0]) for column in (5, 60, 75, 128, 180, 195, 250)] == [
         40,
@@ -105,7 +126,11 @@ def test_matching_does_not_care_for_the_order_of_boxes():
     config = TransfuserConfig()
     boxes, logits = torch.randn(3, 6, 5), torch.randn(3, 6)
     real = torch.tensor([[1, 1, 0, 0, 0, 0], [0] * 6, [1] * 6]).bool()
-    targets = {"boxes": torch.randn(3, 6, 5), "is_agent": real, "has_boxes": torch.tensor([True, True, True])}
+    targets = {
+        "boxes": torch.randn(3, 6, 5),
+        "is_agent": real,
+        "has_boxes": torch.tensor([True, True, True]),
+    }
     losses = agent_losses(config, boxes, logits, targets)
     order = torch.stack([torch.randperm(6) for _ in range(3)])
     shuffled = {
@@ -126,12 +151,20 @@ def test_match_finds_the_cheapest_assignment():
 
 def test_unknown_targets_cost_nothing():
     config = TransfuserConfig()
-    targets = {"boxes": torch.zeros(2, 6, 5), "is_agent": torch.zeros(2, 6).bool(), "has_boxes": torch.zeros(2).bool()}
-    assert [float(x) for x in agent_losses(config, torch.randn(2, 6, 5), torch.randn(2, 6), targets)] == [0.0, 0.0]
+    targets = {
+        "boxes": torch.zeros(2, 6, 5),
+        "is_agent": torch.zeros(2, 6).bool(),
+        "has_boxes": torch.zeros(2).bool(),
+    }
+    assert [
+        float(x) for x in agent_losses(config, torch.randn(2, 6, 5), torch.randn(2, 6), targets)
+    ] == [0.0, 0.0]
     nothing = torch.full((2, 4, 8), raster.UNKNOWN)
     assert float(semantic_loss(torch.randn(2, 7, 4, 8), nothing)) == 0.0
     nothing[0, 0, 0] = raster.ROAD
-    assert float(semantic_loss(torch.zeros(2, 7, 4, 8), nothing)) == pytest.approx(np.log(7), abs=1e-5)
+    assert float(semantic_loss(torch.zeros(2, 7, 4, 8), nothing)) == pytest.approx(
+        np.log(7), abs=1e-5
+    )
 
 
 def little_map(shift: np.ndarray) -> RoadMap:
@@ -162,8 +195,11 @@ def test_semantic_map_shows_road_line_walkway_and_boxes(records, yaw_rad):
     boxes[:, 3:5] = (6.0, 3.0), (2.0, 2.0), (2.0, 2.0)
     classes = np.array([ObjectClass.VEHICLE, ObjectClass.PEDESTRIAN, ObjectClass.BARRIER], np.int8)
     record = replace(
-        records[0], ego_pose=np.array([*origin, yaw_rad]), object_boxes=boxes, object_classes=classes
-    )  # fmt: skip
+        records[0],
+        ego_pose=np.array([*origin, yaw_rad]),
+        object_boxes=boxes,
+        object_classes=classes,
+    )
     picture = semantic_map(record, MapLayers(little_map(origin)), width_px=128, range_m=32.0)
     assert picture.shape == (64, 128)
 
@@ -176,7 +212,11 @@ def test_semantic_map_shows_road_line_walkway_and_boxes(records, yaw_rad):
             raster.ROAD, raster.CENTERLINE, raster.WALKWAY, raster.BACKGROUND,
         )  # fmt: skip
     else:  # the ego looks across: the walkway is 6 to 10 m ahead, the road ends 4 m ahead
-        assert (at(2, -20), at(8, -20), at(14, -20)) == (raster.ROAD, raster.WALKWAY, raster.BACKGROUND)
+        assert (at(2, -20), at(8, -20), at(14, -20)) == (
+            raster.ROAD,
+            raster.WALKWAY,
+            raster.BACKGROUND,
+        )
 
 
 def test_semantic_map_without_a_map_is_unknown(records):

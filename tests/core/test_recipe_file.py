@@ -35,7 +35,9 @@ def test_fields_change_at_any_depth_and_sizes_are_a_start(tmp_path: Path):
     found, mini = recipe(tmp_path, text), RECIPES["mini"]()
     long = LatentActionConfig.long(seed=3, learning_rate=1e-3)
     assert found.latent == replace(long, features=replace(long.features, image_size_wh=(128, 64)))
-    assert found.latent_gate == replace(HealthGate.long(), targets=(Bound("ego_usage", at_least=16),))
+    assert found.latent_gate == replace(
+        HealthGate.long(), targets=(Bound("ego_usage", at_least=16),)
+    )
     assert found.planner == replace(mini.planner, train=replace(mini.planner.train, steps=7))
     assert found.metrics == ("epdms",)
     assert found.vlm == mini.vlm
@@ -45,7 +47,10 @@ def test_a_preset_comes_after_the_size_and_before_the_fields(tmp_path: Path):
     found = recipe(tmp_path, "latent: {size: long, preset: faithful, action_weight: 0.3}")
     assert found.latent == replace(preset("faithful", LatentActionConfig.long()), action_weight=0.3)
     for text, told in (
-        ("latent: {preset: fast}", r"latent\.preset: preset 'fast' is unknown; use one of default, faithful, "),
+        (
+            "latent: {preset: fast}",
+            r"latent\.preset: preset 'fast' is unknown; use one of default, faithful, ",
+        ),
         ("latent: {preset: codebook_64}", "64 of them; the VLM has words for 16"),
         ("student: {preset: faithful}", r"student\.preset is no field"),
     ):
@@ -108,5 +113,9 @@ def test_published_weights_go_into_a_file_s_recipe_too(tmp_path: Path):
 
 def test_the_example_is_a_recipe():
     long = recipe_named(str(Path(__file__).parents[2] / "examples" / "long.yaml"))
-    assert (long.name, long.latent, long.latent_gate) == ("long", LatentActionConfig.long(), HealthGate.long())
+    assert (long.name, long.latent, long.latent_gate) == (
+        "long",
+        LatentActionConfig.long(),
+        HealthGate.long(),
+    )
     assert long.world.logs == 200

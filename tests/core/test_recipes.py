@@ -49,22 +49,28 @@ def test_latent_codes_must_be_the_tokens_the_vlm_answers():
     twelve_of_one = replace(recipe.latent, num_transitions=1, codes_per_transition=12)
     assert replace(recipe, latent=twelve_of_one).latent.num_tokens == 12
     with pytest.raises(
-        SetupError, match="num_transitions 3 × codes_per_transition 8 make 24 tokens, the VLM answers 12"
+        SetupError,
+        match="num_transitions 3 × codes_per_transition 8 make 24 tokens, the VLM answers 12",
     ):
         replace(recipe, latent=preset("lapo_vq", recipe.latent))
     with pytest.raises(SetupError, match="64 of them; the VLM has words for 16"):
         replace(recipe, latent=preset("codebook_64", recipe.latent))
     with pytest.raises(
-        SetupError, match="environment.codebook_size is 256; table latent_actions holds codes up to 127"
+        SetupError,
+        match="environment.codebook_size is 256; table latent_actions holds codes up to 127",
     ):
-        replace(recipe, latent=replace(recipe.latent, environment=QuantizerConfig(codebook_size=256)))
+        replace(
+            recipe, latent=replace(recipe.latent, environment=QuantizerConfig(codebook_size=256))
+        )
     for name in ("faithful", "reencode", "single_stage", "fsq", "univla"):
         replace(recipe, latent=preset(name, recipe.latent))
 
 
 def test_a_label_must_fit_into_a_scene():
     recipe = recipe_named("debug")
-    with pytest.raises(SetupError, match="3 transitions of gap_frames 4 need 12 future frames, a scene has 10"):
+    with pytest.raises(
+        SetupError, match="3 transitions of gap_frames 4 need 12 future frames, a scene has 10"
+    ):
         replace(recipe, latent=preset("gap_2s", recipe.latent))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from latentvla_core.types import ObjectClass
-from latentvla_core.world.lidar import LidarConfig, sweep
+from latentvla_core.world.sensors.lidar import LidarConfig, sweep
 from latentvla_core.world.showcase import crossing, moment
 from latentvla_core.world.state import Actor, Prop, Scenery, Snapshot
 
@@ -19,7 +19,9 @@ def lawn(*props: Prop) -> Scenery:
 def truck(x_m: float, y_m: float, yaw: float) -> Actor:
     """A box of 8 x 2.5 x 3 m."""
     pose = np.array([x_m, y_m, yaw])
-    return Actor("truck", ObjectClass.VEHICLE, pose, (8.0, 2.5, 3.0), np.zeros(2), False, "off", (9, 9, 9))
+    return Actor(
+        "truck", ObjectClass.VEHICLE, pose, (8.0, 2.5, 3.0), np.zeros(2), False, "off", (9, 9, 9)
+    )
 
 
 def snapshot(*actors: Actor) -> Snapshot:
@@ -47,7 +49,9 @@ def test_empty_world_is_a_flat_road():
 def test_hits_lie_on_the_faces_of_the_box_that_look_at_us():
     local = np.array([12.0, 4.0, 0.9])  # in the ego frame
     c, s = np.cos(0.5), np.sin(0.5)
-    world = np.array([100 + c * local[0] - s * local[1], 50 + s * local[0] + c * local[1], 0.5 + local[2]])
+    world = np.array(
+        [100 + c * local[0] - s * local[1], 50 + s * local[0] + c * local[1], 0.5 + local[2]]
+    )
     points = sweep(lawn(), snapshot(truck(*world)), 0, QUIET)
     above = points[:, points[2] > 0.05]
     assert above.shape[1] > 300
@@ -63,7 +67,10 @@ def test_hits_lie_on_the_faces_of_the_box_that_look_at_us():
 
 def test_nothing_is_seen_behind_a_wall():
     wall = Prop(
-        "building", np.array([100.0 + 15 * np.cos(0.5), 50.0 + 15 * np.sin(0.5), 0.5]), (1.0, 30.0, 12.0), (1, 1, 1)
+        "building",
+        np.array([100.0 + 15 * np.cos(0.5), 50.0 + 15 * np.sin(0.5), 0.5]),
+        (1.0, 30.0, 12.0),
+        (1, 1, 1),
     )
     points = sweep(lawn(wall), snapshot(), 0, QUIET)
     ahead = (np.abs(points[1]) < 10) & (points[0] > 0)

@@ -1,4 +1,6 @@
-"""The renderer shows what is there: projection, lamps, lights, sides, determinism, and both back ends agree."""
+"""The renderer shows what is there: projection, lamps, lights, sides, determinism, and both back
+ends agree.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,14 @@ import numpy as np
 import pytest
 
 from latentvla_core.types import ObjectClass
-from latentvla_core.world.calibration import FULL_SIZE_WH, camera_rig, project, scaled_intrinsics
 from latentvla_core.world.noise import HAVE_NUMBA
-from latentvla_core.world.render import RenderConfig, Renderer
+from latentvla_core.world.sensors.calibration import (
+    FULL_SIZE_WH,
+    camera_rig,
+    project,
+    scaled_intrinsics,
+)
+from latentvla_core.world.sensors.render import RenderConfig, Renderer
 from latentvla_core.world.showcase import crossing, moment
 from latentvla_core.world.state import Actor, Scenery, Snapshot
 
@@ -26,16 +33,28 @@ def alone(*actors: Actor, yaw: float = 0.0, time_s: float = 0.0) -> Snapshot:
     return Snapshot(time_s, np.array([10.0, 20.0, yaw]), actors, {})
 
 
-def car(x_m: float, y_m: float, *, brake: bool = False, indicator="off", rgb=(40, 40, 160), yaw: float = 0.0) -> Actor:
+def car(
+    x_m: float,
+    y_m: float,
+    *,
+    brake: bool = False,
+    indicator="off",
+    rgb=(40, 40, 160),
+    yaw: float = 0.0,
+) -> Actor:
     """A car at a place relative to the ego at (10, 20)."""
     pose = np.array([10.0 + x_m, 20.0 + y_m, yaw])
-    return Actor("car", ObjectClass.VEHICLE, pose, (4.6, 1.9, 1.5), np.zeros(2), brake, indicator, rgb)
+    return Actor(
+        "car", ObjectClass.VEHICLE, pose, (4.6, 1.9, 1.5), np.zeros(2), brake, indicator, rgb
+    )
 
 
 def box(x_m: float, y_m: float, size=(0.3, 0.3, 0.3), yaw: float = 0.0) -> Actor:
     """A magenta box at a place relative to the ego at (10, 20)."""
     pose = np.array([10.0 + x_m, 20.0 + y_m, yaw])
-    return Actor("box", ObjectClass.GENERIC_OBJECT, pose, size, np.zeros(2), False, "off", (250, 0, 250))
+    return Actor(
+        "box", ObjectClass.GENERIC_OBJECT, pose, size, np.zeros(2), False, "off", (250, 0, 250)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +117,11 @@ def test_a_small_box_is_drawn_where_the_pinhole_puts_it(plain, x_m, y_m, yaw):
     magenta = box(c * x_m - s * y_m, s * x_m + c * y_m, (0.8, 0.8, 0.8), yaw)
     r, g, b = np.moveaxis(plain.render(alone(magenta, yaw=yaw), "CAM_F0").astype(int), -1, 0)
     rows, columns = np.nonzero((r > g + 30) & (b > g + 30))
-    ring = np.array([[a, b, c] for a in (-0.4, 0.4) for b in (-0.4, 0.4) for c in (0.0, 0.8)]) + [x_m, y_m, 0.0]
+    ring = np.array([[a, b, c] for a in (-0.4, 0.4) for b in (-0.4, 0.4) for c in (0.0, 0.8)]) + [
+        x_m,
+        y_m,
+        0.0,
+    ]
     corners = np.array([pinhole(corner, plain.rig["CAM_F0"]) for corner in ring])
     np.testing.assert_allclose([columns.min(), rows.min()], corners.min(axis=0), atol=1.0)
     np.testing.assert_allclose([columns.max() + 1, rows.max() + 1], corners.max(axis=0), atol=1.0)
@@ -116,7 +139,9 @@ def test_brake_lights_of_the_car_ahead(plain):
 
 def test_left_indicator_blinks_amber_on_the_left(plain):
     def amber(time_s: float) -> np.ndarray:
-        picture = plain.render(alone(car(9.0, 0.0, indicator="left"), time_s=time_s), "CAM_F0").astype(int)
+        picture = plain.render(
+            alone(car(9.0, 0.0, indicator="left"), time_s=time_s), "CAM_F0"
+        ).astype(int)
         return (picture[..., 0] > 200) & (abs(picture[..., 1] - 158) < 45) & (picture[..., 2] < 70)
 
     counts = [amber(t).sum() for t in np.arange(0.0, 0.7, 0.1)]
@@ -129,7 +154,13 @@ def test_left_indicator_blinks_amber_on_the_left(plain):
 def test_traffic_light_turns_from_red_to_green(town):
     signal = town.scenery.signals[0]
     shot = moment(-25.0, light="red", lead_gap_m=60.0)
-    lamp = np.array([signal.pose[0] - shot.ego_pose[0], signal.pose[1] - shot.ego_pose[1], signal.height_m + 0.44])
+    lamp = np.array(
+        [
+            signal.pose[0] - shot.ego_pose[0],
+            signal.pose[1] - shot.ego_pose[1],
+            signal.height_m + 0.44,
+        ]
+    )
     (u, v), depth = project(lamp, town.rig["CAM_F0"])
     assert depth > 0
     red = town.render(shot, "CAM_F0")[int(v), int(u)].astype(int)
@@ -143,7 +174,9 @@ def test_traffic_light_turns_from_red_to_green(town):
 
 def test_cameras_see_their_own_side(plain):
     def difference(y_m: float, camera: str) -> int:
-        changed = plain.render(alone(car(3.0, y_m)), camera).astype(int) - plain.render(alone(), camera)
+        changed = plain.render(alone(car(3.0, y_m)), camera).astype(int) - plain.render(
+            alone(), camera
+        )
         return int((np.abs(changed).max(axis=-1) > 25).sum())
 
     assert difference(7.0, "CAM_L0") > 100
@@ -153,12 +186,16 @@ def test_cameras_see_their_own_side(plain):
 
 
 def test_left_in_the_world_is_left_in_the_picture(plain):
-    changed = np.abs(plain.render(alone(car(12.0, 3.0)), "CAM_F0").astype(int) - plain.render(alone(), "CAM_F0"))
+    changed = np.abs(
+        plain.render(alone(car(12.0, 3.0)), "CAM_F0").astype(int) - plain.render(alone(), "CAM_F0")
+    )
     assert np.nonzero((changed.max(axis=-1) > 25).any(axis=0))[0].mean() < SIZE[0] / 2 - 10
 
 
 def test_near_things_hide_far_ones(plain):
-    both = plain.render(alone(car(9.0, 0.0, rgb=(20, 20, 200)), box(16.0, 0.0, (0.8, 0.8, 0.8))), "CAM_F0")
+    both = plain.render(
+        alone(car(9.0, 0.0, rgb=(20, 20, 200)), box(16.0, 0.0, (0.8, 0.8, 0.8))), "CAM_F0"
+    )
     only = plain.render(alone(car(9.0, 0.0, rgb=(20, 20, 200))), "CAM_F0")
     assert np.abs(both.astype(int) - only).max(axis=-1)[: SIZE[1] // 2].sum() == 0
 
@@ -191,8 +228,13 @@ def test_numpy_twin_draws_the_same_picture():
     size = (80, 45)
     whole = crossing(sun_elevation_deg=3.0)  # low sun: both shadows and lit windows
     scenery = replace(whole, props=whole.props[::5], stripes=whole.stripes[::3])
-    fast, slow = (Renderer(scenery, camera_rig(size), size, RenderConfig(use_numba=use)) for use in (True, False))
-    difference = np.abs(fast.render(moment(), "CAM_F0").astype(int) - slow.render(moment(), "CAM_F0"))
+    fast, slow = (
+        Renderer(scenery, camera_rig(size), size, RenderConfig(use_numba=use))
+        for use in (True, False)
+    )
+    difference = np.abs(
+        fast.render(moment(), "CAM_F0").astype(int) - slow.render(moment(), "CAM_F0")
+    )
     assert (difference.max(axis=-1) > 2).mean() < 0.002
 
 

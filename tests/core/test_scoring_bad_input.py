@@ -1,4 +1,6 @@
-"""`latentvla score` on files, trees and maps that are not as they should be: a reason in the row, or one clear error."""
+"""`latentvla score` on files, trees and maps that are not as they should be: a reason in the row,
+or one clear error.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentvla_core.data.filters import SceneFilter, iter_scenes
-from latentvla_core.data.maps import MapStore
+from latentvla_core.data.map_files.maps import MapStore
 from latentvla_core.data.submissions import Plan, Submission, write_submission
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.pdms import build, score_trajectories
@@ -26,7 +28,9 @@ GOOD = np.stack([3.0 * np.arange(1, 9) * 0.5, np.zeros(8), np.zeros(8)], axis=-1
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> WorldTree:
     """One training and one test log of nine seconds, without pictures."""
-    config = WorldConfig(seed=5, logs_train=1, logs_val=0, logs_test=1, seconds_per_log=9.0, cameras=(), workers=1)
+    config = WorldConfig(
+        seed=5, logs_train=1, logs_val=0, logs_test=1, seconds_per_log=9.0, cameras=(), workers=1
+    )
     return write_world(tmp_path_factory.mktemp("bad") / "tree", config)
 
 
@@ -40,14 +44,19 @@ def tokens_of(tree: WorldTree) -> list[str]:
 
 def table(path: Path, rows: list[tuple[str, str, object]]) -> Path:
     tokens, names, poses = zip(*rows, strict=True)
-    pq.write_table(pa.table({"scene_token": list(tokens), "trajectory_id": list(names), "poses": list(poses)}), path)
+    pq.write_table(
+        pa.table({"scene_token": list(tokens), "trajectory_id": list(names), "poses": list(poses)}),
+        path,
+    )
     return path
 
 
 def scored(tree: WorldTree, file: Path, metric: str = "pdms") -> dict[tuple[str, str], dict]:
     out = file.with_suffix(".scores.parquet")
     score_tree(tree.root, "test", file, metric, out)
-    return {(row["scene_token"], row["trajectory_id"]): row for row in pq.read_table(out).to_pylist()}
+    return {
+        (row["scene_token"], row["trajectory_id"]): row for row in pq.read_table(out).to_pylist()
+    }
 
 
 def with_value(value: float) -> list[list[float]]:
@@ -73,7 +82,11 @@ def with_value(value: float) -> list[list[float]]:
 @pytest.mark.parametrize("metric", ["pdms", "epdms"])
 def test_a_bad_plan_is_a_row_with_a_reason_beside_a_good_one(tree, tmp_path, metric, poses, reason):
     token = tokens_of(tree)[5]
-    rows = scored(tree, table(tmp_path / "T.parquet", [(token, "bad", poses), (token, "good", GOOD.tolist())]), metric)
+    rows = scored(
+        tree,
+        table(tmp_path / "T.parquet", [(token, "bad", poses), (token, "good", GOOD.tolist())]),
+        metric,
+    )
     bad, good = rows[token, "bad"], rows[token, "good"]
     assert good["valid"]
     assert not bad["valid"]
@@ -86,7 +99,9 @@ def test_a_bad_plan_is_a_row_with_a_reason_beside_a_good_one(tree, tmp_path, met
 def test_scenes_without_their_frames_say_how_many_are_needed(tree, tmp_path):
     tokens = tokens_of(tree)
     picked = {"first": tokens[1], "v2 only": tokens[-9], "last": tokens[-1], "unknown": "f" * 16}
-    file = table(tmp_path / "T.parquet", [(token, "plan", GOOD.tolist()) for token in picked.values()])
+    file = table(
+        tmp_path / "T.parquet", [(token, "plan", GOOD.tolist()) for token in picked.values()]
+    )
     old, new = scored(tree, file, "pdms"), scored(tree, file, "epdms")
     for name, token in picked.items():
         assert old[token, "plan"]["valid"] is False, name
@@ -97,7 +112,11 @@ def test_scenes_without_their_frames_say_how_many_are_needed(tree, tmp_path):
 
 def test_other_horizons_of_a_submission_are_all_named(tree, tmp_path):
     token = tokens_of(tree)
-    plans = {token[5]: Plan(GOOD[:6]), token[6]: Plan(np.repeat(GOOD, 5, axis=0), 0.1), token[7]: Plan(GOOD)}
+    plans = {
+        token[5]: Plan(GOOD[:6]),
+        token[6]: Plan(np.repeat(GOOD, 5, axis=0), 0.1),
+        token[7]: Plan(GOOD),
+    }
     write_submission(tmp_path / "s.pkl", Submission(version="v1", first_stage=plans))
     with pytest.raises(DataFaults) as caught:
         score_tree(tree.root, "test", tmp_path / "s.pkl", "pdms", tmp_path / "S.parquet")
@@ -124,10 +143,16 @@ def test_a_scene_beyond_the_edge_of_the_map_is_not_scored_and_says_why(tree, tmp
     other = changed(tree, tmp_path / "tree")
     frames = pickle.loads(log_of(other).read_bytes())
     for frame in frames:
-        frame["ego2global_translation"] = np.asarray(frame["ego2global_translation"]) + [20_000.0, 0.0, 0.0]
+        frame["ego2global_translation"] = np.asarray(frame["ego2global_translation"]) + [
+            20_000.0,
+            0.0,
+            0.0,
+        ]
     log_of(other).write_bytes(pickle.dumps(frames))
     token = tokens_of(tree)[5]
-    row = scored(other, table(tmp_path / "T.parquet", [(token, "plan", GOOD.tolist())]))[token, "plan"]
+    row = scored(other, table(tmp_path / "T.parquet", [(token, "plan", GOOD.tolist())]))[
+        token, "plan"
+    ]
     assert not row["valid"]
     assert "no roads within 100 m of the ego" in row["reason"]
 

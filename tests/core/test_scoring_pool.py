@@ -1,4 +1,6 @@
-"""Many processes: results in order, the same bytes, and an error that says what to do when one is killed."""
+"""Many processes: results in order, the same bytes, and an error that says what to do when one is
+killed.
+"""
 
 from __future__ import annotations
 
@@ -44,13 +46,18 @@ def test_results_come_in_the_order_of_the_jobs(monkeypatch, method):
     monkeypatch.setenv(START, method)
     seen = []
     jobs = [(n,) for n in range(7)]
-    out = shared_out(partial(power, 3), jobs, 2, progress=lambda done, total: seen.append((done, total)))
+    out = shared_out(
+        partial(power, 3), jobs, 2, progress=lambda done, total: seen.append((done, total))
+    )
     assert list(out) == [3**n for n in range(7)]
     assert seen == [(n, 7) for n in range(1, 8)]
 
 
 def test_one_worker_stays_in_this_process():
-    assert list(shared_out(lambda n: (n, os.getpid()), [(1,), (2,)], 1)) == [(1, os.getpid()), (2, os.getpid())]
+    assert list(shared_out(lambda n: (n, os.getpid()), [(1,), (2,)], 1)) == [
+        (1, os.getpid()),
+        (2, os.getpid()),
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
@@ -58,7 +65,10 @@ def test_forked_processes_inherit_what_was_warmed(monkeypatch):
     monkeypatch.setenv(START, "fork")
     warmed = []
     work = lambda n: (n, list(warmed))  # noqa: E731 -- cannot be pickled: a forked process needs no pickle of it
-    assert list(shared_out(work, [(1,), (2,)], 2, warm=lambda: warmed.append("map"))) == [(1, ["map"]), (2, ["map"])]
+    assert list(shared_out(work, [(1,), (2,)], 2, warm=lambda: warmed.append("map"))) == [
+        (1, ["map"]),
+        (2, ["map"]),
+    ]
 
 
 def test_an_error_of_the_work_comes_as_it_is(monkeypatch):
@@ -96,7 +106,9 @@ def test_how_processes_start(monkeypatch):
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> WorldTree:
     """Three test logs of a few scenes."""
-    config = WorldConfig(seed=8, logs_train=1, logs_val=0, logs_test=3, seconds_per_log=7.5, cameras=(), workers=1)
+    config = WorldConfig(
+        seed=8, logs_train=1, logs_val=0, logs_test=3, seconds_per_log=7.5, cameras=(), workers=1
+    )
     return write_world(tmp_path_factory.mktemp("pool") / "tree", config)
 
 
@@ -104,12 +116,24 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> WorldTree:
 def test_scores_are_the_same_bytes_for_any_number_of_processes(tree, tmp_path, monkeypatch, method):
     monkeypatch.setenv(START, method)
     logs = DataRoot.find(tree.root).logs("test")
-    tokens = [scene.token for scene in iter_scenes(logs, SceneFilter(num_future_frames=8, frame_interval=1))]
+    tokens = [
+        scene.token
+        for scene in iter_scenes(logs, SceneFilter(num_future_frames=8, frame_interval=1))
+    ]
     assert len(tokens) >= 6
     straight = np.stack([np.arange(1, 9) * 2.0, np.zeros(8), np.zeros(8)], axis=-1)
     rows = [(token, f"plan {k}", (k * straight).tolist()) for token in tokens for k in range(3)]
-    rows += [(tokens[0], "short", straight[:7].tolist()), ("no such scene", "plan 0", straight.tolist())]
-    columns = dict(zip(("scene_token", "trajectory_id", "poses"), map(list, zip(*rows, strict=True)), strict=True))
+    rows += [
+        (tokens[0], "short", straight[:7].tolist()),
+        ("no such scene", "plan 0", straight.tolist()),
+    ]
+    columns = dict(
+        zip(
+            ("scene_token", "trajectory_id", "poses"),
+            map(list, zip(*rows, strict=True)),
+            strict=True,
+        )
+    )
     pq.write_table(pa.table(columns), tmp_path / "T.parquet")
     written: list[bytes] = []
     for workers in (1, 3):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from label_rows import label
 
-from latentvla_core.maintenance import compact
-from latentvla_core.store import Lake
+from latentvla_core.lake.maintenance import compact
+from latentvla_core.lake.store import Lake
 
 PLACE = {"split": "train", "shard": 0, "model_version": "m"}
 
@@ -40,9 +40,15 @@ def endpoint() -> Iterator[str]:
 def lake(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Lake:
     import boto3
 
-    settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-                "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
-                "AWS_EC2_METADATA_DISABLED": "true"}  # fmt: skip
+    settings = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     bucket = f"lake-{uuid.uuid4().hex[:8]}"
@@ -60,15 +66,17 @@ def test_shards_are_replaced_and_read_back(lake: Lake):
 
 
 def test_compaction_sorts_joins_and_is_done_once(lake: Lake, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("latentvla_core.store.ROWS_PER_GROUP", 2)
-    monkeypatch.setattr("latentvla_core.sorting.ROWS_PER_GROUP", 2)
+    monkeypatch.setattr("latentvla_core.lake.store.ROWS_PER_GROUP", 2)
+    monkeypatch.setattr("latentvla_core.lake.sorting.ROWS_PER_GROUP", 2)
     for log in "bac":
         lake.append("latent_actions", [label(f"{log}{i}", log_name=log) for i in range(3)])
     rows = str(lake.read("latent_actions").to_pylist())
     assert compact(lake, ["latent_actions"])[0].files_after == 1
     version, table = lake.version("latent_actions"), lake.delta("latent_actions")
     assert table is not None
-    assert table.to_pyarrow_dataset().to_table(columns=["log_name"])["log_name"].to_pylist() == list("aaabbbccc")
+    assert table.to_pyarrow_dataset().to_table(columns=["log_name"])[
+        "log_name"
+    ].to_pylist() == list("aaabbbccc")
     assert str(lake.read("latent_actions").to_pylist()) == rows
     compact(lake, ["latent_actions"])
     assert lake.version("latent_actions") == version
@@ -88,10 +96,14 @@ def test_a_partition_without_a_name_is_read_counted_sorted_and_replaced(lake: La
 
 def test_sql_and_lineage_work_there_too(lake: Lake):
     lake.replace("latent_actions", [label("a")], PLACE)
-    assert lake.sql("select ego_codes from latent_actions limit 5").to_pylist() == [{"ego_codes": list(range(4))}]
+    assert lake.sql("select ego_codes from latent_actions limit 5").to_pylist() == [
+        {"ego_codes": list(range(4))}
+    ]
 
 
-def test_nothing_lands_on_the_local_disk(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_lands_on_the_local_disk(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     lake.replace("latent_actions", [label("a")], PLACE)
     assert list(tmp_path.iterdir()) == []

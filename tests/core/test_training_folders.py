@@ -53,7 +53,10 @@ def test_a_model_folder_round_trips_with_tied_weights(tmp_path):
     assert second.head.weight is second.embedding.weight
     assert artifacts.load_config(tmp_path / "m", Outer) == config
     assert artifacts.load_extra(tmp_path / "m") == {"data_version": 7}
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_a_model_folder_refuses_what_does_not_fit(tmp_path):
@@ -90,7 +93,12 @@ def test_progress_lines_are_rare_but_the_last_one_comes():
 def test_numbers_of_a_group_have_a_line_of_their_own_that_is_never_left_out():
     stream = io.StringIO()
     sink = Prefixed(
-        ProgressSink("latent", stream=stream, seconds_per_line=1000.0, first=("gain", "quality/use", "quality/r2")),
+        ProgressSink(
+            "latent",
+            stream=stream,
+            seconds_per_line=1000.0,
+            first=("gain", "quality/use", "quality/r2"),
+        ),
         "stage1",
     )
     sink.log(1, {"gain": 0.1, "progress": 0.1})

@@ -40,7 +40,10 @@ class Net(nn.Module):
 
 def train(net: Net, config: FitConfig, **kwargs):
     def collate(indices, rng):
-        return {"x": X[indices] + 0.01 * torch.from_numpy(rng.normal(size=(len(indices), 6))).float(), "y": Y[indices]}
+        return {
+            "x": X[indices] + 0.01 * torch.from_numpy(rng.normal(size=(len(indices), 6))).float(),
+            "y": Y[indices],
+        }
 
     def loss(batch, step):
         error = (net.body(batch["x"]) - batch["y"]).square().mean()
@@ -49,10 +52,14 @@ def train(net: Net, config: FitConfig, **kwargs):
     def after(step):
         net.average.lerp_(net.body[0].weight.detach(), 0.1)
 
-    return fit(net, num_samples=40, collate=collate, loss=loss, config=config, after_step=after, **kwargs)
+    return fit(
+        net, num_samples=40, collate=collate, loss=loss, config=config, after_step=after, **kwargs
+    )
 
 
-CONFIG = FitConfig(steps=4, batch_size=7, learning_rate=0.01, warmup_steps=1, accumulate=2, checkpoint_every=2)
+CONFIG = FitConfig(
+    steps=4, batch_size=7, learning_rate=0.01, warmup_steps=1, accumulate=2, checkpoint_every=2
+)
 
 
 def test_two_steps_then_resume_equals_four_straight(tmp_path):
@@ -98,7 +105,10 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 
 def test_what_after_step_measures_is_logged_with_that_step():
     sink, net = ListSink(), Net()
-    loss = {"collate": lambda index, rng: X[index], "loss": lambda x, step: (net.body(x).square().mean(), {})}
+    loss = {
+        "collate": lambda index, rng: X[index],
+        "loss": lambda x, step: (net.body(x).square().mean(), {}),
+    }
     config = FitConfig(steps=6, batch_size=4, log_every=2)
     fit(
         net,
@@ -128,7 +138,11 @@ def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path, name, damage)
     if damage == "delete":
         file.unlink()
     else:
-        changed = data[: len(data) // 2] if damage == "truncate" else data[:-5] + bytes([data[-5] ^ 255]) + data[-4:]
+        changed = (
+            data[: len(data) // 2]
+            if damage == "truncate"
+            else data[:-5] + bytes([data[-5] ^ 255]) + data[-4:]
+        )
         file.write_bytes(changed)
     if (name, damage) == ("progress.json", "flip"):
         file.write_text(data.decode()[:-1] + "x")
@@ -179,8 +193,16 @@ def test_nan_loss_names_the_step_and_the_last_metrics():
         value = net.body(X[:4]).mean() * (math.nan if step == 3 else 1.0)
         return value, {"marker": 7.5}
 
-    with pytest.raises(DivergedError, match=r"step 3: the loss is not finite.*marker 7\.5") as caught:
-        fit(net, num_samples=4, collate=lambda i, r: {}, loss=loss, config=FitConfig(steps=9, log_every=1))
+    with pytest.raises(
+        DivergedError, match=r"step 3: the loss is not finite.*marker 7\.5"
+    ) as caught:
+        fit(
+            net,
+            num_samples=4,
+            collate=lambda i, r: {},
+            loss=loss,
+            config=FitConfig(steps=9, log_every=1),
+        )
     assert caught.value.step == 3
 
 
@@ -247,7 +269,13 @@ def test_bf16_trains_with_float32_weights():
         seen.append(out.dtype)
         return out.float().square().mean(), {}
 
-    fit(net, num_samples=8, collate=lambda i, r: {}, loss=loss, config=FitConfig(steps=2, precision="bf16"))
+    fit(
+        net,
+        num_samples=8,
+        collate=lambda i, r: {},
+        loss=loss,
+        config=FitConfig(steps=2, precision="bf16"),
+    )
     assert seen[0] == torch.bfloat16
     assert net.body[0].weight.dtype == torch.float32
 

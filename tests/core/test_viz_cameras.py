@@ -13,7 +13,9 @@ from latentvla_core.viz.cameras import camera_strip
 
 
 def strip_of(record) -> Image.Image:
-    return Image.open(io.BytesIO(camera_strip(record, {"human": record.future_poses[:8]}))).convert("RGB")
+    return Image.open(io.BytesIO(camera_strip(record, {"human": record.future_poses[:8]}))).convert(
+        "RGB"
+    )
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut off"])

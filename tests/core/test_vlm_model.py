@@ -47,7 +47,9 @@ def samples() -> list[VlmSample]:
 
 @cache
 def fresh() -> Vlm:
-    """An untrained model with matrices scaled up: attention looks at something, choices vary and are far from ties."""
+    """An untrained model with matrices scaled up: attention looks at something, choices vary and
+    are far from ties.
+    """
     network, processor = model.build(CONFIG)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -58,11 +60,17 @@ def fresh() -> Vlm:
 @cache
 def batch(with_answers: bool = False) -> VlmBatch:
     records, codes = world()
-    return fresh().processor.batch(samples(), ImageCache(CONFIG.image_size_wh), codes if with_answers else None)
+    return fresh().processor.batch(
+        samples(), ImageCache(CONFIG.image_size_wh), codes if with_answers else None
+    )
 
 
 def weights(vlm: Vlm, prefix: str = "") -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in vlm.network.named_parameters() if name.startswith(prefix)}
+    return {
+        name: p.detach().clone()
+        for name, p in vlm.network.named_parameters()
+        if name.startswith(prefix)
+    }
 
 
 # ---- batches
@@ -92,9 +100,9 @@ def test_each_picture_takes_as_many_tokens_as_the_vision_tower_gives():
     views = torch.tensor([len(s.cameras) for s in samples()])
     assert torch.equal((made.mm_token_type_ids == 1).sum(1), views * CONFIG.tokens_per_view)
     assert len(made.image_grid_thw) == views.sum()
-    assert fresh().network.model.visual(made.pixel_values, grid_thw=made.image_grid_thw).pooler_output.shape[0] == (
-        views.sum() * CONFIG.tokens_per_view
-    )
+    assert fresh().network.model.visual(
+        made.pixel_values, grid_thw=made.image_grid_thw
+    ).pooler_output.shape[0] == (views.sum() * CONFIG.tokens_per_view)
 
 
 def test_answers_stand_in_the_last_columns_and_end_the_turn():
@@ -109,7 +117,11 @@ def test_token_types_decide_positions_and_logits():
     made = batch(True)
     plain = made._replace(mm_token_type_ids=torch.zeros_like(made.mm_token_type_ids))
     with torch.inference_mode():
-        difference = (answer_logits(fresh().network, made) - answer_logits(fresh().network, plain)).abs().max()
+        difference = (
+            (answer_logits(fresh().network, made) - answer_logits(fresh().network, plain))
+            .abs()
+            .max()
+        )
     assert difference > 0.01
 
 
@@ -134,22 +146,37 @@ def test_decoding_equals_transformers_own_generation_under_the_same_mask():
     ids = list(fresh().processor.action_ids)
     inputs = {name: value for name, value in batch()._asdict().items() if name != "labels"}
     out = fresh().network.generate(
-        **inputs, max_new_tokens=12, min_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0,
-        prefix_allowed_tokens_fn=lambda i, sequence: ids, return_dict_in_generate=True, output_logits=True,
-    )  # fmt: skip
+        **inputs,
+        max_new_tokens=12,
+        min_new_tokens=12,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        prefix_allowed_tokens_fn=lambda i, sequence: ids,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
     own = decode(fresh(), batch())
     assert torch.equal(torch.tensor(ids)[own.codes], out.sequences[:, -12:])
     assert torch.allclose(own.logits, torch.stack(out.logits, 1)[..., ids], atol=1e-3)
 
 
 def test_states_of_generated_tokens_equal_those_of_one_pass_over_the_same_tokens():
-    vlm = Vlm(replace(CONFIG, read_out="final_norm"), fresh().network, fresh().processor, fresh().code_frequencies)
+    vlm = Vlm(
+        replace(CONFIG, read_out="final_norm"),
+        fresh().network,
+        fresh().processor,
+        fresh().code_frequencies,
+    )
     own = decode(vlm, batch())
     again = vlm.processor.batch(samples(), ImageCache(CONFIG.image_size_wh), own.codes.numpy())
     inputs = {name: value for name, value in again._asdict().items() if name != "labels"}
     with torch.inference_mode():
         positions, _ = vlm.network.model.get_rope_index(
-            again.input_ids, again.mm_token_type_ids, again.image_grid_thw, attention_mask=again.attention_mask
+            again.input_ids,
+            again.mm_token_type_ids,
+            again.image_grid_thw,
+            attention_mask=again.attention_mask,
         )
         states = vlm.network.model(**inputs, position_ids=positions).last_hidden_state
     assert torch.allclose(own.action_states, states[:, -13:-1], atol=1e-4)
@@ -179,7 +206,10 @@ def test_alone_or_in_a_batch_gives_the_same():
 
 def test_labels_and_future_change_nothing_that_planners_read():
     records, codes = world()
-    changed = [replace(r, future_poses=r.future_poses[::-1] * 3.0, front_paths=r.front_paths[::-1]) for r in records]
+    changed = [
+        replace(r, future_poses=r.future_poses[::-1] * 3.0, front_paths=r.front_paths[::-1])
+        for r in records
+    ]
     one = fresh().predict(samples(), batch_size=4)
     two = fresh().predict(build_samples(changed, 15 - codes, CONFIG), batch_size=4)
     for name in vlm_features.ARRAYS:
@@ -289,7 +319,9 @@ def test_a_saved_model_says_the_same_after_loading_offline(tmp_path, monkeypatch
 
 
 def pretend_checkpoint(folder: Path, spare_rows: int) -> tuple[int, int]:
-    """A folder as a 3B download looks, tiny: tokenizer without action tokens, table padded; (tokens, rows)."""
+    """A folder as a 3B download looks, tiny: tokenizer without action tokens, table padded;
+    (tokens, rows).
+    """
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     known = tokenizer.build_tiny()
@@ -303,7 +335,12 @@ def pretend_checkpoint(folder: Path, spare_rows: int) -> tuple[int, int]:
 
 
 def pretrained(folder: Path) -> VlmConfig:
-    return replace(CONFIG, backend="pretrained", pretrained_path=str(folder), text=replace(CONFIG.text, vocab_rows=1))
+    return replace(
+        CONFIG,
+        backend="pretrained",
+        pretrained_path=str(folder),
+        text=replace(CONFIG.text, vocab_rows=1),
+    )
 
 
 def test_action_tokens_move_into_spare_rows_of_a_checkpoint_and_the_table_keeps_its_size(tmp_path):
@@ -335,7 +372,9 @@ def test_a_checkpoint_folder_trains_saves_and_comes_back(tmp_path):
     assert np.array_equal(vlm.predict(samples()).logits, again.predict(samples()).logits)
     # its network folder is a checkpoint itself, whose action rows are kept
     network, _ = model.build(pretrained(tmp_path / "model" / "network"))
-    assert torch.equal(network.get_input_embeddings().weight, vlm.network.get_input_embeddings().weight)
+    assert torch.equal(
+        network.get_input_embeddings().weight, vlm.network.get_input_embeddings().weight
+    )
 
 
 def test_a_missing_checkpoint_folder_says_what_to_do(tmp_path):
@@ -350,7 +389,10 @@ def test_a_missing_checkpoint_folder_says_what_to_do(tmp_path):
 
 def test_features_survive_rows_folders_and_reordering(tmp_path):
     found = fresh().predict(samples(), batch_size=8)
-    flat = [{**row, "visual": row["visual"].ravel(), "action": row["action"].ravel()} for row in found.rows()]
+    flat = [
+        {**row, "visual": row["visual"].ravel(), "action": row["action"].ravel()}
+        for row in found.rows()
+    ]
     for again in (vlm_features.from_rows(flat), vlm_features.load(found.save(tmp_path))):
         assert again.scene_tokens == found.scene_tokens
         for name in vlm_features.ARRAYS:

@@ -12,7 +12,10 @@ from latentvla_core.vlm.model import add_lora, build, build_meta, count_paramete
 
 
 def test_all_sizes_have_one_schema():
-    schemas = {tuple(asdict(getattr(VlmConfig, size)())) for size in ("debug", "mini", "single_gpu", "paper")}
+    schemas = {
+        tuple(asdict(getattr(VlmConfig, size)()))
+        for size in ("debug", "mini", "single_gpu", "paper")
+    }
     assert len(schemas) == 1
 
 

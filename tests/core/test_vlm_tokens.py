@@ -46,7 +46,9 @@ def test_the_yaw_rate_is_right_across_the_turn_of_pi():
     scene = record("a", "/nowhere", speed_mps=1.0)
     history = scene.history_poses.copy()
     history[-2, 2] = 2 * np.pi - 0.05
-    assert prompts.motion_state(replace(scene, history_poses=history)).yaw_rate_radps == pytest.approx(0.1)
+    assert prompts.motion_state(
+        replace(scene, history_poses=history)
+    ).yaw_rate_radps == pytest.approx(0.1)
 
 
 def test_zero_has_one_spelling():
@@ -61,7 +63,9 @@ def test_the_question_does_not_know_the_future():
         front_paths=tuple("x" for _ in scene.front_paths),
         object_boxes=np.ones((2, 7)),
     )
-    one, two = (build_samples([s], np.full((1, 12), c), CONFIG)[0] for s, c in ((scene, 3), (other, 9)))
+    one, two = (
+        build_samples([s], np.full((1, 12), c), CONFIG)[0] for s, c in ((scene, 3), (other, 9))
+    )
     assert replace(one, codes=None) == replace(two, codes=None)
 
 
@@ -73,7 +77,9 @@ def test_unknown_template_versions_are_named():
 def test_a_scene_without_front_picture_or_with_broken_state_is_invalid_with_its_reason():
     scene = record("a", "/nowhere", speed_mps=8.0)
     broken = replace(scene, ego_acceleration_mps2=np.array([np.nan, 0.0]))
-    no_front, not_finite = build_samples([without_pictures(scene, ("CAM_L0",)), broken], None, CONFIG)
+    no_front, not_finite = build_samples(
+        [without_pictures(scene, ("CAM_L0",)), broken], None, CONFIG
+    )
     assert not no_front.valid
     assert "CAM_F0" in no_front.reason
     assert not not_finite.valid
@@ -82,7 +88,9 @@ def test_a_scene_without_front_picture_or_with_broken_state_is_invalid_with_its_
 
 def test_views_come_in_prompt_order_and_one_is_enough():
     scene = record("a", "/nowhere", speed_mps=8.0)
-    shuffled = replace(scene, camera_names=scene.camera_names[::-1], camera_paths=scene.camera_paths[::-1])
+    shuffled = replace(
+        scene, camera_names=scene.camera_names[::-1], camera_paths=scene.camera_paths[::-1]
+    )
     full, single = build_samples([shuffled, without_pictures(scene, ("CAM_F0",))], None, CONFIG)
     assert full.cameras == ("CAM_F0", "CAM_L0", "CAM_R0")
     assert full.image_paths == ("a/CAM_F0.jpg", "a/CAM_L0.jpg", "a/CAM_R0.jpg")

@@ -6,14 +6,16 @@ import shapely
 
 from latentvla_core.geometry import wrap
 from latentvla_core.types import MAP_LOCATIONS
-from latentvla_core.world.layout import LayoutConfig
-from latentvla_core.world.lights import SignalCycle
-from latentvla_core.world.town import make_town
+from latentvla_core.world.streets.layout import LayoutConfig
+from latentvla_core.world.streets.lights import SignalCycle
+from latentvla_core.world.streets.town import make_town
 
 SEEDS = (0, 1, 2)
 
 
-@pytest.fixture(scope="module", params=[(seed, place) for seed in SEEDS for place in MAP_LOCATIONS[:2]], ids=str)
+@pytest.fixture(
+    scope="module", params=[(seed, place) for seed in SEEDS for place in MAP_LOCATIONS[:2]], ids=str
+)
 def town(request):
     seed, place = request.param
     return make_town(seed, place, LayoutConfig())
@@ -21,7 +23,9 @@ def town(request):
 
 def paved(town):
     groups = [shapely.Polygon(b.outline_m) for b in town.blocks.values() if not b.is_connector]
-    return shapely.unary_union([*groups, *(shapely.Polygon(j.outline_m) for j in town.junctions.values())])
+    return shapely.unary_union(
+        [*groups, *(shapely.Polygon(j.outline_m) for j in town.junctions.values())]
+    )
 
 
 def test_every_lane_leads_on_and_is_led_to(town):
@@ -56,7 +60,8 @@ def test_connectors_join_their_lanes_smoothly(town):
 
 def test_polygons_are_valid_and_tile_what_cars_drive_on(town):
     shapes = [
-        shapely.Polygon(o.outline_m) for o in (*town.blocks.values(), *town.lanes.values(), *town.junctions.values())
+        shapely.Polygon(o.outline_m)
+        for o in (*town.blocks.values(), *town.lanes.values(), *town.junctions.values())
     ]
     assert all(s.is_valid and s.area > 1.0 for s in shapes)
     area = paved(town).buffer(1e-6)
@@ -68,7 +73,9 @@ def test_a_lane_lies_in_its_block_and_next_to_its_neighbour(town):
     for lane_id in town.drive_lanes:
         lane = town.lanes[lane_id]
         assert (
-            shapely.Polygon(town.blocks[lane.block_id].outline_m).buffer(0.02).contains(shapely.Polygon(lane.outline_m))
+            shapely.Polygon(town.blocks[lane.block_id].outline_m)
+            .buffer(0.02)
+            .contains(shapely.Polygon(lane.outline_m))
         )
         left, right = town.neighbours(lane_id)
         for other, side in ((left, 1), (right, -1)):
@@ -78,7 +85,13 @@ def test_a_lane_lies_in_its_block_and_next_to_its_neighbour(town):
 
 
 def test_ids_are_unique_over_all_layers(town):
-    ids = [*town.lanes, *town.blocks, *town.junctions, *(c.id for c in town.crosswalks), *(w[0] for w in town.walkways)]
+    ids = [
+        *town.lanes,
+        *town.blocks,
+        *town.junctions,
+        *(c.id for c in town.crosswalks),
+        *(w[0] for w in town.walkways),
+    ]
     ids += [stop for j in town.junctions.values() for stop, _ in j.stop_lines.values()]
     assert len(ids) == len(set(ids))
     assert all(i.isdigit() for i in ids)

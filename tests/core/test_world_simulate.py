@@ -1,4 +1,6 @@
-"""A town that drives: nobody touches the ego, red is red, people are waited for; and the ego can be steered from outside."""
+"""A town that drives: nobody touches the ego, red is red, people are waited for; and the ego can be
+steered from outside.
+"""
 
 import numpy as np
 import pytest
@@ -6,14 +8,14 @@ import shapely
 
 from latentvla_core.geometry import box_corners
 from latentvla_core.types import MAP_LOCATIONS, ObjectClass
-from latentvla_core.world.driving import STYLES, Style, idm
-from latentvla_core.world.ego import EgoControl, EgoState
-from latentvla_core.world.layout import LayoutConfig
-from latentvla_core.world.network import RoadNetwork
+from latentvla_core.world.actors.driving import STYLES, Style, idm
+from latentvla_core.world.actors.ego import EgoControl, EgoState
 from latentvla_core.world.scenario import KINDS, TrafficConfig, make_scenario
 from latentvla_core.world.session import ego_corners
 from latentvla_core.world.simulate import Simulation
-from latentvla_core.world.town import make_town, parked_actors
+from latentvla_core.world.streets.layout import LayoutConfig
+from latentvla_core.world.streets.network import RoadNetwork
+from latentvla_core.world.streets.town import make_town, parked_actors
 
 SECONDS = 11
 
@@ -27,7 +29,9 @@ def simulation(kind: str, seed: int, style: str = "normal") -> Simulation:
 
 def drivable(town: RoadNetwork):
     groups = [shapely.Polygon(b.outline_m) for b in town.blocks.values() if not b.is_connector]
-    return shapely.unary_union([*groups, *(shapely.Polygon(j.outline_m) for j in town.junctions.values())]).buffer(1e-6)
+    return shapely.unary_union(
+        [*groups, *(shapely.Polygon(j.outline_m) for j in town.junctions.values())]
+    ).buffer(1e-6)
 
 
 def entered_red(sim: Simulation, before: tuple[str, str]) -> bool:
@@ -47,7 +51,12 @@ def drive(request):
         seen.append(sim.step())
         ego.append((sim.ego.speed_mps, sim.ego.accel_mps2, sim.ego.curvature_per_m))
         held = {c: d for d in sim.traffic.drivers for c in d.grants}
-        grants += [(c, r) for c, d in held.items() for r in sim.network.conflicts[c] if r in held and held[r] is not d]
+        grants += [
+            (c, r)
+            for c, d in held.items()
+            for r in sim.network.conflicts[c]
+            if r in held and held[r] is not d
+        ]
     return sim, seen, np.array(ego), grants
 
 
@@ -56,7 +65,9 @@ def test_the_ego_touches_nobody(drive):
     for snapshot in seen:
         ego = shapely.Polygon(ego_corners(snapshot.ego_pose))
         for actor in snapshot.actors:
-            box = shapely.Polygon(box_corners(actor.pose[None], actor.size_m[0], actor.size_m[1])[0])
+            box = shapely.Polygon(
+                box_corners(actor.pose[None], actor.size_m[0], actor.size_m[1])[0]
+            )
             assert not box.intersects(ego), (actor.token, snapshot.time_s)
 
 
@@ -84,7 +95,10 @@ def test_moving_cars_do_not_drive_through_each_other(drive):
     _, seen, _, _ = drive
     for snapshot in seen[::5]:
         cars = [a for a in snapshot.actors if a.cls == ObjectClass.VEHICLE]
-        boxes = [shapely.Polygon(box_corners(a.pose[None], a.size_m[0] - 0.3, a.size_m[1] - 0.3)[0]) for a in cars]
+        boxes = [
+            shapely.Polygon(box_corners(a.pose[None], a.size_m[0] - 0.3, a.size_m[1] - 0.3)[0])
+            for a in cars
+        ]
         pairs = shapely.STRtree(boxes).query(boxes, predicate="intersects").T if boxes else []
         assert all(i == j for i, j in pairs), snapshot.time_s
 
@@ -162,7 +176,9 @@ def test_the_ego_obeys_whoever_drives_it():
 
 def test_an_ego_far_from_its_chain_is_found_on_another_lane():
     sim = simulation("curve", 4)
-    target = sim.network.lanes[next(i for i in sim.network.drive_lanes if i not in sim.driver.chain)]
+    target = sim.network.lanes[
+        next(i for i in sim.network.drive_lanes if i not in sim.driver.chain)
+    ]
     x, y, yaw = target.pose_at(target.length_m / 2)
     sim.ego.pose = np.array([x, y, yaw])
     sim.step(EgoControl(accel_mps2=0.0, steering_rad=0.0))

@@ -1,4 +1,6 @@
-"""The tree on disk: byte for byte the same, read back by our own reader, with routes, lights and splits that hold."""
+"""The tree on disk: byte for byte the same, read back by our own reader, with routes, lights and
+splits that hold.
+"""
 
 import hashlib
 import pickle
@@ -9,7 +11,7 @@ import pytest
 import shapely
 
 from latentvla_core.data.filters import SceneFilter, load_split, scenes_of_log
-from latentvla_core.data.maps import load_map
+from latentvla_core.data.map_files.maps import load_map
 from latentvla_core.data.navsim import read_log, read_log_tolerant
 from latentvla_core.geometry import to_local
 from latentvla_core.pdms import score_trajectories
@@ -19,7 +21,9 @@ from latentvla_core.world.log_writer import write_log
 from latentvla_core.world.session import ego_corners
 from latentvla_core.world.write import WorldConfig, write_world
 
-CONFIG = WorldConfig(seed=3, logs_train=2, logs_val=1, logs_test=1, seconds_per_log=10.0, cameras=(), workers=1)
+CONFIG = WorldConfig(
+    seed=3, logs_train=2, logs_val=1, logs_test=1, seconds_per_log=10.0, cameras=(), workers=1
+)
 
 
 def digest(root: Path) -> dict[str, str]:
@@ -37,7 +41,11 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def logs(tree):
-    return {name: read_log(tree.log_path(split, name)) for split, names in tree.logs.items() for name in names}
+    return {
+        name: read_log(tree.log_path(split, name))
+        for split, names in tree.logs.items()
+        for name in names
+    }
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +62,36 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes(tree, tmp_path):
 
 def test_another_seed_gives_other_bytes(tree, tmp_path):
     other = write_world(
-        tmp_path, WorldConfig(seed=4, logs_train=1, logs_val=0, logs_test=0, seconds_per_log=7.0, cameras=(), workers=1)
+        tmp_path,
+        WorldConfig(
+            seed=4,
+            logs_train=1,
+            logs_val=0,
+            logs_test=0,
+            seconds_per_log=7.0,
+            cameras=(),
+            workers=1,
+        ),
     )
-    assert not set(digest(other.root / "navsim_logs").values()) & set(digest(tree.root / "navsim_logs").values())
+    assert not set(digest(other.root / "navsim_logs").values()) & set(
+        digest(tree.root / "navsim_logs").values()
+    )
 
 
 def test_pictures_and_sweeps_are_there_and_the_same_again(tmp_path):
-    pytest.importorskip("latentvla_core.world.render")
-    lidar = pytest.importorskip("latentvla_core.world.lidar") is not None
+    pytest.importorskip("latentvla_core.world.sensors.render")
+    lidar = pytest.importorskip("latentvla_core.world.sensors.lidar") is not None
     config = WorldConfig(
-        seed=1, logs_train=1, logs_val=0, logs_test=0, seconds_per_log=7.0, cameras=("CAM_F0",), picture_wh=(64, 36), lidar=lidar, workers=1
-    )  # fmt: skip
+        seed=1,
+        logs_train=1,
+        logs_val=0,
+        logs_test=0,
+        seconds_per_log=7.0,
+        cameras=("CAM_F0",),
+        picture_wh=(64, 36),
+        lidar=lidar,
+        workers=1,
+    )
     trees = [write_world(tmp_path / name, config) for name in "ab"]
     assert digest(trees[0].root) == digest(trees[1].root)
     frames = read_log(trees[0].log_path("train", trees[0].logs["train"][0]))
@@ -77,7 +104,10 @@ def test_a_finished_tree_is_left_alone_and_an_unfinished_one_completed(tree):
     before = digest(tree.root)
     times = {p: p.stat().st_mtime_ns for p in tree.root.rglob("*.pkl")}
     seen = []
-    assert write_world(tree.root, CONFIG, lambda done, total: seen.append((done, total))).logs == tree.logs
+    assert (
+        write_world(tree.root, CONFIG, lambda done, total: seen.append((done, total))).logs
+        == tree.logs
+    )
     assert seen == [(4 * 20, 4 * 20)]
     assert {p: p.stat().st_mtime_ns for p in tree.root.rglob("*.pkl")} == times
     tree.log_path("test", tree.logs["test"][0]).unlink()
@@ -95,7 +125,9 @@ def test_the_reader_finds_no_fault_and_every_field(tree, logs):
     for frames in logs.values():
         steps = np.diff([f.timestamp_us for f in frames])
         assert (steps == 500_000).all()
-        assert all(len(f.cameras) == 8 and f.objects is not None and len(f.token) == 16 for f in frames)
+        assert all(
+            len(f.cameras) == 8 and f.objects is not None and len(f.token) == 16 for f in frames
+        )
         assert len({f.token for f in frames}) == 20
 
 
@@ -112,7 +144,11 @@ def test_splits_share_no_log_and_their_files_say_the_same(tree):
         spec = load_split(tree.split_file(split))
         assert spec.data_split == ("test" if split == "test" else "trainval")
         assert spec.filter.log_names == frozenset(listed)
-        assert (spec.filter.num_history_frames, spec.filter.num_future_frames, spec.filter.frame_interval) == (4, 10, 1)
+        assert (
+            spec.filter.num_history_frames,
+            spec.filter.num_future_frames,
+            spec.filter.frame_interval,
+        ) == (4, 10, 1)
 
 
 def test_the_route_is_connected_and_starts_where_the_ego_is(logs, maps):
@@ -139,7 +175,13 @@ def test_the_route_is_connected_and_starts_where_the_ego_is(logs, maps):
         areas = (
             [groups[first]]
             if first in groups
-            else [s for i, s in zip(road.group_connectors.ids, road.group_connectors.shapes, strict=True) if i == first]
+            else [
+                s
+                for i, s in zip(
+                    road.group_connectors.ids, road.group_connectors.shapes, strict=True
+                )
+                if i == first
+            ]
         )
         assert areas[0].distance(shapely.Point(frames[0].ego_pose[:2])) < 2.0
 
@@ -157,7 +199,9 @@ def test_the_ego_hits_nothing_and_stays_on_drivable_ground(logs, maps):
             for box in frame.objects.boxes:
                 c, s = np.cos(box[6]), np.sin(box[6])
                 half = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * box[3:5] / 2
-                assert not local.intersects(shapely.Polygon(half @ np.array([[c, s], [-s, c]]) + box[:2]))
+                assert not local.intersects(
+                    shapely.Polygon(half @ np.array([[c, s], [-s, c]]) + box[:2])
+                )
 
 
 def test_lights_switch_and_red_is_of_connectors_in_the_map(logs, maps):
@@ -208,7 +252,9 @@ def test_the_human_scores_well_and_better_than_constant_velocity(logs, maps):
     scenes = [
         s
         for frames in logs.values()
-        for s in scenes_of_log(frames, SceneFilter(num_history_frames=4, num_future_frames=10, frame_interval=2), "x")
+        for s in scenes_of_log(
+            frames, SceneFilter(num_history_frames=4, num_future_frames=10, frame_interval=2), "x"
+        )
     ]
     worlds = [build(s, maps[s.current.map_location]) for s in scenes]
     assert all(w.valid for w in worlds), [w.reason for w in worlds if not w.valid]
@@ -237,7 +283,9 @@ def test_wrong_configs_are_refused_with_a_remedy(changes, message):
         WorldConfig(**changes)
 
 
-@pytest.mark.parametrize(("logs", "counts"), [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (12, (9, 1, 2))])
+@pytest.mark.parametrize(
+    ("logs", "counts"), [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (12, (9, 1, 2))]
+)
 def test_any_number_of_logs_is_split(logs, counts):
     config = WorldConfig.for_logs(logs, 0)
     assert (config.logs_train, config.logs_val, config.logs_test) == counts
@@ -250,5 +298,7 @@ def test_a_log_may_have_many_frames_without_objects(tmp_path, frozen):
     for array in boxes:
         array.setflags(write=not frozen)
     write_log(tmp_path / "log.pkl", [{"anns": {"gt_boxes": array}} for array in boxes])
-    found = [frame["anns"]["gt_boxes"] for frame in pickle.loads((tmp_path / "log.pkl").read_bytes())]
+    found = [
+        frame["anns"]["gt_boxes"] for frame in pickle.loads((tmp_path / "log.pkl").read_bytes())
+    ]
     assert [a.shape for a in found] == [(0, 7), (2, 7), (0, 7), (0, 7)]

@@ -1,6 +1,8 @@
-"""A little tree in navhard's layout: two original scenes of an embedded log, and synthetic scenes that continue them.
+"""A little tree in navhard's layout: two original scenes of an embedded log, and synthetic scenes
+that continue them.
 
-The synthetic scenes repeat what the log shows four seconds later, some with the ego moved aside. So the second stage is
+The synthetic scenes repeat what the log shows four seconds later, some with the ego moved aside. So
+the second stage is
 known: a scene with the ego where it was must be scored like the log's own.
 """
 
@@ -46,7 +48,9 @@ class Tree:
 
 
 def write_tree(root: Path, devkit: dict[str, Any]) -> Tree:
-    config = WorldConfig(seed=4, logs_train=1, logs_val=0, logs_test=1, seconds_per_log=18.0, cameras=(), workers=1)
+    config = WorldConfig(
+        seed=4, logs_train=1, logs_val=0, logs_test=1, seconds_per_log=18.0, cameras=(), workers=1
+    )
     world = write_world(root, config)
     frames = read_log(world.log_path("test", world.logs["test"][0]))
     folder = root / NAME / "synthetic_scene_pickles"
@@ -76,8 +80,14 @@ def synthetic(
 ) -> dict[str, Any]:
     """The scene pickle whose current frame is `index` of the log, the ego moved to its left."""
     past, future = frames[index - 3 : index + 1], frames[index + 1 : index + 9]
-    shown = [_frame(frame, token if frame is past[-1] else f"{frame.token}x", aside_m) for frame in past]
-    meta = {"log_name": past[-1].log_name, "scene_token": f"scene-{token}", "map_name": past[-1].map_location}
+    shown = [
+        _frame(frame, token if frame is past[-1] else f"{frame.token}x", aside_m) for frame in past
+    ]
+    meta = {
+        "log_name": past[-1].log_name,
+        "scene_token": f"scene-{token}",
+        "map_name": past[-1].map_location,
+    }
     meta |= {"initial_token": token, "num_history_frames": 4, "num_future_frames": 0}
     meta |= {
         "corresponding_original_scene": past[-1].token,
@@ -96,7 +106,14 @@ def _frame(frame: Frame, token: str, aside_m: float) -> dict[str, Any]:
     pose = to_global(frame.ego_pose, np.array([0.0, aside_m, 0.0]))
     boxes = np.array(frame.objects.boxes)
     boxes[:, 1] -= aside_m  # they stand where they stood, so nearer to the ego's right
-    names = {0: "vehicle", 1: "pedestrian", 2: "bicycle", 3: "traffic_cone", 4: "barrier", 5: "czone_sign"}
+    names = {
+        0: "vehicle",
+        1: "pedestrian",
+        2: "bicycle",
+        3: "traffic_cone",
+        4: "barrier",
+        5: "czone_sign",
+    }
     count = len(boxes)
     notes = {
         "boxes": boxes,
@@ -107,13 +124,23 @@ def _frame(frame: Frame, token: str, aside_m: float) -> dict[str, Any]:
     }
     command = np.zeros(4, int)
     command[int(frame.command)] = 1
-    ego = {"ego_pose": pose, "ego_velocity": frame.ego_velocity_mps, "ego_acceleration": frame.ego_acceleration_mps2}
+    ego = {
+        "ego_pose": pose,
+        "ego_velocity": frame.ego_velocity_mps,
+        "ego_acceleration": frame.ego_acceleration_mps2,
+    }
     ego |= {"driving_command": command, "in_global_frame": True}
     lights = [(int(lane), red) for lane, red in frame.traffic_lights]
     return {
-        "token": token, "timestamp": frame.timestamp_us, "roadblock_ids": list(frame.roadblock_ids), "traffic_lights": lights,
-        "annotations": notes, "ego_status": ego, "lidar_path": None, "camera_dict": {},
-    }  # fmt: skip
+        "token": token,
+        "timestamp": frame.timestamp_us,
+        "roadblock_ids": list(frame.roadblock_ids),
+        "traffic_lights": lights,
+        "annotations": notes,
+        "ego_status": ego,
+        "lidar_path": None,
+        "camera_dict": {},
+    }
 
 
 def _detections(devkit: dict[str, Any], frame: Frame) -> Any:

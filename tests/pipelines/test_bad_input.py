@@ -1,4 +1,6 @@
-"""A careless user at every face: one message with value, rule and remedy; nothing lost; the next run carries on."""
+"""A careless user at every face: one message with value, rule and remedy; nothing lost; the next
+run carries on.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ from planner_factory import make_records
 
 from latentvla_core import cli
 from latentvla_core.errors import DataError, LatentVLAError, SetupError
+from latentvla_core.lake.store import Lake
 from latentvla_core.scoring import read_trajectories
-from latentvla_core.store import Lake
 from pipelines.demo import run_job
 from pipelines.engine import Engine
 from pipelines.settings import Settings
@@ -40,13 +42,19 @@ FILTER = "num_history_frames: 4\nnum_future_frames: 10\nframe_interval: 1\nhas_r
 
 def write_map(root: Path, without: str = "") -> None:
     x, y = 330_990.0, 4_689_990.0
-    road, line = shapely.box(x, y, x + 80, y + 30), shapely.LineString([(x, y), (x + 20, y), (x + 40, y)])
+    road, line = (
+        shapely.box(x, y, x + 80, y + 30),
+        shapely.LineString([(x, y), (x + 20, y), (x + 40, y)]),
+    )
     layers: dict[str, Any] = {
         "lanes_polygons": [(11, road, (11, 101, 0, 13.4))],
         "lane_groups_polygons": [(101, road, ())],
         "baseline_paths": [(1, line, (11, None))],
     }
-    write_gpkg(root / "maps/us-ma-boston/9.12.1817/map.gpkg", {**layers, **({without: None} if without else {})})
+    write_gpkg(
+        root / "maps/us-ma-boston/9.12.1817/map.gpkg",
+        {**layers, **({without: None} if without else {})},
+    )
     index = {"us-ma-boston": {"version": "9.12.1817", "layers": {}}}
     (root / "maps/nuplan-maps-v1.0.json").write_text(json.dumps(index))
 
@@ -65,7 +73,11 @@ def tree(tmp_path: Path) -> Path:
 def environment(root: Path, **extra: str) -> dict[str, str]:
     """The variables that point at the tree."""
     home = root.parent
-    env = {"OPENSCENE_DATA_ROOT": str(root), "LATENTVLA_HOME": str(home / "home"), "LATENTVLA_SHARDS": "1"}
+    env = {
+        "OPENSCENE_DATA_ROOT": str(root),
+        "LATENTVLA_HOME": str(home / "home"),
+        "LATENTVLA_SHARDS": "1",
+    }
     env |= {"LATENTVLA_RECIPE": "debug", "LATENTVLA_TRAIN_SPLIT": str(home / "all.yaml")}
     return env | {"LATENTVLA_TEST_SPLIT": str(home / "all.yaml")} | extra
 
@@ -88,7 +100,7 @@ def ingest(root: Path) -> Engine:
     return engine
 
 
-# ---- where the logs are ------------------------------------------------------------------------------------------
+# ---- where the logs are ------------------------------------------------------------------------
 
 
 def _absent(root: Path) -> None:
@@ -119,16 +131,23 @@ def _other_logs(root: Path) -> None:
         (_emptied, "log folders are missing: train: .*Set OPENSCENE_DATA_ROOT"),
         (_no_test, "log folders are missing: test: .*navsim_logs/test. Set"),
         (_empty_test, "split test: .*navsim_logs/test holds no .pkl file; download"),
-        (_other_logs, "split train: not one of the 1 log_names of filter .*all.yaml.*; download them, or name another"),
+        (
+            _other_logs,
+            "split train: not one of the 1 log_names of filter .*all.yaml.*; download them, or name another",
+        ),
     ],
 )
-def test_a_tree_without_logs_says_which_folder_and_what_to_set(tree: Path, spoil: Callable[[Path], None], message: str):
+def test_a_tree_without_logs_says_which_folder_and_what_to_set(
+    tree: Path, spoil: Callable[[Path], None], message: str
+):
     spoil(tree)
     with pytest.raises(SetupError, match=message):
         engine_of(tree).execute("logs")
 
 
-def test_an_unknown_split_names_the_variable_that_would_find_it(tree: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_split_names_the_variable_that_would_find_it(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delenv("NAVSIM_DEVKIT_ROOT", raising=False)
     with pytest.raises(SetupError, match="'navtest' is not built in.*NAVSIM_DEVKIT_ROOT"):
         engine_of(tree, LATENTVLA_TEST_SPLIT="navtest").execute("logs")
@@ -172,7 +191,7 @@ def test_a_wrong_sources_file_never_gets_as_far_as_a_table(
         engine_of(tmp_path / "tree", LATENTVLA_SOURCES=str(path)).execute("logs")
 
 
-# ---- what is in the logs -----------------------------------------------------------------------------------------
+# ---- what is in the logs -----------------------------------------------------------------------
 
 
 class _Evil:
@@ -195,7 +214,9 @@ def spoil_logs(folder: Path, mark: Path) -> None:
     write_pickle(folder / "hole.pkl", broken)
 
 
-def test_bad_logs_are_quarantined_with_their_reasons_and_the_good_one_goes_on(tree: Path, tmp_path: Path):
+def test_bad_logs_are_quarantined_with_their_reasons_and_the_good_one_goes_on(
+    tree: Path, tmp_path: Path
+):
     folder = tree / "navsim_logs/trainval"
     spoil_logs(folder, tmp_path / "executed")
     engine = engine_of(tree)
@@ -210,7 +231,10 @@ def test_bad_logs_are_quarantined_with_their_reasons_and_the_good_one_goes_on(tr
     assert "missing" in reasons["hole.pkl"]
     assert not (tmp_path / "executed").exists()
     logs = engine.lake.read("scenes")["log_name"].to_pylist()
-    assert {name: logs.count(name) for name in set(logs)} == {TRAIN: 3, "hole": 2}  # five frames make no scene
+    assert {name: logs.count(name) for name in set(logs)} == {
+        TRAIN: 3,
+        "hole": 2,
+    }  # five frames make no scene
 
     for name in ("half", "copy", "evil", "hole"):
         (folder / f"{name}.pkl").unlink()
@@ -226,7 +250,9 @@ def test_sequences_without_poses_are_each_refused_with_their_name(tmp_path: Path
         (tmp_path / f"drives/{name}/frames").mkdir(parents=True)
     for name in ("one", "two"):
         (tmp_path / f"drives/{name}/poses.csv").write_text("a,b,c\n")
-    (tmp_path / "sources.yaml").write_text(f"splits: {{a: {{format: frames_poses, logs: {tmp_path}/drives}}}}")
+    (tmp_path / "sources.yaml").write_text(
+        f"splits: {{a: {{format: frames_poses, logs: {tmp_path}/drives}}}}"
+    )
     engine = engine_of(tmp_path / "tree", LATENTVLA_SOURCES=str(tmp_path / "sources.yaml"))
     engine.execute("logs")
     rows = engine.execute("frames", "a-00").quarantined
@@ -238,10 +264,19 @@ def test_sequences_without_poses_are_each_refused_with_their_name(tmp_path: Path
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda maps: (maps / "nuplan-maps-v1.0.json").unlink(), "map index does not exist; set NUPLAN_MAPS_ROOT"),
+        (
+            lambda maps: (maps / "nuplan-maps-v1.0.json").unlink(),
+            "map index does not exist; set NUPLAN_MAPS_ROOT",
+        ),
         (lambda maps: next(maps.glob("*/*/map.gpkg")).unlink(), "the map does not exist; download"),
-        (lambda maps: write_map(maps.parent, without="lane_connectors"), "layer 'lane_connectors' is missing; use"),
-        (lambda maps: next(maps.glob("*/*/map.gpkg")).write_bytes(b"half a map"), "not a GeoPackage"),
+        (
+            lambda maps: write_map(maps.parent, without="lane_connectors"),
+            "layer 'lane_connectors' is missing; use",
+        ),
+        (
+            lambda maps: next(maps.glob("*/*/map.gpkg")).write_bytes(b"half a map"),
+            "not a GeoPackage",
+        ),
     ],
     ids=["index", "file", "layer", "garbage"],
 )
@@ -258,7 +293,9 @@ def test_a_bad_map_stops_scoring_alone_and_a_good_one_carries_on(
 
 
 @pytest.mark.parametrize("host", ["transfuser", "ipad"])
-def test_pictures_that_cannot_be_read_cost_their_scene_and_not_the_training(tmp_path: Path, host: str):
+def test_pictures_that_cannot_be_read_cost_their_scene_and_not_the_training(
+    tmp_path: Path, host: str
+):
     from latentvla_core.planner.model import build_planner
     from latentvla_core.planner.plan import inputs_of, plan
     from latentvla_core.planner.train import readable, train_planner
@@ -279,7 +316,9 @@ def test_pictures_that_cannot_be_read_cost_their_scene_and_not_the_training(tmp_
     assert readable(inputs_of(planner, records)).tolist() == [3, 4]
     with pytest.raises(DataError, match="not one of 3 scenes has inputs"):
         readable(inputs_of(planner, records[:3]))
-    if host == "transfuser":  # iPad's training differs in its loss only, which needs simulated scenes
+    if (
+        host == "transfuser"
+    ):  # iPad's training differs in its loss only, which needs simulated scenes
         assert train_planner(planner, records, debug().planner.train).step == 2
 
 
@@ -291,7 +330,10 @@ def test_a_sweep_that_is_missing_or_broken_costs_its_scene(tmp_path: Path):
     from latentvla_core.recipes import debug
 
     sweeps = ("", "no.pcd", "bad.pcd")
-    records = [replace(r, lidar_path=name) for r, name in zip(make_records(tmp_path, 3), sweeps, strict=True)]
+    records = [
+        replace(r, lidar_path=name)
+        for r, name in zip(make_records(tmp_path, 3), sweeps, strict=True)
+    ]
     (tmp_path / "bad.pcd").write_bytes(b"nonsense")
     planner = build_planner("transfuser", replace(debug().planner.transfuser, latent=False))
     faults: list[str] = []
@@ -301,12 +343,14 @@ def test_a_sweep_that_is_missing_or_broken_costs_its_scene(tmp_path: Path):
     assert "bad.pcd: no PCD header" in faults[2]
 
 
-# ---- plans and the command line ----------------------------------------------------------------------------------
+# ---- plans and the command line ----------------------------------------------------------------
 
 
 def write_plans(path: Path, **columns: Any) -> Path:
     rows = {"scene_token": ["a"], "trajectory_id": ["x"], "poses": [PLAN]} | columns
-    pq.write_table(pa.table({name: values for name, values in rows.items() if values is not None}), path)
+    pq.write_table(
+        pa.table({name: values for name, values in rows.items() if values is not None}), path
+    )
     return path
 
 
@@ -323,7 +367,9 @@ def write_plans(path: Path, **columns: Any) -> Path:
     ],
     ids=["csv", "empty file", "folder", "numbers", "null", "column", "no rows"],
 )
-def test_a_file_that_holds_no_plans_is_refused(tmp_path: Path, make: Callable[[Path], Any], message: str):
+def test_a_file_that_holds_no_plans_is_refused(
+    tmp_path: Path, make: Callable[[Path], Any], message: str
+):
     make(tmp_path / "plans.parquet")
     with pytest.raises(LatentVLAError, match=message):
         read_trajectories(tmp_path / "plans.parquet")
@@ -336,11 +382,26 @@ def test_a_file_that_holds_no_plans_is_refused(tmp_path: Path, make: Callable[[P
             "score --root {tree} --split test --trajectories {plans} --out {tree}",
             "is a folder; give the name of a file",
         ),
-        ("score --root {tree} --split test --trajectories {plans} --out {plans}/s.parquet", "cannot be written"),
-        ("score --root {tree} --split tset --trajectories {plans} --out s.parquet", "did you mean 'test'"),
-        ("score --root {tree} --split test --trajectories {plans} --out s.parquet --metric pdm", "metric is 'pdm'"),
-        ("score --root {tree} --split test --trajectories none.parquet --out s.parquet", "none.parquet does not exist"),
-        ("score --root {tree}/no --split test --trajectories {plans} --out s.parquet", "itself does not exist"),
+        (
+            "score --root {tree} --split test --trajectories {plans} --out {plans}/s.parquet",
+            "cannot be written",
+        ),
+        (
+            "score --root {tree} --split tset --trajectories {plans} --out s.parquet",
+            "did you mean 'test'",
+        ),
+        (
+            "score --root {tree} --split test --trajectories {plans} --out s.parquet --metric pdm",
+            "metric is 'pdm'",
+        ),
+        (
+            "score --root {tree} --split test --trajectories none.parquet --out s.parquet",
+            "none.parquet does not exist",
+        ),
+        (
+            "score --root {tree}/no --split test --trajectories {plans} --out s.parquet",
+            "itself does not exist",
+        ),
         ("world write --out {plans} --logs 2", "is a file; give a new folder"),
         ("world write --out {tree} --logs 2", "is not empty; give a new folder"),
         ("sizes minni", "'minni' is unknown; use one of"),
@@ -353,7 +414,11 @@ def test_a_file_that_holds_no_plans_is_refused(tmp_path: Path, make: Callable[[P
     ],
 )
 def test_a_wrong_command_ends_in_one_message_and_exit_code_2(
-    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, message: str
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    message: str,
 ):
     monkeypatch.chdir(tree.parent)
     monkeypatch.setenv("LATENTVLA_RECIPE", "debug")
@@ -369,7 +434,7 @@ def test_a_wrong_command_ends_in_one_message_and_exit_code_2(
     assert len(said.splitlines()) == 1
 
 
-# ---- the lake, and runs that end early ---------------------------------------------------------------------------
+# ---- the lake, and runs that end early ---------------------------------------------------------
 
 
 def test_a_lake_that_cannot_be_written_is_named(tree: Path):
@@ -380,12 +445,16 @@ def test_a_lake_that_cannot_be_written_is_named(tree: Path):
 
 def test_an_object_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch):
     def no_credentials(uri: str) -> bool:
-        raise OSError("Operation not supported\n     \x1b[31m↳\x1b[0m no credentials\n   0: <unknown>")
+        raise OSError(
+            "Operation not supported\n     \x1b[31m↳\x1b[0m no credentials\n   0: <unknown>"
+        )
 
     monkeypatch.setattr("deltalake.DeltaTable.is_deltatable", no_credentials)
     with pytest.raises(SetupError) as told:
         Lake("s3://bucket/lake").read("logs")
-    assert str(told.value).startswith("s3://bucket/lake/logs: Operation not supported: no credentials; check")
+    assert str(told.value).startswith(
+        "s3://bucket/lake/logs: Operation not supported: no credentials; check"
+    )
     assert "AWS_ACCESS_KEY_ID" in str(told.value)
 
 
@@ -422,14 +491,18 @@ for name, part in (("logs", ""), ("frames", "train-00"), ("frames", "test-00"), 
 def test_a_killed_run_is_carried_on_to_the_same_tables(tree: Path):
     env = environment(tree)
     root = str(Path(__file__).parents[2])
-    done = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, **env}, cwd=root, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], env={**os.environ, **env}, cwd=root, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     engine = engine_of(tree)
     assert engine.execute("logs").skipped
     assert engine.execute("frames", "train-00").skipped
     assert engine.execute("frames", "test-00").skipped
     assert not engine.execute("scenes", "train-00").skipped
-    assert engine.lake.read("scenes")["scene_token"].to_pylist() == sorted(f["token"] for f in log_frames(16)[3:6])
+    assert engine.lake.read("scenes")["scene_token"].to_pylist() == sorted(
+        f["token"] for f in log_frames(16)[3:6]
+    )
 
 
 def test_a_run_that_fails_names_asset_fault_and_remedy_and_goes_on_once_mended(
@@ -441,7 +514,9 @@ def test_a_run_that_fails_names_asset_fault_and_remedy_and_goes_on_once_mended(
         run_job(settings, "baseline_scores")
     for name, value in environment(tree).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(LatentVLAError, match="(?s)asset scene_worlds failed: /.*set NUPLAN_MAPS_ROOT.*run again"):
+    with pytest.raises(
+        LatentVLAError, match="(?s)asset scene_worlds failed: /.*set NUPLAN_MAPS_ROOT.*run again"
+    ):
         run_job(settings, "baseline_scores")
     write_map(tree)
     run_job(settings, "baseline_scores")

@@ -24,7 +24,11 @@ def test_dependencies_and_volumes_exist():
 
 def test_every_variable_is_in_the_example_file():
     used = set(re.findall(r"\$\{(\w+)", TEXT))
-    documented = {line.split("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if "=" in line}
+    documented = {
+        line.split("=")[0]
+        for line in (ROOT / ".env.example").read_text().splitlines()
+        if "=" in line
+    }
     assert used <= documented
 
 

@@ -1,5 +1,6 @@
-"""The graph as Dagster sees it. A changed snapshot is a changed graph: look at the difference, then write it again with
-`python tests/pipelines/test_definitions.py`."""
+"""The graph as Dagster sees it. A changed snapshot is a changed graph: look at the difference, then
+write it again with `python tests/pipelines/test_definitions.py`.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -43,18 +44,26 @@ def test_the_graph_is_the_one_we_agreed_on(tmp_path: Path):
 def test_jobs_schedule_and_sensor_are_there_and_off(tmp_path: Path):
     repository = build(settings(tmp_path)).get_repository_def()
     assert {"whole_line", "labels", "baseline_scores"} <= set(repository.job_names)
-    assert repository.get_schedule_def("nightly_retraining").default_status == dg.DefaultScheduleStatus.STOPPED
+    assert (
+        repository.get_schedule_def("nightly_retraining").default_status
+        == dg.DefaultScheduleStatus.STOPPED
+    )
     assert repository.get_sensor_def("new_logs").default_status == dg.DefaultSensorStatus.STOPPED
 
 
-def test_maintenance_is_there_and_off_and_joins_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_maintenance_is_there_and_off_and_joins_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     from label_rows import label
 
-    from latentvla_core.store import Lake
+    from latentvla_core.lake.store import Lake
 
     monkeypatch.setenv("LATENTVLA_LAKE", str(tmp_path / "lake"))
     repository = build(settings(tmp_path)).get_repository_def()
-    assert repository.get_schedule_def("weekly_maintenance").default_status == dg.DefaultScheduleStatus.STOPPED
+    assert (
+        repository.get_schedule_def("weekly_maintenance").default_status
+        == dg.DefaultScheduleStatus.STOPPED
+    )
     lake = Lake(str(tmp_path / "lake"))
     for token in "abc":
         lake.append("latent_actions", [label(token)])
@@ -68,19 +77,26 @@ def test_maintenance_is_there_and_off_and_joins_files(tmp_path: Path, monkeypatc
 def test_every_asset_has_a_blocking_schema_check(tmp_path: Path):
     graph = build(settings(tmp_path)).resolve_asset_graph()
     for key in graph.get_all_asset_keys():
-        blocking = [check.name for check in graph.get(key).check_keys if graph.get_check_spec(check).blocking]
+        blocking = [
+            check.name
+            for check in graph.get(key).check_keys
+            if graph.get_check_spec(check).blocking
+        ]
         assert f"{key.to_user_string()}_schema" in blocking
         figures = set(FIGURES) if key.to_user_string() == "latent_quality" else set()
         assert set(blocking) == {f"{key.to_user_string()}_schema"} | figures
 
 
 def test_a_hole_in_a_split_fails_a_check(tmp_path: Path):
-    from latentvla_core.store import Lake
+    from latentvla_core.lake.store import Lake
     from latentvla_core.tables import TABLES
     from pipelines.checks import complete
 
     def row(name: str, scored: int) -> dict[str, object]:
-        values = {c.name: {"string": "", "float64": 0.5}.get(c.dtype, 4) for c in TABLES["pdm_summary"].columns}
+        values = {
+            c.name: {"string": "", "float64": 0.5}.get(c.dtype, 4)
+            for c in TABLES["pdm_summary"].columns
+        }
         return values | {
             "split": "test",
             "trajectory_id": name,
@@ -137,4 +153,6 @@ if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        SNAPSHOT.write_text(json.dumps(graph_of(build(settings(Path(folder)))), indent=1, sort_keys=True) + "\n")
+        SNAPSHOT.write_text(
+            json.dumps(graph_of(build(settings(Path(folder)))), indent=1, sort_keys=True) + "\n"
+        )

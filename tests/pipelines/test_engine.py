@@ -1,4 +1,6 @@
-"""Bringing work up to date, with toy stages: what is skipped, what is done again, what a kill leaves behind."""
+"""Bringing work up to date, with toy stages: what is skipped, what is done again, what a kill
+leaves behind.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,9 @@ from pipelines.stages import STAGES
 
 
 class Line:
-    """One stage that writes `latent_actions`, one without partitions that only refuses, and what they were asked to do."""
+    """One stage that writes `latent_actions`, one without partitions that only refuses, and what
+    they were asked to do.
+    """
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
@@ -28,7 +32,9 @@ class Line:
         self.version = "m"
         self.home = tmp_path
         monkeypatch.setattr(
-            engine_module, "recipe_named", lambda name, weights: SimpleNamespace(name=name, latent=self.steps)
+            engine_module,
+            "recipe_named",
+            lambda name, weights: SimpleNamespace(name=name, latent=self.steps),
         )
 
     def engine(self) -> Engine:
@@ -42,9 +48,21 @@ class Line:
             doc="",
             recipe=("latent",),
         )
-        env = {"LATENTVLA_HOME": str(self.home), "LATENTVLA_RECIPE": "toy", "LATENTVLA_SHARDS": str(self.shards)}
+        env = {
+            "LATENTVLA_HOME": str(self.home),
+            "LATENTVLA_RECIPE": "toy",
+            "LATENTVLA_SHARDS": str(self.shards),
+        }
         settings = Settings.from_env(env)
-        whole = Stage(name="whole", run=self.refuse, kind="table", table="pdm_summary", deps=(), group="g", doc="")
+        whole = Stage(
+            name="whole",
+            run=self.refuse,
+            kind="table",
+            table="pdm_summary",
+            deps=(),
+            group="g",
+            doc="",
+        )
         return Engine(settings, {"toy": stage, "whole": whole})
 
     def run(self, engine: Engine, partition: str) -> Output:
@@ -82,7 +100,9 @@ def test_a_changed_recipe_does_it_again(line: Line):
     assert {row["made_by"] for row in line.engine().lake.rows("latent_actions")} == {second.made_by}
 
 
-def test_killed_between_rows_and_ledger_gives_the_same_table(line: Line, monkeypatch: pytest.MonkeyPatch):
+def test_killed_between_rows_and_ledger_gives_the_same_table(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+):
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -118,7 +138,9 @@ def test_what_was_refused_is_in_quarantine_until_it_is_mended(line: Line):
 def test_what_a_stage_without_partitions_refused_is_gone_once_it_is_mended(line: Line):
     line.faults = [{"file": "a.pkl", "frame": "", "field": "", "reason": "missing"}]
     assert line.engine().execute("whole").quarantined == 1
-    assert [(row["split"], row["file"]) for row in line.engine().lake.rows("quarantine")] == [("", "a.pkl")]
+    assert [(row["split"], row["file"]) for row in line.engine().lake.rows("quarantine")] == [
+        ("", "a.pkl")
+    ]
     line.faults = []
     line.engine().execute("whole", force=True)
     assert line.engine().lake.rows("quarantine") == []
@@ -141,10 +163,12 @@ def test_bad_rows_are_refused_and_the_old_ones_stay(line: Line):
     assert line.engine().lake.read("latent_actions")["scene_token"].to_pylist() == ["a", "b"]
 
 
-# ---- another number of shards ------------------------------------------------------------------------------------
+# ---- another number of shards ------------------------------------------------------------------
 
 
-def test_a_lake_with_more_shards_is_refused_before_anything_is_done(line: Line, monkeypatch: pytest.MonkeyPatch):
+def test_a_lake_with_more_shards_is_refused_before_anything_is_done(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+):
     line.shards, line.rows["train-03"] = 4, [label("d", shard=3)]
     line.engine().execute("toy", "train-03")
     written = line.engine().lake.version("materialisations")
@@ -153,7 +177,9 @@ def test_a_lake_with_more_shards_is_refused_before_anything_is_done(line: Line, 
     for name, partition in (("toy", "train-01"), ("whole", "")):
         with pytest.raises(SetupError, match=told):
             line.engine().execute(name, partition, force=True)
-    monkeypatch.setattr(engine_module.sources, "prepare", lambda *_: pytest.fail("a world would be written"))
+    monkeypatch.setattr(
+        engine_module.sources, "prepare", lambda *_: pytest.fail("a world would be written")
+    )
     with pytest.raises(SetupError, match=told):
         real_line({"LATENTVLA_HOME": str(line.home), "LATENTVLA_SHARDS": "2"}).execute("logs")
     assert line.calls == ["train-03"]
@@ -174,13 +200,21 @@ def test_shards_of_a_split_that_is_no_longer_asked_for_do_not_matter(line: Line)
 
 def real_line(env: dict[str, str]) -> Engine:
     """The stages that list logs and read frames."""
-    return Engine(Settings.from_env(env), {name: STAGES[name] for name in ("logs", "frames")}, lambda text: None)
+    return Engine(
+        Settings.from_env(env),
+        {name: STAGES[name] for name in ("logs", "frames")},
+        lambda text: None,
+    )
 
 
 def test_with_more_shards_every_log_moves_and_is_found_where_it_is(tmp_path: Path):
     sources = tmp_path / "sources.yaml"
     sources.write_text(f"splits: {{train: {{format: frames_poses, logs: {tmp_path / 'drives'}}}}}")
-    env = {"LATENTVLA_HOME": str(tmp_path / "home"), "LATENTVLA_SOURCES": str(sources), "LATENTVLA_RECIPE": "debug"}
+    env = {
+        "LATENTVLA_HOME": str(tmp_path / "home"),
+        "LATENTVLA_SOURCES": str(sources),
+        "LATENTVLA_RECIPE": "debug",
+    }
     names = {name: write_drive(tmp_path / "drives" / name) for name in ("oak", "elm", "ash", "yew")}
     for shards in (1, 4):
         line = real_line({**env, "LATENTVLA_SHARDS": str(shards)})
@@ -191,7 +225,10 @@ def test_with_more_shards_every_log_moves_and_is_found_where_it_is(tmp_path: Pat
             place = line.lake.place_of_log(name)
             assert place["shard"] == [shard_of(name, shards)]
             there, all_over = place | {"log_name": f"{name}@0"}, {"log_name": f"{name}@0"}
-            assert [line.lake.read("frames", where).num_rows for where in (there, all_over)] == [count, count]
+            assert [line.lake.read("frames", where).num_rows for where in (there, all_over)] == [
+                count,
+                count,
+            ]
     assert len({shard_of(name, 4) for name in names}) > 1
 
 

@@ -18,7 +18,9 @@ from pipelines.registry.gates import decide
     ],
     ids=["first", "equal", "better", "worse", "incomplete", "no score", "nothing scored"],
 )
-def test_who_becomes_champion(score: float, champion: float, scored: int, expected: int, decision: str):
+def test_who_becomes_champion(
+    score: float, champion: float, scored: int, expected: int, decision: str
+):
     assert decide(score, champion, scored, expected)[0] == decision
 
 

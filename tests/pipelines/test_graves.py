@@ -36,7 +36,10 @@ def test_only_runs_of_dead_processes_of_this_machine_are_reported_as_failed():
     host = socket.gethostname()
     with dg.DagsterInstance.ephemeral() as instance:
         dead = started(instance, f"{host}:{ended.pid}")
-        alive = [started(instance, p) for p in (process_tag()[TAG], f"elsewhere:{ended.pid}", "", f"{host}:1")]
+        alive = [
+            started(instance, p)
+            for p in (process_tag()[TAG], f"elsewhere:{ended.pid}", "", f"{host}:1")
+        ]
         assert bury(instance) == [dead]
         assert status(instance, dead) == dg.DagsterRunStatus.FAILURE
         assert {status(instance, run) for run in alive} == {dg.DagsterRunStatus.STARTED}

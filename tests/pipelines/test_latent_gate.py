@@ -1,4 +1,6 @@
-"""A bad latent action model stops the line, in Dagster and without it; a good one lets it go on; nothing is lost."""
+"""A bad latent action model stops the line, in Dagster and without it; a good one lets it go on;
+nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,17 @@ from pipelines.settings import Settings
 from pipelines.stages import STAGES
 
 HEALTHY = {
-    "transitions": 228.0, "ego_usage": 16.0, "ego_perplexity": 14.0, "ego_largest_share": 0.14, "gain_over_copy": 0.27,
-    "shuffle_ego": 0.24, "trajectory_use": 0.37, "environment_r2_longitudinal": -0.8, "environment_r2_lateral": -0.7,
+    "transitions": 228.0,
+    "ego_usage": 16.0,
+    "ego_perplexity": 14.0,
+    "ego_largest_share": 0.14,
+    "gain_over_copy": 0.27,
+    "shuffle_ego": 0.24,
+    "trajectory_use": 0.37,
+    "environment_r2_longitudinal": -0.8,
+    "environment_r2_lateral": -0.7,
     "environment_r2_yaw": -0.7,
-}  # fmt: skip
+}
 NO_TRAJECTORY = {"trajectory_use": 0.0}
 
 
@@ -38,8 +47,20 @@ class Line:
         self.report: dict[str, float] = dict(HEALTHY)
         self.labelled = 0
         common: dict[str, Any] = {"kind": "table", "deps": (), "group": "g", "doc": "toy"}
-        quality = Stage(name="latent_quality", run=self.quality, table="latent_quality", approve=approve, **common)
-        labels = Stage(name="latent_actions", run=self.label, table="pdm_summary", gates=("latent_quality",), **common)
+        quality = Stage(
+            name="latent_quality",
+            run=self.quality,
+            table="latent_quality",
+            approve=approve,
+            **common,
+        )
+        labels = Stage(
+            name="latent_actions",
+            run=self.label,
+            table="pdm_summary",
+            gates=("latent_quality",),
+            **common,
+        )
         self.stages = {"latent_quality": quality, "latent_actions": labels}
 
     def quality(self, engine: Engine) -> Output:
@@ -56,7 +77,10 @@ class Line:
     def run(self, force: bool = True) -> dg.ExecuteInProcessResult:
         settings = Settings.from_env()
         return dg.materialize(
-            [asset_of(stage, settings, self.stages, pooled=False) for stage in self.stages.values()],
+            [
+                asset_of(stage, settings, self.stages, pooled=False)
+                for stage in self.stages.values()
+            ],
             resources={"latentvla": LatentVLAResource()},
             run_config={"ops": {name: {"config": {"force": force}} for name in self.stages}},
             raise_on_error=False,
@@ -109,7 +133,8 @@ def test_without_dagster_the_labels_are_refused_with_the_same_reason(line: Line)
     line.report |= NO_TRAJECTORY | {"ego_usage": 3.0}
     assert line.engine().execute("latent_quality").rows > 0
     with pytest.raises(
-        UnhealthyModelError, match=r"2 required figure\(s\) missed(.|\n)*ego_usage is 3(.|\n)*trajectory_use is 0"
+        UnhealthyModelError,
+        match=r"2 required figure\(s\) missed(.|\n)*ego_usage is 3(.|\n)*trajectory_use is 0",
     ):
         line.engine().execute("latent_actions")
     assert line.labelled == 0

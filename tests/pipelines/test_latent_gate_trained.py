@@ -1,4 +1,6 @@
-"""Broken recipes are stopped and a sound one labels: models that were really trained, judged by the real gate."""
+"""Broken recipes are stopped and a sound one labels: models that were really trained, judged by the
+real gate.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def line(settings: Settings, latent: LatentActionConfig) -> Engine:
 
 def labels(engine: Engine) -> int:
     """Valid labels in the lake, of whatever model."""
-    table = engine.lake.read("latent_actions") if engine.lake.version("latent_actions") >= 0 else None
+    table = (
+        engine.lake.read("latent_actions") if engine.lake.version("latent_actions") >= 0 else None
+    )
     return 0 if table is None else int(table.column("valid").to_numpy(zero_copy_only=False).sum())
 
 
@@ -60,7 +64,10 @@ def train_and_label(engine: Engine) -> None:
 def test_a_learning_rate_a_hundred_times_too_high_is_stopped_while_it_trains(settings: Settings):
     sound = recipes.mini().latent
     engine = line(settings, replace(sound, learning_rate=100 * sound.learning_rate))
-    with pytest.raises(CollapsedError, match=r"training stopped at step (\d+)(.|\n)*Try: learning_rate down tenfold"):
+    with pytest.raises(
+        CollapsedError,
+        match=r"training stopped at step (\d+)(.|\n)*Try: learning_rate down tenfold",
+    ):
         train_and_label(engine)
     assert engine.ledger.made_by("latent_action_model", "") == "absent"
     assert labels(engine) == 0
@@ -70,18 +77,24 @@ def test_a_first_stage_without_trajectory_is_stopped_before_the_second_begins(se
     engine = line(settings, replace(preset("conditioning_none"), checkpoint_every=20))
     for _ in range(2):  # the second time from step 140, with what was seen at step 100
         with pytest.raises(
-            CollapsedError, match=r"step 150: stage1/quality/trajectory_use is 0(.|\n)*conditioning 'added'"
+            CollapsedError,
+            match=r"step 150: stage1/quality/trajectory_use is 0(.|\n)*conditioning 'added'",
         ):
             train_and_label(engine)
     assert labels(engine) == 0
 
 
-def test_a_first_stage_without_trajectory_that_nobody_watches_is_stopped_by_the_report(settings: Settings):
+def test_a_first_stage_without_trajectory_that_nobody_watches_is_stopped_by_the_report(
+    settings: Settings,
+):
     """Few steps: what is asked is whether the report sees it, whatever else it finds."""
     engine = line(settings, replace(preset("conditioning_none"), steps=40, quality_every=0))
     with pytest.raises(UnhealthyModelError, match=r"trajectory_use is 0, must be at least 0\.05"):
         train_and_label(engine)
-    rows = {row.name: row for row in stored_judgements(engine, engine.ledger.made_by("latent_action_model", ""))}
+    rows = {
+        row.name: row
+        for row in stored_judgements(engine, engine.ledger.made_by("latent_action_model", ""))
+    }
     assert rows["trajectory_use"].blocks
     assert labels(engine) == 0
 

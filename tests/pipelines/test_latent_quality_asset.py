@@ -1,4 +1,6 @@
-"""The quality report as an asset: what it judges on, and what it leaves behind: rows, page, JSON, verdict."""
+"""The quality report as an asset: what it judges on, and what it leaves behind: rows, page, JSON,
+verdict.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,11 @@ class Line:
                   Stage(name=MODEL, kind="model", table="models", **common), *STAGES]  # fmt: skip
         self.stages, self.gate = {stage.name: stage for stage in stages}, gate
         for split in {r.split for r in records}:
-            rows = [{**row_from_record(r), "shard": 0, "made_by": "d"} for r in records if r.split == split]
+            rows = [
+                {**row_from_record(r), "shard": 0, "made_by": "d"}
+                for r in records
+                if r.split == split
+            ]
             self.engine().lake.replace("scenes", rows, {"split": split, "shard": 0})
         self.finish("model-1")
 
@@ -68,11 +74,24 @@ class Line:
         """An untrained model becomes the latest."""
         torch.manual_seed(1)
         save(LatentActionModel(LatentActionConfig.debug()), self.folder(version))
-        self.engine().ledger.record({
-            "asset": MODEL, "partition": UNPARTITIONED, "made_by": version, "table_name": "models", "delta_version": 0, "rows": 1,
-            "quarantined": 0, "inputs": "", "recipe": "", "code_version": "", "commit": "", "run_id": "", "seconds": 0.0,
-            "finished_us": int(version[-1]),
-        })  # fmt: skip
+        self.engine().ledger.record(
+            {
+                "asset": MODEL,
+                "partition": UNPARTITIONED,
+                "made_by": version,
+                "table_name": "models",
+                "delta_version": 0,
+                "rows": 1,
+                "quarantined": 0,
+                "inputs": "",
+                "recipe": "",
+                "code_version": "",
+                "commit": "",
+                "run_id": "",
+                "seconds": 0.0,
+                "finished_us": int(version[-1]),
+            }
+        )
 
     def folder(self, version: str) -> Path:
         return self.settings.models / MODEL / version
@@ -86,19 +105,38 @@ def blind(split: str, logs: int) -> list[SceneRecord]:
     pose = np.zeros(3)
     return [
         SceneRecord(
-            scene_token=f"{split}-{i}", log_name=f"{split}-log-{i}", split=split, map_location="", timestamp_us=i, sensor_root="",
-            ego_pose=pose, ego_velocity_mps=pose[:2], ego_acceleration_mps2=pose[:2], command=1, history_poses=np.zeros((4, 3)),
-            history_velocities_mps=np.zeros((4, 2)), history_accelerations_mps2=np.zeros((4, 2)), future_poses=np.zeros((10, 3)),
-            front_paths=("",) * 14, camera_names=(), camera_paths=(), camera_intrinsics_px=np.zeros((0, 3, 3)),
-            camera_rotations=np.zeros((0, 3, 3)), camera_translations_m=np.zeros((0, 3)), lidar_path="",
-            object_boxes=np.zeros((0, 7)), object_classes=np.zeros(0, np.int8), object_velocities_mps=np.zeros((0, 2)),
-            roadblock_ids=(), has_objects=False,
+            scene_token=f"{split}-{i}",
+            log_name=f"{split}-log-{i}",
+            split=split,
+            map_location="",
+            timestamp_us=i,
+            sensor_root="",
+            ego_pose=pose,
+            ego_velocity_mps=pose[:2],
+            ego_acceleration_mps2=pose[:2],
+            command=1,
+            history_poses=np.zeros((4, 3)),
+            history_velocities_mps=np.zeros((4, 2)),
+            history_accelerations_mps2=np.zeros((4, 2)),
+            future_poses=np.zeros((10, 3)),
+            front_paths=("",) * 14,
+            camera_names=(),
+            camera_paths=(),
+            camera_intrinsics_px=np.zeros((0, 3, 3)),
+            camera_rotations=np.zeros((0, 3, 3)),
+            camera_translations_m=np.zeros((0, 3)),
+            lidar_path="",
+            object_boxes=np.zeros((0, 7)),
+            object_classes=np.zeros(0, np.int8),
+            object_velocities_mps=np.zeros((0, 2)),
+            roadblock_ids=(),
+            has_objects=False,
         )
         for i in range(logs)
-    ]  # fmt: skip
+    ]
 
 
-# ---- one real report ---------------------------------------------------------------------------------------------
+# ---- one real report ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +154,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Line, Outcome]:
 
 def figures(line: Line) -> dict[str, float]:
     """What the JSON beside the page says."""
-    return json.loads(line.engine().page("latent_quality", "model-1").with_suffix(".json").read_text())
+    return json.loads(
+        line.engine().page("latent_quality", "model-1").with_suffix(".json").read_text()
+    )
 
 
 def test_the_figures_lie_beside_the_page(made: tuple[Line, Outcome]):
@@ -124,7 +164,9 @@ def test_the_figures_lie_beside_the_page(made: tuple[Line, Outcome]):
     page = outcome.metadata["page"]
     assert page == line.settings.home / "reports" / "latent_quality-model-1.html"
     report = figures(line)
-    assert report["transitions"] == 4 * 12  # a scene of 14 frames per log, two frames between those of a transition
+    assert (
+        report["transitions"] == 4 * 12
+    )  # a scene of 14 frames per log, two frames between those of a transition
     assert report["logs"] == 4
     assert 1 <= report["ego_usage"] <= 16
     assert math.isfinite(report["gain_over_copy"])
@@ -133,7 +175,13 @@ def test_the_figures_lie_beside_the_page(made: tuple[Line, Outcome]):
 def test_the_page_says_what_was_judged_and_why_it_may_not_label(made: tuple[Line, Outcome]):
     line, outcome = made
     html = outcome.metadata["page"].read_text()
-    for part in ("model-1", "debug", "must not label", "Split val has only 2 of the 6 logs", "ego_usage"):
+    for part in (
+        "model-1",
+        "debug",
+        "must not label",
+        "Split val has only 2 of the 6 logs",
+        "ego_usage",
+    ):
         assert part in html
     assert "No curves are stored" not in html
 
@@ -150,15 +198,21 @@ def test_rows_are_the_figures_against_their_bounds(made: tuple[Line, Outcome]):
     assert (gain["at_least"], gain["passed"]) == (2, False)
     assert usage["meaning"] and usage["cause"] and usage["remedy"]
     assert {row["made_by"] for row in rows.values()} == {outcome.made_by}
-    assert [j.line() for j in stored_judgements(line.engine(), "model-1") if j.blocks] == [outcome.metadata["verdict"]]
+    assert [j.line() for j in stored_judgements(line.engine(), "model-1") if j.blocks] == [
+        outcome.metadata["verdict"]
+    ]
 
 
 def test_metadata_holds_the_verdict_and_every_figure_that_is_known(made: tuple[Line, Outcome]):
     line, outcome = made
     report, told = figures(line), outcome.metadata
-    assert told["verdict"].startswith(f"ego_usage is {report['ego_usage']:.3g}, must be at least 17 (")
+    assert told["verdict"].startswith(
+        f"ego_usage is {report['ego_usage']:.3g}, must be at least 17 ("
+    )
     assert "gain_over_copy" in told["targets_missed"].split(", ")
-    assert {name for name in report if name in told} == {name for name, value in report.items() if value == value}
+    assert {name for name in report if name in told} == {
+        name for name, value in report.items() if value == value
+    }
     assert told["transitions"] == report["transitions"]
 
 
@@ -171,7 +225,9 @@ def test_probes_are_fitted_on_the_other_logs_that_are_given(made: tuple[Line, Ou
         latent_quality.measure(engine, model, Judged(val, [*train, *val], ""))
 
 
-def test_an_up_to_date_report_is_not_measured_again(made: tuple[Line, Outcome], monkeypatch: pytest.MonkeyPatch):
+def test_an_up_to_date_report_is_not_measured_again(
+    made: tuple[Line, Outcome], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(latent_quality, "measure", None)
     assert made[0].engine().execute("latent_quality").skipped
 
@@ -181,7 +237,7 @@ def test_curves_are_those_beside_the_current_model(made: tuple[Line, Outcome]):
     assert read_curves_of(made[0].engine()) == curves
 
 
-# ---- the rest with figures of our own ----------------------------------------------------------------------------
+# ---- the rest with figures of our own ----------------------------------------------------------
 
 
 @pytest.fixture
@@ -189,9 +245,14 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the asset wanted measured; the figures are FIGURES."""
     asked: list[Any] = []
 
-    def measure(engine: Engine, model: LatentActionModel, what: Any) -> tuple[dict[str, float], dict[str, Any]]:
+    def measure(
+        engine: Engine, model: LatentActionModel, what: Any
+    ) -> tuple[dict[str, float], dict[str, Any]]:
         asked.append(what)
-        return dict(FIGURES), {"ego": np.arange(40).reshape(10, 4) % 16, "environment": np.zeros((10, 4), int)}
+        return dict(FIGURES), {
+            "ego": np.arange(40).reshape(10, 4) % 16,
+            "environment": np.zeros((10, 4), int),
+        }
 
     monkeypatch.setattr(latent_quality, "measure", measure)
     return asked
@@ -202,13 +263,19 @@ def logs_of(records: list[SceneRecord]) -> set[str]:
 
 
 @pytest.mark.parametrize("val", [6, 8])
-def test_enough_val_logs_are_judged_alone_by_probes_of_the_train_logs(tmp_path: Path, judged: list[Any], val: int):
+def test_enough_val_logs_are_judged_alone_by_probes_of_the_train_logs(
+    tmp_path: Path, judged: list[Any], val: int
+):
     line = Line(tmp_path, [*blind("train", 3), *blind("val", val), *blind("test", 2)])
     outcome = line.engine().execute("latent_quality")
     (what,) = judged
     assert logs_of(what.records) == {f"val-log-{i}" for i in range(val)}
     assert logs_of(what.others) == {f"train-log-{i}" for i in range(3)}
-    assert outcome.metadata["judged_on"] == what.sentence == f"Judged on split val: {val} logs that no training saw."
+    assert (
+        outcome.metadata["judged_on"]
+        == what.sentence
+        == f"Judged on split val: {val} logs that no training saw."
+    )
 
 
 @pytest.mark.parametrize(("val", "train", "joined"), [(5, 3, 1), (2, 9, 4), (1, 2, 2), (0, 7, 6)])
@@ -219,15 +286,22 @@ def test_where_val_logs_are_few_train_logs_join_and_it_is_said(
     told = line.engine().execute("latent_quality").metadata["judged_on"]
     (what,) = judged
     found = logs_of(what.records)
-    assert {name for name in found if name.startswith("val")} == {f"val-log-{i}" for i in range(val)}
+    assert {name for name in found if name.startswith("val")} == {
+        f"val-log-{i}" for i in range(val)
+    }
     assert len({name for name in found if name.startswith("train")}) == joined
     assert len(found) == val + joined
     assert not found & logs_of(what.others or [])
-    assert f"only {val} of the 6 logs" in told and f"so {joined} logs that the model was trained on" in told
+    assert (
+        f"only {val} of the 6 logs" in told
+        and f"so {joined} logs that the model was trained on" in told
+    )
 
 
 def test_without_training_scenes_it_is_said_what_to_do(tmp_path: Path, judged: list[Any]):
-    with pytest.raises(SetupError, match=r"split train has no scenes.*materialise logs, frames and scenes"):
+    with pytest.raises(
+        SetupError, match=r"split train has no scenes.*materialise logs, frames and scenes"
+    ):
         Line(tmp_path, blind("val", 6)).engine().execute("latent_quality")
     assert judged == []
 
@@ -247,11 +321,18 @@ def test_a_model_that_holds_every_required_bound_may_label(line: Line):
 def test_what_is_required_is_in_the_verdict_and_what_is_wanted_in_the_targets(line: Line):
     told = line.engine().execute("latent_quality").metadata
     assert told["verdict"].startswith("ego_usage is 12, must be at least 17")
-    assert told["targets_missed"] == "gain_over_copy, ego_perplexity, shuffle_ego"  # what is missing is missed
+    assert (
+        told["targets_missed"] == "gain_over_copy, ego_perplexity, shuffle_ego"
+    )  # what is missing is missed
     assert "transfer_yaw" not in told
-    line.gate = replace(GATE, required=(Bound("ego_usage", at_least=17), Bound("gain_over_copy", at_least=1)))
+    line.gate = replace(
+        GATE, required=(Bound("ego_usage", at_least=17), Bound("gain_over_copy", at_least=1))
+    )
     both = line.engine().execute("latent_quality").metadata["verdict"]
-    assert both.startswith("ego_usage is 12,") and "; gain_over_copy is 0.25, must be at least 1 (" in both
+    assert (
+        both.startswith("ego_usage is 12,")
+        and "; gain_over_copy is 0.25, must be at least 1 (" in both
+    )
 
 
 def test_reports_of_two_models_stay_side_by_side(line: Line):
@@ -281,8 +362,19 @@ def test_a_registered_model_is_told_its_figures_and_its_verdict(
     monkeypatch.setattr(tracking, "note_quality", note)
     line.gate = HealthGate(required=(Bound("ego_usage", at_least=at_least),), targets=GATE.targets)
     for version in ("model-0", "model-1"):
-        row = {"name": MODEL, "version": version, "recipe": "", "path": "", "parameters": 1, "metrics": "", "inputs": "",
-               "commit": "", "seconds": 0.0, "mlflow_uri": f"models:/{MODEL}/{version[-1]}", "made_by": version}  # fmt: skip
+        row = {
+            "name": MODEL,
+            "version": version,
+            "recipe": "",
+            "path": "",
+            "parameters": 1,
+            "metrics": "",
+            "inputs": "",
+            "commit": "",
+            "seconds": 0.0,
+            "mlflow_uri": f"models:/{MODEL}/{version[-1]}",
+            "made_by": version,
+        }
         line.engine().lake.replace("models", [row], {"name": MODEL, "version": version})
     line.engine().execute("latent_quality")
     ((settings, uri, report, said),) = told

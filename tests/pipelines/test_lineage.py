@@ -27,7 +27,9 @@ PARTITIONS = ("train-00", "train-01", "test-00")
 
 def stage(name: str, deps: tuple[str, ...] = (), kind: str = "shards", **changes: Any) -> Stage:
     table = {"model": "models", "table": "pdm_summary"}.get(kind, "scenes")
-    return Stage(name=name, run=lambda: None, kind=kind, table=table, deps=deps, group="g", doc="", **changes)
+    return Stage(
+        name=name, run=lambda: None, kind=kind, table=table, deps=deps, group="g", doc="", **changes
+    )
 
 
 def graph(**changes: Any) -> dict[str, Stage]:
@@ -52,7 +54,13 @@ def all_done(stages: dict[str, Stage], recipe: Any, keys: dict[str, str]) -> Led
     for s in stages.values():
         for part in PARTITIONS if s.partitioned else ("",):
             made = fingerprint(
-                s, part, recipe, PARTITIONS, stages, lambda a, p: predicted[a, p], lambda kind, p: keys[p]
+                s,
+                part,
+                recipe,
+                PARTITIONS,
+                stages,
+                lambda a, p: predicted[a, p],
+                lambda kind, p: keys[p],
             )
             predicted[s.name, part] = made
             ledger.latest[s.name, part] = {"made_by": made}
@@ -63,8 +71,12 @@ RECIPE = SimpleNamespace(latent={"steps": 10}, vlm={"steps": 5})
 FILES = {"": "all", "train-00": "a", "train-01": "b", "test-00": "c"}
 
 
-def stale(stages: dict[str, Stage], recipe: Any = RECIPE, files: dict[str, str] = FILES) -> list[tuple[str, str]]:
-    return stale_work(stages, recipe, PARTITIONS, all_done(graph(), RECIPE, FILES), lambda kind, p: files[p])
+def stale(
+    stages: dict[str, Stage], recipe: Any = RECIPE, files: dict[str, str] = FILES
+) -> list[tuple[str, str]]:
+    return stale_work(
+        stages, recipe, PARTITIONS, all_done(graph(), RECIPE, FILES), lambda kind, p: files[p]
+    )
 
 
 def test_nothing_is_stale_when_nothing_changed():
@@ -85,7 +97,12 @@ def test_settings_that_change_no_result_redo_no_model():
 
 def test_a_changed_test_log_redoes_its_shard_and_no_model():
     work = stale(graph(), files={**FILES, "": "all2", "test-00": "c2"})
-    assert work == [("logs", ""), ("frames", "test-00"), ("scenes", "test-00"), ("labels", "test-00")]
+    assert work == [
+        ("logs", ""),
+        ("frames", "test-00"),
+        ("scenes", "test-00"),
+        ("labels", "test-00"),
+    ]
 
 
 def test_a_changed_train_log_redoes_the_model_and_every_label():
@@ -96,7 +113,10 @@ def test_a_changed_train_log_redoes_the_model_and_every_label():
 
 
 def test_a_recipe_section_redoes_only_the_stages_that_read_it():
-    assert stale(graph(), SimpleNamespace(latent={"steps": 11}, vlm={"steps": 5}))[0] == ("model", "")
+    assert stale(graph(), SimpleNamespace(latent={"steps": 11}, vlm={"steps": 5}))[0] == (
+        "model",
+        "",
+    )
     assert stale(graph(), SimpleNamespace(latent={"steps": 10}, vlm={"steps": 6})) == []
 
 
@@ -148,13 +168,19 @@ def test_an_edited_map_is_another_map(tmp_path: Path):
     before = maps_key(str(tmp_path))
     assert before == maps_key(str(tmp_path)) != empty
     with sqlite3.connect(path) as db:
-        db.execute("update lanes set width_m = 3.4 where id = 10000")  # far from both ends of the file
+        db.execute(
+            "update lanes set width_m = 3.4 where id = 10000"
+        )  # far from both ends of the file
     assert maps_key(str(tmp_path)) != before
     assert maps_key("") == empty
 
 
 def test_what_reads_the_map_is_redone_when_the_map_changes():
-    assert {name for name, stage in STAGES.items() if "maps" in stage.files} >= {"scene_worlds", "transfuser", "ipad"}
+    assert {name for name, stage in STAGES.items() if "maps" in stage.files} >= {
+        "scene_worlds",
+        "transfuser",
+        "ipad",
+    }
     changed = graph(scenes=stage("scenes", ("frames",), files=("maps",)))
     done = all_done(changed, RECIPE, FILES)
 

@@ -1,6 +1,8 @@
-"""docs/queries.md cannot rot: its very blocks run against a small lake, and their answers are looked at.
+"""docs/queries.md cannot rot: its very blocks run against a small lake, and their answers are
+looked at.
 
-`LATENTVLA_HOME=DIR PYTHONPATH=tests python tests/pipelines/test_queries.py` writes the answers of a demo's lake into the page.
+`LATENTVLA_HOME=DIR PYTHONPATH=tests python tests/pipelines/test_queries.py` writes the answers of a
+demo's lake into the page.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import pytest
 from label_rows import label
 
 from latentvla_core.cli import write_table
-from latentvla_core.store import Lake, lake_root
+from latentvla_core.lake.store import Lake, lake_root
 from latentvla_core.tables import TABLES, TableSpec
 
 QUERIES = Path(__file__).resolve().parents[2] / "docs" / "queries.md"
@@ -27,9 +29,7 @@ PAGE = QUERIES.read_text()
 ANSWERED = re.compile(r"```(sql|python)\n(.*?)\n```\n\n```(csv|text)\n(.*?)\n```", re.DOTALL)
 SQL = [(question, answer) for kind, question, _, answer in ANSWERED.findall(PAGE) if kind == "sql"]
 PYTHON = [question for kind, question, _, _ in ANSWERED.findall(PAGE) if kind == "python"]
-CURRENT = (
-    "(select model_version from latent_codes join materialisations using (made_by) order by finished_us desc limit 1)"
-)
+CURRENT = "(select model_version from latent_codes join materialisations using (made_by) order by finished_us desc limit 1)"
 OF_ONE_MODEL = [query for query, _ in SQL if "model_version = " in query]
 SCENES = 40  # with labels; one more has none
 SHARD = {"split": "train", "shard": 0}
@@ -46,22 +46,40 @@ def blank(spec: TableSpec) -> dict[str, Any]:
 
 
 def labels(model: str) -> list[dict[str, Any]]:
-    """Scene i drives 5 + 0.08 i m/s and loses i / 10 m/s in each second; its codes are i % 3 and three times 3.
+    """Scene i drives 5 + 0.08 i m/s and loses i / 10 m/s in each second; its codes are i % 3 and
+    three times 3.
 
-    The last scene says 0, then 1, then 2, and one behind it brakes hardest and says nothing. Models other than "new" had
-    half as many scenes, and only say 15.
+    The last scene says 0, then 1, then 2, and one behind it brakes hardest and says nothing. Models
+    other than "new" had half as many scenes, and only say 15.
     """
     scenes = range(SCENES if model == "new" else SCENES // 2)
     said = [[i % 3 if i < SCENES - 1 else step for step in range(3)] for i in scenes]
     where: dict[str, Any] = {"model_version": model, "made_by": f"labels-{model}"}
     rows = [
-        label(f"s{i:02d}", step=step, **where, log_name=f"log-{i // 10}", timestamp_us=start_us(i) + step * 1_000_000,
-              speed_mps=5 + (0.8 - step) * i / 10, delta_speed_mps=-i / 10,
-              ego_codes=[said[i][step], 3, 3, 3] if model == "new" else [15] * 4, ego_confidence=[1 - i / SCENES, 1, 1, 1])
-        for i in scenes for step in range(3)
-    ]  # fmt: skip
-    nothing = {"ego_codes": [], "ego_distances": [], "ego_confidence": [], "valid": False, "reason": "no picture"}
-    dark = [label(f"s{SCENES}", step=step, **where, delta_speed_mps=-9, **nothing) for step in range(3)]
+        label(
+            f"s{i:02d}",
+            step=step,
+            **where,
+            log_name=f"log-{i // 10}",
+            timestamp_us=start_us(i) + step * 1_000_000,
+            speed_mps=5 + (0.8 - step) * i / 10,
+            delta_speed_mps=-i / 10,
+            ego_codes=[said[i][step], 3, 3, 3] if model == "new" else [15] * 4,
+            ego_confidence=[1 - i / SCENES, 1, 1, 1],
+        )
+        for i in scenes
+        for step in range(3)
+    ]
+    nothing = {
+        "ego_codes": [],
+        "ego_distances": [],
+        "ego_confidence": [],
+        "valid": False,
+        "reason": "no picture",
+    }
+    dark = [
+        label(f"s{SCENES}", step=step, **where, delta_speed_mps=-9, **nothing) for step in range(3)
+    ]
     return [*rows, *dark]
 
 
@@ -75,28 +93,47 @@ def label_with(lake: Lake, model: str) -> None:
 
 def finish(lake: Lake, asset: str, made_by: str, finished_us: int) -> None:
     work = {**blank(TABLES["materialisations"]), "inputs": json.dumps({})}
-    lake.append("materialisations", [{**work, "asset": asset, "made_by": made_by, "finished_us": finished_us}])
+    lake.append(
+        "materialisations",
+        [{**work, "asset": asset, "made_by": made_by, "finished_us": finished_us}],
+    )
 
 
 def make_atlas(lake: Lake, model: str, finished_us: int) -> None:
     empty = {**blank(TABLES["latent_codes"]), "model_version": model, "made_by": f"atlas-{model}"}
-    lake.replace("latent_codes", [{**empty, "code": code} for code in range(16)], {"model_version": model})
+    lake.replace(
+        "latent_codes", [{**empty, "code": code} for code in range(16)], {"model_version": model}
+    )
     finish(lake, "latent_codes", f"atlas-{model}", finished_us)
 
 
 def scores(planner: str) -> list[dict[str, Any]]:
-    """Only constant velocity, by v1.1, keeps its distance, where three does not divide the number of the scene; scene 1 has no score."""
+    """Only constant velocity, by v1.1, keeps its distance, where three does not divide the number
+    of the scene; scene 1 has no score.
+    """
     empty = {**blank(TABLES["pdm_scores"]), **SHARD, "trajectory_id": planner}
     return [
-        {**empty, "scene_token": f"s{i:02d}", "metric_version": metric, "valid": i != 1, "time_to_collision_within_bound":
-         float(i % 3 > 0 and planner == "constant_velocity" and metric == "pdms-v1.1") if i != 1 else np.nan}
-        for i in range(SCENES + 1) for metric in ("pdms-v1.1", "epdms-v2.2")
-    ]  # fmt: skip
+        {
+            **empty,
+            "scene_token": f"s{i:02d}",
+            "metric_version": metric,
+            "valid": i != 1,
+            "time_to_collision_within_bound": float(
+                i % 3 > 0 and planner == "constant_velocity" and metric == "pdms-v1.1"
+            )
+            if i != 1
+            else np.nan,
+        }
+        for i in range(SCENES + 1)
+        for metric in ("pdms-v1.1", "epdms-v2.2")
+    ]
 
 
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    """Models "first", "old" and "new" labelled, in this order, written in another; "stopped", trained last, may not label."""
+    """Models "first", "old" and "new" labelled, in this order, written in another; "stopped",
+    trained last, may not label.
+    """
     monkeypatch.setenv("LATENTVLA_LAKE", str(tmp_path / "lake"))
     lake = Lake(str(tmp_path / "lake"))
     for model, finished_us in (("old", 4), ("new", 6), ("first", 2)):
@@ -106,9 +143,17 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
         finish(lake, "latent_action_model", model, trained_us)
     finish(lake, "latent_quality", "quality-of-stopped", 8)
     scenes = [
-        {**blank(TABLES["scenes"]), **SHARD, "scene_token": f"s{i:02d}", "log_name": f"log-{i // 10}", "command": i % 2,
-         "map_location": ("us-ma-boston", "sg-one-north")[i // 20 % 2], "timestamp_us": 1} for i in range(SCENES + 1)
-    ]  # fmt: skip
+        {
+            **blank(TABLES["scenes"]),
+            **SHARD,
+            "scene_token": f"s{i:02d}",
+            "log_name": f"log-{i // 10}",
+            "command": i % 2,
+            "map_location": ("us-ma-boston", "sg-one-north")[i // 20 % 2],
+            "timestamp_us": 1,
+        }
+        for i in range(SCENES + 1)
+    ]
     lake.replace("scenes", scenes, SHARD)
     for planner in ("constant_velocity", "human"):
         lake.replace("pdm_scores", scores(planner), {**SHARD, "trajectory_id": planner})
@@ -143,7 +188,11 @@ def with_answers(page: str, lake: Lake) -> str:
 
     def answer(block: re.Match[str]) -> str:
         kind, question, form, _ = block.groups()
-        shown = run(question) if kind == "python" else said_by(lambda: write_table(lake.sql(question), "csv", None))
+        shown = (
+            run(question)
+            if kind == "python"
+            else said_by(lambda: write_table(lake.sql(question), "csv", None))
+        )
         lines = "\n".join(shown.splitlines()).rstrip()
         return f"```{kind}\n{question}\n```\n\n```{form}\n{lines}\n```"
 
@@ -170,7 +219,9 @@ def test_every_query_but_the_list_of_labels_names_the_current_model():
 
 
 @pytest.mark.parametrize("query", OF_ONE_MODEL)
-def test_the_current_model_is_the_one_that_labelled_last_not_the_one_trained_last(lake: Lake, query: str):
+def test_the_current_model_is_the_one_that_labelled_last_not_the_one_trained_last(
+    lake: Lake, query: str
+):
     answer = lake.sql(query)
     assert answer == lake.sql(query.replace(CURRENT, "'new'"))
     assert answer != lake.sql(query.replace(CURRENT, "'old'"))
@@ -192,11 +243,15 @@ def test_a_model_that_labels_still_is_not_yet_current_and_one_that_labels_again_
 
 def test_labels_are_listed_by_model(lake: Lake):
     rows = answers(lake, "some_data_version")
-    counted = [(row["model_version"], row["split"], row["transitions"], row["labelled"]) for row in rows]
+    counted = [
+        (row["model_version"], row["split"], row["transitions"], row["labelled"]) for row in rows
+    ]
     half = 3 * SCENES // 2
     assert counted == [
-        ("first", "train", half + 3, half), ("new", "train", 2 * half + 3, 2 * half), ("old", "train", half + 3, half)
-    ]  # fmt: skip
+        ("first", "train", half + 3, half),
+        ("new", "train", 2 * half + 3, 2 * half),
+        ("old", "train", half + 3, half),
+    ]
 
 
 def test_hard_braking_is_sorted_and_only_of_the_current_model(lake: Lake):
@@ -236,7 +291,10 @@ def test_the_code_before_a_low_ttc_comes_first(lake: Lake):
 
 
 def test_labels_to_look_at_are_the_least_certain(lake: Lake):
-    rows = [(row["timestamp_us"], row["code"], row["confidence"]) for row in answers(lake, "as confidence")]
+    rows = [
+        (row["timestamp_us"], row["code"], row["confidence"])
+        for row in answers(lake, "as confidence")
+    ]
     assert rows == [(start_us(39), 0, 0.025), (start_us(38), 2, 0.05), (start_us(37), 1, 0.075)]
 
 

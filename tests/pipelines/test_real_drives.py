@@ -1,4 +1,5 @@
-"""Real drives through the same assets: official scores come out of the tables, camera sequences become frames and scenes.
+"""Real drives through the same assets: official scores come out of the tables, camera sequences
+become frames and scenes.
 
 Reads reference data under non-commercial licences from $LATENTVLA_SHARED; skips without it.
 """
@@ -22,12 +23,17 @@ pytestmark = pytest.mark.skipif(
     not (SHARED / "golden").is_dir(), reason=f"no reference data in {SHARED}; set LATENTVLA_SHARED"
 )
 EXACT = {  # sub-scores that take values in {0, ½, 1}
-    metric: [name for name in names if name != "ego_progress"] for metric, names in SUB_SCORES.items()
+    metric: [name for name in names if name != "ego_progress"]
+    for metric, names in SUB_SCORES.items()
 }
 
 
 def engine(home: Path, shards: int = 1) -> Engine:
-    env = {"LATENTVLA_HOME": str(home), "LATENTVLA_SHARED": str(SHARED), "LATENTVLA_SHARDS": str(shards)}
+    env = {
+        "LATENTVLA_HOME": str(home),
+        "LATENTVLA_SHARED": str(SHARED),
+        "LATENTVLA_SHARDS": str(shards),
+    }
     env |= {"LATENTVLA_SOURCES": str(home / "sources.yaml"), "LATENTVLA_RECIPE": "debug"}
     text = (ROOT / "examples" / "real.yaml").read_text().replace("embedded_world: true\n", "")
     home.mkdir(parents=True, exist_ok=True)
@@ -58,10 +64,13 @@ def test_official_scores_come_out_of_the_tables(line: Engine, metric: str, table
     official, given = golden(table), golden("trajectories")
     rows = line.lake.rows("pdm_scores", {"metric_version": METRIC_VERSIONS[metric]})
     ours = {(r["scene_token"], r["trajectory_id"]): r for r in rows}
-    plans = {(r["scene_token"], r["trajectory_id"]): r["poses"] for r in line.lake.rows("trajectories")}
+    plans = {
+        (r["scene_token"], r["trajectory_id"]): r["poses"] for r in line.lake.rows("trajectories")
+    }
     assert len(ours) == 2 * 171
     assert all(row["valid"] for row in ours.values())
-    # The reference's constant velocity drives with v_x, the devkit's agent and ours with |v|: compare where they agree.
+    # The reference's constant velocity drives with v_x, the devkit's agent and ours with |v|:
+    # compare where they agree.
     same = [key for key in ours if np.abs(plans[key] - np.array(given[key]["poses"])).max() == 0.0]
     assert sum(name == "human" for _, name in same) == 171
     compared = 0
@@ -86,12 +95,17 @@ def test_a_metric_has_no_numbers_in_the_columns_of_the_other(line: Engine):
 
 def test_means_are_of_one_metric_and_of_the_whole_split(line: Engine):
     summary = {(r["trajectory_id"], r["metric_version"]): r for r in line.lake.rows("pdm_summary")}
-    assert set(summary) == {(n, v) for n in ("human", "constant_velocity") for v in METRIC_VERSIONS.values()}
+    assert set(summary) == {
+        (n, v) for n in ("human", "constant_velocity") for v in METRIC_VERSIONS.values()
+    }
     for (name, version), row in summary.items():
         scores = line.lake.rows("pdm_scores", {"trajectory_id": name, "metric_version": version})
         assert (row["num_scored"], row["num_expected"]) == (171, 171)
         assert row["score"] == pytest.approx(np.mean([r["score"] for r in scores]))
-    extended = [r["two_frame_extended_comfort"] for r in line.lake.rows("pdm_scores", {"trajectory_id": "human"})]
+    extended = [
+        r["two_frame_extended_comfort"]
+        for r in line.lake.rows("pdm_scores", {"trajectory_id": "human"})
+    ]
     mean = summary["human", "epdms-v2.2"]["two_frame_extended_comfort"]
     assert mean == pytest.approx(np.nanmean(extended))  # over the scenes that have one
 
@@ -111,14 +125,22 @@ def test_camera_sequences_become_frames_and_scenes_or_a_reason(tmp_path: Path):
     line.execute("logs")
     for asset in ("frames", "scenes", "scene_worlds", "baseline_trajectories", "pdm_scores"):
         line.execute(asset, "real-00")
-    plans = {r["reason"] for r in line.lake.rows("trajectories", {"split": "real", "trajectory_id": "human"})}
+    plans = {
+        r["reason"]
+        for r in line.lake.rows("trajectories", {"split": "real", "trajectory_id": "human"})
+    }
     assert any(
         "of the 8 future poses" in reason for reason in plans
     )  # they end early: no human plan, and no failed run
-    logs = {name.partition("@")[0] for name in line.lake.read("frames", {"split": "real"})["log_name"].to_pylist()}
+    logs = {
+        name.partition("@")[0]
+        for name in line.lake.read("frames", {"split": "real"})["log_name"].to_pylist()
+    }
     assert {"kitti_01_gray", "kitti_city_stop_color", "nuscenes_0103_front"} <= logs
     scenes = line.lake.rows(
-        "scenes", {"split": "real"}, ["scene_token", "log_name", "front_paths", "future_poses", "history_poses"]
+        "scenes",
+        {"split": "real"},
+        ["scene_token", "log_name", "front_paths", "future_poses", "history_poses"],
     )
     assert len(scenes) >= 20
     for scene in scenes:
@@ -126,7 +148,9 @@ def test_camera_sequences_become_frames_and_scenes_or_a_reason(tmp_path: Path):
         assert np.isfinite(scene["future_poses"]).all()
         assert len(scene["front_paths"]) == 7
     refused = line.lake.rows("quarantine", {"stage": "frames"})
-    assert any("dashcam_highway_unlabelled" in row["file"] or "poses" in row["reason"] for row in refused)
+    assert any(
+        "dashcam_highway_unlabelled" in row["file"] or "poses" in row["reason"] for row in refused
+    )
     assert line.lake.read("scene_worlds", {"split": "real"}).num_rows == 0
 
 

@@ -1,4 +1,6 @@
-"""MLflow's database appears whole or not at all, whoever is killed and however many ask for it at once."""
+"""MLflow's database appears whole or not at all, whoever is killed and however many ask for it at
+once.
+"""
 
 import os
 import signal
@@ -14,7 +16,9 @@ CREATE = "import sys; from pipelines.registry.database import ensure_database; e
 
 
 def create(uri: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", CREATE, uri], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", CREATE, uri], capture_output=True, text=True, check=False
+    )
 
 
 def usable(path: Path) -> bool:
@@ -27,7 +31,9 @@ def usable(path: Path) -> bool:
 
 def test_a_process_killed_while_creating_it_leaves_nothing_in_the_way(tmp_path: Path):
     path = tmp_path / "new folder" / "mlflow.db"
-    process = subprocess.Popen([sys.executable, "-c", CREATE, f"sqlite:///{path}"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CREATE, f"sqlite:///{path}"], stderr=subprocess.DEVNULL
+    )
     partial = path.with_name("mlflow.db.partial")
     while process.poll() is None and not (partial.exists() and partial.stat().st_size > 0):
         time.sleep(0.01)

@@ -15,7 +15,9 @@ def test_an_empty_environment_means_the_embedded_world(tmp_path: Path):
 
 
 def test_two_variables_point_the_same_line_at_a_navsim_tree():
-    settings = Settings.from_env({"OPENSCENE_DATA_ROOT": "/data/openscene", "NUPLAN_MAPS_ROOT": "/data/maps"})
+    settings = Settings.from_env(
+        {"OPENSCENE_DATA_ROOT": "/data/openscene", "NUPLAN_MAPS_ROOT": "/data/maps"}
+    )
     assert not settings.embedded
     assert settings.source("train").logs == "/data/openscene/navsim_logs/trainval"
     assert settings.source("test").filter == "navtest"
@@ -32,7 +34,9 @@ def test_train_and_val_share_a_folder_but_no_log():
 
 def test_a_sources_file_may_add_splits_to_the_embedded_world(tmp_path: Path):
     path = tmp_path / "sources.yaml"
-    path.write_text("embedded_world: true\nsplits:\n  real: {format: frames_poses, logs: '${DRIVES}/seq'}\n")
+    path.write_text(
+        "embedded_world: true\nsplits:\n  real: {format: frames_poses, logs: '${DRIVES}/seq'}\n"
+    )
     env = {"LATENTVLA_SOURCES": str(path), "DRIVES": "/d", "LATENTVLA_HOME": str(tmp_path)}
     settings = Settings.from_env(env)
     assert settings.embedded

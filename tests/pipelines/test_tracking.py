@@ -1,4 +1,6 @@
-"""MLflow that is away: a training goes on, its numbers arrive later, and a finished model is only registered again."""
+"""MLflow that is away: a training goes on, its numbers arrive later, and a finished model is only
+registered again.
+"""
 
 import dataclasses
 import shutil
@@ -98,7 +100,9 @@ def test_a_failed_training_is_a_failed_run_with_its_reason(away: Any):
 
 def test_a_deleted_run_is_no_run_and_a_server_that_is_away_is_not_taken_for_one(away: Any):
     client = connect(away.here)
-    (away.folder / RUN_FILE).write_text(client.create_run(client.create_experiment("toy")).info.run_id)
+    (away.folder / RUN_FILE).write_text(
+        client.create_run(client.create_experiment("toy")).info.run_id
+    )
     assert known_run(client, away.folder)
     client.delete_run((away.folder / RUN_FILE).read_text())
     assert known_run(client, away.folder) is None
@@ -110,7 +114,9 @@ def test_a_finished_model_is_not_trained_again_when_only_its_registration_failed
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(engine_module, "recipe_named", lambda name, weights: SimpleNamespace(name=name))
+    monkeypatch.setattr(
+        engine_module, "recipe_named", lambda name, weights: SimpleNamespace(name=name)
+    )
     trained: list[Path] = []
 
     def train(engine: Engine, folder: Path) -> Model:
@@ -120,7 +126,9 @@ def test_a_finished_model_is_not_trained_again_when_only_its_registration_failed
     stage = Stage(name="toy", run=train, kind="model", table="models", deps=(), group="g", doc="")
     home, said = str(tmp_path), []
     settings = Settings.from_env({"LATENTVLA_HOME": home, "MLFLOW_TRACKING_URI": NOBODY})
-    with pytest.raises(SetupError, match=r"127.0.0.1:1 failed(.|\n)*toy is trained and complete(.|\n)*run again"):
+    with pytest.raises(
+        SetupError, match=r"127.0.0.1:1 failed(.|\n)*toy is trained and complete(.|\n)*run again"
+    ):
         Engine(settings, {"toy": stage}, said.append).execute("toy")
     assert any("does not answer" in text for text in said)
     monkeypatch.setattr("pipelines.registry.register.register_model", lambda *_: "models:/toy/1")
@@ -142,12 +150,16 @@ def test_a_local_database_is_told_by_its_uri_alone():
     assert local_database("http://sqlite.example.org") is None
 
 
-@pytest.mark.parametrize("uri", ["htp://host:5000", "mlruns", "/folder", "file:///folder", "http://", "host:5000"])
+@pytest.mark.parametrize(
+    "uri", ["htp://host:5000", "mlruns", "/folder", "file:///folder", "http://", "host:5000"]
+)
 def test_a_wrong_tracking_uri_is_refused_before_any_work(uri: str):
     with pytest.raises(SetupError, match="MLFLOW_TRACKING_URI is .*needs a server or a database"):
         Settings.from_env({"MLFLOW_TRACKING_URI": uri})
 
 
-@pytest.mark.parametrize("uri", ["http://host:5000", "postgresql+psycopg2://u@host/x", "databricks", "sqlite:///a.db"])
+@pytest.mark.parametrize(
+    "uri", ["http://host:5000", "postgresql+psycopg2://u@host/x", "databricks", "sqlite:///a.db"]
+)
 def test_stores_with_a_registry_are_taken(uri: str):
     assert Settings.from_env({"MLFLOW_TRACKING_URI": uri}).mlflow_uri == uri

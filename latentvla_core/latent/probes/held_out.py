@@ -1,4 +1,6 @@
-"""The quality report while a model is trained: the same figures, on a sample of logs that training does not see."""
+"""The quality report while a model is trained: the same figures, on a sample of logs that training
+does not see.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from latentvla_core.latent.probes.report import report_on, report_on_stage_one
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import SceneRecord
 
-JUDGED_SCENES, FITTED_SCENES = 300, 600  # a transition each: ten per weight of a probe, and a look takes seconds
+JUDGED_SCENES, FITTED_SCENES = (
+    300,
+    600,
+)  # a transition each: ten per weight of a probe, and a look takes seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,14 @@ class HeldOut:
         gap_frames: int,
         cache: ImageCache,
     ) -> HeldOut:
-        """A sample of scenes, of each the transition whose other agents are known; arguments as for `probes.evaluate`."""
+        """A sample of scenes, of each the transition whose other agents are known; arguments as for
+        `probes.evaluate`.
+        """
 
         def sample(scenes: Sequence[SceneRecord], most: int) -> Pairs:
-            return collect_pairs(spread_over_logs(scenes, most), gap_frames, cache, current_only=True)
+            return collect_pairs(
+                spread_over_logs(scenes, most), gap_frames, cache, current_only=True
+            )
 
         judged = sample(records, JUDGED_SCENES)
         require_change(judged)
@@ -47,11 +56,17 @@ class HeldOut:
     def report(self, model: LatentActionModel, stage: int) -> Report:
         """Figures of stage 1, or of both stages; what this sample cannot tell is left out."""
         measure = report_on_stage_one if stage == 1 else report_on
-        return {name: value for name, value in measure(model, self.judged, self.fitted).items() if math.isfinite(value)}
+        return {
+            name: value
+            for name, value in measure(model, self.judged, self.fitted).items()
+            if math.isfinite(value)
+        }
 
 
 def spread_over_logs(records: Sequence[SceneRecord], most: int) -> list[SceneRecord]:
-    """At most so many scenes, in their order: one of every log, then another of every log …, drawn by a fixed seed."""
+    """At most so many scenes, in their order: one of every log, then another of every log …, drawn
+    by a fixed seed.
+    """
     seen, turns = Counter[str](), list[tuple[int, int]]()
     for number in np.random.default_rng(0).permutation(len(records)).tolist():
         log = records[number].log_name

@@ -10,14 +10,18 @@ FOLDS = 5
 
 
 def one_hot(codes: Array, size: int) -> Array:
-    """(n, N) codes → (n, N · size) float64; (n, N, d) continuous "codes" are read as they are, (n, N · d)."""
+    """(n, N) codes → (n, N · size) float64; (n, N, d) continuous "codes" are read as they are, (n,
+    N · d).
+    """
     if codes.ndim == 3:
         return codes.reshape(len(codes), -1).astype(np.float64)
     return np.eye(size)[codes].reshape(len(codes), -1)
 
 
 def folds_of(logs: Array, folds: int = FOLDS) -> Array:
-    """(n,) fold number; whole logs stay together (fewer folds if there are fewer), a single log is cut into stretches of time."""
+    """(n,) fold number; whole logs stay together (fewer folds if there are fewer), a single log is
+    cut into stretches of time.
+    """
     names, number = np.unique(logs, return_inverse=True)
     if len(names) > 1:  # in random order: kinds of drives may follow each other in a cycle
         return (np.random.default_rng(0).permutation(len(names)) % folds)[number]
@@ -37,10 +41,19 @@ def predict(weights: Array, inputs: Array) -> Array:
 
 
 def cross_predict(
-    inputs: Array, targets: Array, folds: Array, asked: Array | None = None, asked_folds: Array | None = None
+    inputs: Array,
+    targets: Array,
+    folds: Array,
+    asked: Array | None = None,
+    asked_folds: Array | None = None,
 ) -> Array:
-    """(n, targets) predictions for `asked` (default: the inputs), each by a probe fitted on the folds other than its own."""
-    asked, asked_folds = inputs if asked is None else asked, folds if asked_folds is None else asked_folds
+    """(n, targets) predictions for `asked` (default: the inputs), each by a probe fitted on the
+    folds other than its own.
+    """
+    asked, asked_folds = (
+        inputs if asked is None else asked,
+        folds if asked_folds is None else asked_folds,
+    )
     out = np.zeros((len(asked), targets.shape[1]))
     for fold in np.unique(folds):
         rest, held = folds != fold, asked_folds == fold

@@ -1,4 +1,6 @@
-"""The quality report of physical tokens: how much of the ego motion 2 048 names of motions keep, as far as it applies."""
+"""The quality report of physical tokens: how much of the ego motion 2 048 names of motions keep, as
+far as it applies.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ def evaluate_physical(
     probe_records: Sequence[SceneRecord],
     cache: ImageCache,
 ) -> Report:
-    """The names of `probes.evaluate` that need neither pictures nor a decoder, for the tokens of one-second transitions.
+    """The names of `probes.evaluate` that need neither pictures nor a decoder, for the tokens of
+    one-second transitions.
 
-    Linear probes are fitted on `probe_records`; `ego_decoded_m` is the mean error of the decoded motion, m.
+    Linear probes are fitted on `probe_records`; `ego_decoded_m` is the mean error of the decoded
+    motion, m.
     """
     judged, fitted = (collect_pairs(r, GAP_FRAMES, cache) for r in (records, probe_records))
     codes, path = tokens_of(judged, tokenizer)
@@ -40,7 +44,9 @@ def evaluate_physical(
 
 def tokens_of(pairs: Pairs, tokenizer: PhysicalTokenizer) -> tuple[Array, Array]:
     """(n, gap) int64 tokens of transitions, and (n, gap, 3) the poses they decode to."""
-    starts = np.concatenate([np.zeros_like(pairs.waypoints[:, :1]), pairs.waypoints[:, :-1]], axis=1)
+    starts = np.concatenate(
+        [np.zeros_like(pairs.waypoints[:, :1]), pairs.waypoints[:, :-1]], axis=1
+    )
     codes = tokenizer.encode(geometry.to_local(starts, pairs.waypoints)).astype(np.int64)
     return codes, tokenizer.decode_path(codes)
 

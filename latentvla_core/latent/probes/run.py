@@ -1,4 +1,6 @@
-"""A model on transitions: its codes, and what its decoder makes of right, wrong and other cars' codes."""
+"""A model on transitions: its codes, and what its decoder makes of right, wrong and other cars'
+codes.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ class Coded:
     environment: Array
     """(n, N_env) int64."""
     errors: dict[str, float]
-    """Mean squared error of the prediction: "right"; "copy", when nothing is said to change; and "ego",
-    "environment", "ego_<position>" …, with those codes taken from another transition."""
+    """Mean squared error of the prediction: "right"; "copy", when nothing is said to change; and
+    "ego", "environment", "ego_<position>" …, with those codes taken from another transition.
+    """
     transfer: Array
     """(n, N) ego codes read back from [frame of A, prediction from A with the ego codes of B]."""
     partner: Array
@@ -38,21 +41,32 @@ def code(
     rng: np.random.Generator,
     judge: LatentActionModel | None = None,
 ) -> Coded:
-    """Codes of all transitions, errors with the right codes and with codes of others, and the cycle over the partners.
+    """Codes of all transitions, errors with the right codes and with codes of others, and the cycle
+    over the partners.
 
     Args:
         judge: the model whose encoder reads the predictions back; None: the model itself.
     """
-    ego, environment = (torch.from_numpy(c).to(model.device) for c in all_codes(model, pairs, batch_size))
+    ego, environment = (
+        torch.from_numpy(c).to(model.device) for c in all_codes(model, pairs, batch_size)
+    )
     partner = partners(pairs.logs, rng)
     sums: dict[str, float] = {}
     back: list[Tensor] = []
     for index in batches(len(pairs), batch_size):
-        x, own, other = features_of(model, pairs, index), (ego[index], environment[index]), partner[index]
+        x, own, other = (
+            features_of(model, pairs, index),
+            (ego[index], environment[index]),
+            partner[index],
+        )
         foreign = ego[other], environment[other]
-        predictions = {name: decode(model, x, *codes) for name, codes in _exchanged(own, foreign).items()}
+        predictions = {
+            name: decode(model, x, *codes) for name, codes in _exchanged(own, foreign).items()
+        }
         for name, prediction in (predictions | {"copy": x[:, 0]}).items():
-            sums[name] = sums.get(name, 0.0) + float((prediction - x[:, 1]).square().mean()) * len(index)
+            sums[name] = sums.get(name, 0.0) + float((prediction - x[:, 1]).square().mean()) * len(
+                index
+            )
         back.append(read_back(judge or model, x[:, 0], predictions["ego"]))
     errors = {name: value / len(pairs) for name, value in sums.items()}
     codes = ego.cpu().numpy(), environment.cpu().numpy()
@@ -62,7 +76,8 @@ def code(
 def partners(logs: Array, rng: np.random.Generator) -> Array:
     """(n,) a transition of another log for each, of any other place if there is one log.
 
-    Every one is used about once, as far as that goes: where one log has more than half of all, those of others are used again.
+    Every one is used about once, as far as that goes: where one log has more than half of all,
+    those of others are used again.
     """
     names, log = np.unique(logs, return_inverse=True)
     order = rng.permutation(len(log))
@@ -82,11 +97,15 @@ def partners(logs: Array, rng: np.random.Generator) -> Array:
     return order
 
 
-def _exchanged(own: tuple[Tensor, Tensor], foreign: tuple[Tensor, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def _exchanged(
+    own: tuple[Tensor, Tensor], foreign: tuple[Tensor, Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Ego and environment codes (B, N) and (B, N_env) by what was taken from the other transition."""
     ego, environment = own
     out = {"right": own, "ego": (foreign[0], environment)}
-    if environment.shape[1]:  # a model of one stage has nothing to exchange, which is not an error of 0
+    if environment.shape[
+        1
+    ]:  # a model of one stage has nothing to exchange, which is not an error of 0
         out["environment"] = (ego, foreign[1])
     for i in range(ego.shape[1]):
         out[f"ego_{i}"] = (_with(ego, foreign[0], i), environment)
@@ -120,8 +139,12 @@ def _codes_of(model: LatentActionModel, pairs: Pairs, index: Array) -> tuple[Ten
 
 
 @torch.no_grad()
-def stage_one_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 256, *, mirrored: bool = False) -> Array:
-    """(n, N_env) int64 codes of stage 1's own encoder, also where stage 2 encodes the environment itself."""
+def stage_one_codes(
+    model: LatentActionModel, pairs: Pairs, batch_size: int = 256, *, mirrored: bool = False
+) -> Array:
+    """(n, N_env) int64 codes of stage 1's own encoder, also where stage 2 encodes the environment
+    itself.
+    """
     coded = []
     for index in batches(len(pairs), batch_size):
         flip = np.full(len(index), mirrored)
@@ -130,19 +153,25 @@ def stage_one_codes(model: LatentActionModel, pairs: Pairs, batch_size: int = 25
     return torch.cat(coded).cpu().numpy()
 
 
-def features_of(model: LatentActionModel, pairs: Pairs, index: Array, flip: Array | None = None) -> Tensor:
+def features_of(
+    model: LatentActionModel, pairs: Pairs, index: Array, flip: Array | None = None
+) -> Tensor:
     """(B, 2, P, D); left and right exchanged where flip (B,)."""
     pictures = np.ascontiguousarray(pairs.pictures(index, flip))
     return model.features(torch.from_numpy(pictures).to(model.device))
 
 
-def told_at(model: LatentActionModel, pairs: Pairs, index: Array, flip: Array | None = None) -> Told:
+def told_at(
+    model: LatentActionModel, pairs: Pairs, index: Array, flip: Array | None = None
+) -> Told:
     """What stage 1 is told of some transitions; left and right exchanged where flip (B,)."""
     return Told(*(torch.from_numpy(a).to(model.device) for a in pairs.told(index, flip)))
 
 
 def decode(model: LatentActionModel, x: Tensor, ego: Tensor, environment: Tensor) -> Tensor:
-    """Features (B, 2, P, D) and codes (B, N), (B, N_env) → predicted features of the second frame (B, P, D)."""
+    """Features (B, 2, P, D) and codes (B, N), (B, N_env) → predicted features of the second frame
+    (B, P, D).
+    """
     vectors = model.ego.quantizer.lookup(ego), model.environment.quantizer.lookup(environment)
     return model.ego.decode(x[:, 0], *vectors)
 

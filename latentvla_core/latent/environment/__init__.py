@@ -1,0 +1,1 @@
+"""Keeping what others do apart from what the ego does."""

@@ -1,0 +1,1 @@
+"""Whom a plan meets: boxes over time, collisions and the time to them."""

@@ -1,0 +1,1 @@
+"""How a plan is driven: LQR tracker, kinematic bicycle, comfort."""

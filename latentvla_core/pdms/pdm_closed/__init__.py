@@ -1,0 +1,1 @@
+"""PDM-Closed, the rule-based planner that progress is measured against."""

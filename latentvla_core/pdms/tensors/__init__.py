@@ -1,0 +1,1 @@
+"""The score as batched torch operations, on any device."""

@@ -1,0 +1,1 @@
+"""The published planners, and what their losses need."""

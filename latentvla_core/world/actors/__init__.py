@@ -1,0 +1,1 @@
+"""Who moves: the ego, other drivers, people on foot."""

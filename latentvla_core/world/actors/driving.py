@@ -1,0 +1,248 @@
+"""One driven road user: where it is on its chain of lanes, how it accelerates (IDM), how it moves
+sideways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from latentvla_core.types import Array, ObjectClass, Vehicle
+from latentvla_core.world.streets.network import LanePath, RoadNetwork
+
+STEP_S = 0.1
+LOOK_AHEAD_M = 70.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Style:
+    """How somebody drives. IDM parameters: Treiber et al., 2000."""
+
+    speed_factor: float = 0.97
+    """Desired speed as a share of the limit."""
+    headway_s: float = 1.5
+    accel_mps2: float = 1.4
+    decel_mps2: float = 1.8
+    """Comfortable braking."""
+    lateral_mps2: float = 2.0
+    """Accepted in bends."""
+    max_speed_mps: float = 30.0
+    jerk_mps3: float = 2.5
+
+
+STYLES = {
+    "calm": Style(
+        speed_factor=0.91,
+        headway_s=1.9,
+        accel_mps2=1.1,
+        decel_mps2=1.4,
+        lateral_mps2=1.6,
+        jerk_mps3=2.0,
+    ),
+    "normal": Style(),
+    "brisk": Style(
+        speed_factor=1.03,
+        headway_s=1.3,
+        accel_mps2=1.8,
+        decel_mps2=2.1,
+        lateral_mps2=2.5,
+        jerk_mps3=3.0,
+    ),
+}
+CYCLIST = Style(accel_mps2=0.8, decel_mps2=1.5, headway_s=1.2, lateral_mps2=1.5, max_speed_mps=4.8)
+
+
+@dataclass(slots=True, eq=False)
+class Driver:
+    """A vehicle, bicycle or the ego on a chain of lanes and connectors. `s_m` is its centre on
+    `chain[at]`.
+    """
+
+    token: str
+    cls: ObjectClass
+    size_m: tuple[float, float, float]
+    rgb: tuple[int, int, int]
+    style: Style
+    chain: list[str]
+    at: int
+    s_m: float
+    speed_mps: float = 0.0
+    accel_mps2: float = 0.0
+    lateral_m: float = 0.0
+    """Offset from the lane's centre line, left positive."""
+    lateral_mps: float = 0.0
+    lateral_goal_m: float = 0.0
+    shadow: str = ""
+    """The lane being left in a lane change."""
+    calm_s: float = 0.0
+    """Seconds until the next lane change is considered."""
+    waited_s: float = 0.0
+    stopped_at: str = ""
+    """Connector at whose stop line it has come to a stop."""
+    grants: set[str] = field(default_factory=set)
+    """Connectors it may pass, until it has left them."""
+    slow_until: list[tuple[float, float, float]] = field(default_factory=list)
+    """(from_s, to_s, speed limit): scripted slowing, e.g. a lead that brakes for no visible reason."""
+
+    @property
+    def half_length_m(self) -> float:
+        return self.size_m[0] / 2
+
+    @property
+    def width_m(self) -> float:
+        return self.size_m[1]
+
+    def lane(self, network: RoadNetwork) -> LanePath:
+        return network.lanes[self.chain[self.at]]
+
+
+def size_of_ego() -> tuple[float, float, float]:
+    """Length, width, height of the ego vehicle."""
+    return Vehicle.LENGTH_M, Vehicle.WIDTH_M, Vehicle.HEIGHT_M
+
+
+def ahead(
+    driver: Driver, network: RoadNetwork, reach_m: float = LOOK_AHEAD_M
+) -> list[tuple[LanePath, float]]:
+    """Lanes of the chain from the current one on, each with the distance from the driver's centre
+    to its start.
+    """
+    found, start = [], -driver.s_m
+    for lane_id in driver.chain[driver.at :]:
+        lane = network.lanes[lane_id]
+        found.append((lane, start))
+        start += lane.length_m
+        if start > reach_m:
+            break
+    return found
+
+
+def on_chain(driver: Driver, network: RoadNetwork, s_m: float) -> tuple[LanePath, float]:
+    """(lane, arc length on it) of a position counted from the start of the driver's current lane;
+    may be negative.
+    """
+    at = driver.at
+    lane = network.lanes[driver.chain[at]]
+    while s_m < 0 and at > 0:
+        at -= 1
+        lane = network.lanes[driver.chain[at]]
+        s_m += lane.length_m
+    while s_m > lane.length_m and at + 1 < len(driver.chain):
+        s_m -= lane.length_m
+        at += 1
+        lane = network.lanes[driver.chain[at]]
+    return lane, s_m
+
+
+def center_pose(driver: Driver, network: RoadNetwork) -> Array:
+    """(3,) pose of the centre; the heading follows the axles, so that long cars swing through
+    bends.
+    """
+    axle = 0.3 * driver.size_m[0]
+    front, rear = (_chain_point(driver, network, driver.s_m + step) for step in (axle, -axle))
+    drift = np.arctan2(driver.lateral_mps, max(driver.speed_mps, 2.0))
+    yaw = np.arctan2(front[1] - rear[1], front[0] - rear[0]) + drift
+    return np.array([(front[0] + rear[0]) / 2, (front[1] + rear[1]) / 2, yaw])
+
+
+def _chain_point(driver: Driver, network: RoadNetwork, s_m: float) -> tuple[float, float]:
+    lane, s = on_chain(driver, network, s_m)
+    x, y, yaw = lane.pose_at(s)
+    return x - driver.lateral_m * np.sin(yaw), y + driver.lateral_m * np.cos(yaw)
+
+
+def idm(
+    style: Style, speed_mps: float, wish_mps: float, gaps: list[tuple[float, float, float]]
+) -> float:
+    """Acceleration by the Intelligent Driver Model for the worst of several leaders (gap m, speed,
+    gap kept at rest).
+    """
+    root = 2 * (style.accel_mps2 * style.decel_mps2) ** 0.5
+    free = (
+        1 - (speed_mps / max(wish_mps, 0.1)) ** 4
+        if speed_mps <= wish_mps
+        else (wish_mps - speed_mps) * 0.9
+    )
+    worst = max(free, -style.decel_mps2) * style.accel_mps2
+    for gap, lead_mps, rest_m in gaps:
+        # Standing targets need no headway, only a reaction distance.
+        headway = style.headway_s if lead_mps > 0.3 else 0.35
+        wanted = rest_m + max(0.0, speed_mps * headway + speed_mps * (speed_mps - lead_mps) / root)
+        worst = min(worst, style.accel_mps2 * (min(free, 1.0) - (wanted / max(gap, 0.1)) ** 2))
+    return min(max(worst, -7.0), style.accel_mps2)
+
+
+def wished_speed(driver: Driver, network: RoadNetwork, time_s: float) -> float:
+    """Desired speed now: limit, own wish, and what the bends ahead allow when braking comfortably."""
+    style, wish = driver.style, driver.style.max_speed_mps
+    braking = 0.75 * style.decel_mps2
+    for lane, start in ahead(driver, network, 45.0):
+        straight = (lane.speed_limit_mps * style.speed_factor) ** 2
+        slowest = min(style.lateral_mps2 / lane.peak_curvature_per_m, straight)
+        if slowest + 2 * braking * max(start, 0.0) >= wish**2:
+            continue
+        if style.lateral_mps2 > straight * lane.peak_curvature_per_m:  # no bend that matters
+            wish = min(wish, (straight + 2 * braking * max(start, 0.0)) ** 0.5)
+            continue
+        first, last = np.searchsorted(lane.s_m, (-1.0 - start, 45.0 - start))
+        bend = style.lateral_mps2 / np.maximum(np.abs(lane.curvature_per_m[first:last]), 1e-4)
+        allowed = np.minimum(bend, straight) + 2 * braking * np.maximum(
+            lane.s_m[first:last] + start, 0.0
+        )
+        wish = min(wish, float(allowed.min(initial=wish**2)) ** 0.5)
+    for begin, end, limit in driver.slow_until:
+        if begin <= time_s < end:
+            wish = min(wish, limit)
+    return wish
+
+
+def move(driver: Driver, network: RoadNetwork, accel_mps2: float) -> None:
+    """Advances a driver along its chain by one step, with bounded jerk and a smooth sideways
+    motion.
+    """
+    limit = driver.style.jerk_mps3 if accel_mps2 > -3.5 else 12.0
+    change = min(max(accel_mps2 - driver.accel_mps2, -limit * 2 * STEP_S), limit * STEP_S)
+    driver.accel_mps2 += change
+    speed = max(0.0, driver.speed_mps + driver.accel_mps2 * STEP_S)
+    driver.s_m += (driver.speed_mps + speed) / 2 * STEP_S
+    driver.speed_mps = speed
+    if speed == 0.0:
+        driver.accel_mps2 = min(0.0, max(driver.accel_mps2, -0.3))
+    _swing(driver)
+    advance_chain(driver, network)
+
+
+def _swing(driver: Driver) -> None:
+    """Moves the lateral offset towards its goal: critically damped, slower for a slow vehicle."""
+    rate = 1.1 * min(1.0, driver.speed_mps / 4.0)
+    pull = rate**2 * (driver.lateral_goal_m - driver.lateral_m) - 2 * rate * driver.lateral_mps
+    driver.lateral_mps += min(max(pull, -1.2), 1.2) * STEP_S
+    if driver.speed_mps < 0.2:
+        driver.lateral_mps = 0.0
+    driver.lateral_m += driver.lateral_mps * STEP_S
+    if driver.shadow and abs(driver.lateral_m) < 0.9:
+        driver.shadow = ""
+
+
+def advance_chain(driver: Driver, network: RoadNetwork) -> None:
+    """Goes on to the next lane of the chain where the current one has ended."""
+    while driver.s_m > driver.lane(network).length_m and driver.at + 1 < len(driver.chain):
+        driver.s_m -= driver.lane(network).length_m
+        driver.at += 1
+        driver.shadow = ""
+
+
+def extend_chain(
+    driver: Driver, network: RoadNetwork, rng: np.random.Generator, reach_m: float = 110.0
+) -> None:
+    """Appends random turns until the chain reaches far enough, and forgets lanes long passed."""
+    known = sum(network.lanes[i].length_m for i in driver.chain[driver.at :]) - driver.s_m
+    while known < reach_m:
+        options = network.successors[driver.chain[-1]]
+        weights = np.array([2.0 if network.lanes[o].turn == "straight" else 1.0 for o in options])
+        choice = options[int(rng.choice(len(options), p=weights / weights.sum()))]
+        driver.chain.append(choice)
+        known += network.lanes[choice].length_m
+    if driver.at > 3 and driver.cls != ObjectClass.EGO:
+        driver.chain, driver.at = driver.chain[driver.at - 2 :], 2

@@ -1,0 +1,1 @@
+"""What the ego sees: calibrated cameras and a lidar."""

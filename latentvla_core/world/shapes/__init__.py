@@ -1,0 +1,1 @@
+"""What things look like: bodies, buildings, trees, signs and paint as faces."""
