@@ -1,7 +1,7 @@
 """How fast are logs read? Writes a tree of frames as rich as NAVSIM's, reads it back, prints frames
 per second and core.
 
-    python benchmarks/ingest.py --logs 8 --frames 200 --objects 60
+    python -m benchmarks.ingest --logs 8 --frames 200 --objects 60
 
 Measures CPU time of one process, so other work on the machine matters little. The same files loaded
 by plain `pickle` stand beside it: that is the floor that no reader can go below.

@@ -1,7 +1,7 @@
 """Do latent actions mean ego motion? Writes an embedded world, trains both stages per seed, prints
 the quality table.
 
-    python benchmarks/latent_quality.py --out DIR --seeds 0 1 2
+    python -m benchmarks.latent_quality --out DIR --seeds 0 1 2
 
 Training and the fit of the probes use one world's training logs; the numbers come from the test
 logs of *another* world: other towns, other traffic, never looked at while the recipe was chosen.

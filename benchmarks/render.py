@@ -1,5 +1,5 @@
 """Frames per second and core of the renderer, JPEG encoding included:
-`python benchmarks/render.py --help`.
+`python -m benchmarks.render --help`.
 """
 
 from __future__ import annotations

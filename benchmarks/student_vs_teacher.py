@@ -1,8 +1,8 @@
 """How much faster than its teacher is the student? One scene at a time, as in a car; medians after
 warm-up.
 
-    python benchmarks/student_vs_teacher.py                  # paper size on a GPU, mini size on a
-    CPU python benchmarks/student_vs_teacher.py --size mini --device cpu --repeats 50
+    python -m benchmarks.student_vs_teacher                  # paper size on a GPU, mini size on a
+    CPU python -m benchmarks.student_vs_teacher --size mini --device cpu --repeats 50
 
 Weights are random: time does not depend on what was learned. Nothing is read from disk; pictures
 are noise. A pass is everything between pictures in memory and twelve tokens with their states

@@ -313,7 +313,7 @@ def cycle_errors(
 
 
 def start_from_environment(model: LatentActionModel) -> None:
-    """Mode "reencode": with a fresh encoder the environment codes collapse (latentvla.md §2.9.3);
+    """Mode "reencode": with a fresh encoder the environment codes collapse (latentvla.md §2.9);
     IDM2 starts as IDM1.
     """
     source, target = model.environment.inverse, model.ego.inverse
