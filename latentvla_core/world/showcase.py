@@ -72,8 +72,22 @@ def moment(
     lead_gap_m: float = 11.0,
 ) -> Snapshot:
     """The ego drives east in the right lane behind a car; others wait, turn, walk and ride."""
+    actors = (*_drivers(ego_x_m, lead_gap_m, brake), *_on_foot(ego_x_m))
+    other: LightColour = "green" if light == "red" else "red"
+    lights: dict[str, LightColour] = {
+        f"connector_{turn}": light if turn % 2 == 0 else other for turn in range(4)
+    }
+    return Snapshot(
+        time_s=time_s,
+        ego_pose=np.array([ego_x_m, -1.5 * LANE_M, 0.0]),
+        actors=actors,
+        lights=lights,
+    )
+
+
+def _drivers(ego_x_m: float, lead_gap_m: float, brake: bool) -> tuple[Actor, ...]:
     east, north = 0.0, np.pi / 2
-    actors = (
+    return (
         _vehicle(
             "lead",
             (ego_x_m + lead_gap_m + 4.0, -1.5 * LANE_M, east),
@@ -115,6 +129,13 @@ def moment(
             False,
             "off",
         ),
+    )
+
+
+def _on_foot(ego_x_m: float) -> tuple[Actor, ...]:
+    """People, and things that stand about."""
+    east, north = 0.0, np.pi / 2
+    return (
         _actor(
             "walker",
             ObjectClass.PEDESTRIAN,
@@ -163,16 +184,6 @@ def moment(
             (0.0, 0.0),
             (230, 230, 230),
         ),
-    )
-    other: LightColour = "green" if light == "red" else "red"
-    lights: dict[str, LightColour] = {
-        f"connector_{turn}": light if turn % 2 == 0 else other for turn in range(4)
-    }
-    return Snapshot(
-        time_s=time_s,
-        ego_pose=np.array([ego_x_m, -1.5 * LANE_M, 0.0]),
-        actors=actors,
-        lights=lights,
     )
 
 

@@ -125,23 +125,22 @@ def _clear(x, y, z, haze):
     return np.exp(-haze * z * np.sqrt(x * x + y * y + 1.0))
 
 
+@formula
+def _lit(wall, glass, glow, warm, share, haze, clear):
+    """One channel of a facade: wall and glass by share, lit windows, then haze."""
+    return (wall + (glass + glow * (warm - glass) - wall) * share - haze) * clear + haze
+
+
+@formula
+def _byte(value):
+    return np.uint8(min(max(value + 0.5, 0.0), 255.0))
+
+
 @kernel
 def resolve_numba(
-    picture,
-    backdrop,
-    face,
-    n,
-    geometry,
-    colours,
-    shader,
-    seed,
-    focal,
-    sun,
-    leaves,
-    haze,
-    haze_rgb,
+    picture, backdrop, face, n, geometry, colours, shader, seed, focal, sun, leaves, haze, haze_rgb,
     night,
-):
+):  # fmt: skip
     """Write picture (H, W, 3) uint8 from the finished backdrop (H, W, 3) and the face grid (H n, W
     n), n samples a side.
 
@@ -151,10 +150,8 @@ def resolve_numba(
         `leaf_texture`; night: share of the light of lit windows.
     """
     count, step = n * n, 1.0 / n
-    rows, columns = (
-        np.arange(count) // n,
-        np.arange(count) % n,
-    )  # division is too slow for the inner loop
+    # Division is too slow for the inner loop.
+    rows, columns = np.arange(count) // n, np.arange(count) % n
     lens = (1.0 / focal[0], 1.0 / focal[1])
     rays = (sun[0], sun[1], sun[2], sun[3], sun[4], sun[5])
     for r in range(picture.shape[0]):
@@ -189,24 +186,14 @@ def resolve_numba(
                     up = (geometry[f, 7], geometry[f, 8], geometry[f, 9], geometry[f, 10])
                     four, five, six = colours[f, 3], colours[f, 4], colours[f, 5]
                     if kind == _FACADE:
-                        pattern = (
-                            geometry[f, 11],
-                            geometry[f, 12],
-                            geometry[f, 13],
-                            geometry[f, 14],
-                        )
+                        bays, glass = geometry[f, 11], geometry[f, 12]
+                        pattern = (bays, glass, geometry[f, 13], geometry[f, 14])
                         share, bay, storey, shop = _facade(x, y, z, plane, along, up, pattern, lens)
                         glow = night * _glow(bay, storey, shop, seed[f]) if night > 0.0 else 0.0
                         clear = _clear(x, y, z, haze)
-                        one = (
-                            one + (four + glow * (_WARM[0] - four) - one) * share - haze_rgb[0]
-                        ) * clear + haze_rgb[0]
-                        two = (
-                            two + (five + glow * (_WARM[1] - five) - two) * share - haze_rgb[1]
-                        ) * clear + haze_rgb[1]
-                        three = (
-                            three + (six + glow * (_WARM[2] - six) - three) * share - haze_rgb[2]
-                        ) * clear + haze_rgb[2]
+                        one = _lit(one, four, glow, _WARM[0], share, haze_rgb[0], clear)
+                        two = _lit(two, five, glow, _WARM[1], share, haze_rgb[1], clear)
+                        three = _lit(three, six, glow, _WARM[2], share, haze_rgb[2], clear)
                     else:
                         u, v, i, j = leaf_place(x, y, z, along, up, seed[f])
                         width = geometry[f, 11]
@@ -217,22 +204,12 @@ def resolve_numba(
                         one = one * sky + four * day + veil * haze_rgb[0]
                         two = two * sky + five * day + veil * haze_rgb[1]
                         three = three * sky + six * day + veil * haze_rgb[2]
-                red, green, blue, covered = (
-                    red + one * weight,
-                    green + two * weight,
-                    blue + three * weight,
-                    covered + weight,
-                )
+                red, green = red + one * weight, green + two * weight
+                blue, covered = blue + three * weight, covered + weight
             rest = count - covered
-            picture[r, c, 0] = np.uint8(
-                min(max((red + backdrop[r, c, 0] * rest) / count + 0.5, 0.0), 255.0)
-            )
-            picture[r, c, 1] = np.uint8(
-                min(max((green + backdrop[r, c, 1] * rest) / count + 0.5, 0.0), 255.0)
-            )
-            picture[r, c, 2] = np.uint8(
-                min(max((blue + backdrop[r, c, 2] * rest) / count + 0.5, 0.0), 255.0)
-            )
+            picture[r, c, 0] = _byte((red + backdrop[r, c, 0] * rest) / count)
+            picture[r, c, 1] = _byte((green + backdrop[r, c, 1] * rest) / count)
+            picture[r, c, 2] = _byte((blue + backdrop[r, c, 2] * rest) / count)
 
 
 def resolve_numpy(
