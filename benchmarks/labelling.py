@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from latentvla_core.data.cameras import decode_image, load_image
-from latentvla_core.data.own_drives.frames_poses import OPTICAL_TO_EGO
+from latentvla_core.data.frames_poses import OPTICAL_TO_EGO
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.label import label_scenes
 from latentvla_core.latent.model import LatentActionModel

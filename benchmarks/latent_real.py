@@ -29,7 +29,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.latent_quality import worlds
 from latentvla_core.data.filters import SceneFilter, scenes_of_log
-from latentvla_core.data.own_drives.frames_poses import is_sequence, read_logs
+from latentvla_core.data.frames_poses import is_sequence, read_logs
 from latentvla_core.data.records import scene_record
 from latentvla_core.errors import LatentVLAError
 from latentvla_core.latent.config import LatentActionConfig

@@ -179,7 +179,7 @@ def submission(
     country: Annotated[str, typer.Option()] = "",
 ) -> None:
     """The official submission file of NAVSIM v1.1 or v2.2, from any trajectories table."""
-    from latentvla_core.data.submissions import SubmissionInfo
+    from latentvla_core.data.v2.submissions import SubmissionInfo
     from latentvla_core.lake.store import lake_root
     from latentvla_core.scoring.submit import plans_from, submit
 

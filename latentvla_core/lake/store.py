@@ -122,7 +122,7 @@ class Lake:
         `logs` tells.
 
         A sequence faster than 2 Hz is one row of `logs`, `oak`, and has its rows elsewhere under
-        the names of its phases, `oak@0`, `oak@1` … (data/own_drives/frames_poses.py): ask for
+        the names of its phases, `oak@0`, `oak@1` … (data/frames_poses.py): ask for
         those. Rows that were written with another number of shards are elsewhere: the name alone
         finds them too, slowly. Raises DataError where neither the log nor the sequence of the phase
         is in `logs`.

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latentvla_core.data.submissions import read_submission
+from latentvla_core.data.v2.submissions import read_submission
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.types import PLAN_STEPS, Array
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from latentvla_core.data.submissions import Plan, Submission, SubmissionInfo, write_submission
-from latentvla_core.data.synthetic_scenes import SYNTHETIC_TOKEN_LENGTH
+from latentvla_core.data.v2.submissions import Plan, Submission, SubmissionInfo, write_submission
+from latentvla_core.data.v2.synthetic_scenes import SYNTHETIC_TOKEN_LENGTH
 from latentvla_core.errors import DataError, DataFaults, SetupError
 from latentvla_core.lake.store import Lake
 from latentvla_core.scoring.plans import Plans, check_writable, read_trajectories

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from latentvla_core.data.filters import SplitSpec, iter_scenes, load_split
 from latentvla_core.data.layout import DataRoot
-from latentvla_core.data.synthetic_scenes import read_synthetic_scene
+from latentvla_core.data.v2.synthetic_scenes import read_synthetic_scene
 from latentvla_core.errors import DataError, DataFaults, SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, REACTIVE, SUB_SCORES
 from latentvla_core.pdms.reactive.traffic import reaction

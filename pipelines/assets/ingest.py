@@ -56,8 +56,8 @@ def read_frames(log: dict[str, Any]) -> tuple[list[list[Frame | None]], list[Dat
 
     A sequence recorded faster than 2 Hz holds several logs, one per phase.
     """
+    from latentvla_core.data.frames_poses import read_logs
     from latentvla_core.data.navsim import read_log_slots
-    from latentvla_core.data.own_drives.frames_poses import read_logs
 
     try:
         if log["format"] == "frames_poses":

@@ -9,9 +9,9 @@ import pytest
 from navsim_files import shared
 
 from latentvla_core.data.filters import SceneFilter, scenes_of_log, why_no_scenes
-from latentvla_core.data.own_drives.frames_poses import is_sequence, read_logs, read_sequence
-from latentvla_core.data.own_drives.sequences import SequenceConfig, describe
+from latentvla_core.data.frames_poses import is_sequence, read_logs, read_sequence
 from latentvla_core.data.records import scene_record
+from latentvla_core.data.sequences import SequenceConfig, describe
 from latentvla_core.errors import DataError, DataFaults, SetupError
 from latentvla_core.types import Command
 

@@ -17,14 +17,14 @@ from navsim_files import camera_dict, frame_dict, log_frames, write_pickle
 
 from latentvla_core.data.filters import SceneFilter, scenes_of_log
 from latentvla_core.data.navsim import read_log
-from latentvla_core.data.submissions import (
+from latentvla_core.data.v2.submissions import (
     Plan,
     Submission,
     SubmissionInfo,
     read_submission,
     write_submission,
 )
-from latentvla_core.data.synthetic_scenes import (
+from latentvla_core.data.v2.synthetic_scenes import (
     LightStatus,
     SyntheticScene,
     read_synthetic_scene,

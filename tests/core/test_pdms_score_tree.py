@@ -99,7 +99,7 @@ def test_holes_are_counted_and_named(tmp_path, log_scenes):
 
 @needs_golden
 def test_a_submission_is_scored_and_processes_change_nothing(tmp_path, log_scenes):
-    from latentvla_core.data.submissions import Plan, Submission, write_submission
+    from latentvla_core.data.v2.submissions import Plan, Submission, write_submission
 
     other = golden.table("scenes")["scene_token"][:2]
     tokens = [*log_scenes[:2], *other]

@@ -16,8 +16,8 @@ from two_stage_tree import LATER, NAME, NOW, Tree, write_tree
 
 from latentvla_core.data.filters import SceneFilter, scenes_of_log
 from latentvla_core.data.map_files.maps import MapStore
-from latentvla_core.data.submissions import read_submission
-from latentvla_core.data.synthetic_scenes import read_synthetic_scene
+from latentvla_core.data.v2.submissions import read_submission
+from latentvla_core.data.v2.synthetic_scenes import read_synthetic_scene
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import SUB_SCORES
 from latentvla_core.pdms.reactive.traffic import reaction

@@ -16,7 +16,7 @@ import pytest
 
 from latentvla_core.data.filters import SceneFilter, iter_scenes
 from latentvla_core.data.map_files.maps import MapStore
-from latentvla_core.data.submissions import Plan, Submission, write_submission
+from latentvla_core.data.v2.submissions import Plan, Submission, write_submission
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.pdms import build, score_trajectories
 from latentvla_core.scoring import score_tree

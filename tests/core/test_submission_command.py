@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from latentvla_core.cli import app
-from latentvla_core.data.submissions import read_submission
+from latentvla_core.data.v2.submissions import read_submission
 from latentvla_core.errors import DataFaults, SetupError
 from latentvla_core.lake.store import Lake
 from latentvla_core.scoring import lake_plans, read_trajectories, submit

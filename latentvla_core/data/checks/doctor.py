@@ -29,7 +29,7 @@ from latentvla_core.data.filters import (
 from latentvla_core.data.layout import DATA_ROOT_VARIABLE, MAPS_ROOT_VARIABLE, DataRoot
 from latentvla_core.data.lidar import read_pcd
 from latentvla_core.data.navsim import read_log_slots
-from latentvla_core.data.synthetic_scenes import SYNTHETIC_TOKEN_LENGTH
+from latentvla_core.data.v2.synthetic_scenes import SYNTHETIC_TOKEN_LENGTH
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.types import FRAME_INTERVAL_S, FRONT_CAMERA, Frame, Scene
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from latentvla_core.data.fields import near_miss
-from latentvla_core.data.own_drives.sequences import DESCRIPTION_FILE, SequenceConfig, describe
+from latentvla_core.data.sequences import DESCRIPTION_FILE, SequenceConfig, describe
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.geometry import rotate, to_global
 from latentvla_core.types import FRAME_INTERVAL_S, FRONT_CAMERA, Array, Camera, Command, Frame, Pose

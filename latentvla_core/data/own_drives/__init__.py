@@ -1,1 +1,0 @@
-"""Drives that are only pictures and poses."""

@@ -1,0 +1,1 @@
+"""Files of NAVSIM v2: synthetic second-stage scenes, and submissions of both versions."""
