@@ -1,8 +1,6 @@
-"""Vector quantisers behind one interface: EMA (default), FSQ (cannot collapse), gradient
-(UniVLA's).
+"""Vector quantisers behind one interface: EMA (default), FSQ (cannot collapse), gradient (UniVLA).
 
-All start from data and bring dead codes back from *current* encoder outputs (latentvla.md §2.2 trap
-2, §2.8).
+All start from data and bring dead codes back from *current* encoder outputs (latentvla.md §2.2).
 Shapes: z (B, N, d) encoder outputs at N positions, codes (B, N) int64 in 0 … K-1, values (B, N, d).
 """
 
@@ -16,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from latentvla_core.latent.figures import USED_SHARE, perplexity
 from latentvla_core.training.precision import full_precision
 
 EPSILON = 1e-6
-USED_SHARE = 0.002  # a code below 0.2 % of all uses counts as unused
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -383,18 +381,6 @@ def build_quantizer(config: QuantizerConfig, positions: int) -> Quantizer:
         "continuous": Continuous,
     }
     return kinds[config.kind](config, positions)
-
-
-def histogram(codes: Tensor, codebook_size: int) -> Tensor:
-    """(K,) frequencies that sum to 1."""
-    counts = torch.bincount(codes.flatten().long().cpu(), minlength=codebook_size).double()
-    return counts / counts.sum().clamp_min(1)
-
-
-def perplexity(frequencies: Tensor) -> float:
-    """exp of the entropy: the number of equally used codes that would carry as much. 1 … K."""
-    p = frequencies[frequencies > 0]
-    return float(torch.exp(-(p * p.log()).sum()))
 
 
 def _spread(z: Tensor, count: int) -> Tensor:

@@ -20,8 +20,9 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.environment.agents import MIRRORED, SCALES
 from latentvla_core.latent.environment.change import change
 from latentvla_core.latent.environment.independence import dependence
+from latentvla_core.latent.figures import Numbers, action_r2, reconstruction_numbers
 from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state_hash
-from latentvla_core.latent.pairs import AXES, Pairs, collect_pairs, require_change
+from latentvla_core.latent.pairs import Pairs, collect_pairs, require_change
 from latentvla_core.latent.probes.run import stage_one_codes
 from latentvla_core.latent.quantizer import Quantized, Quantizer
 from latentvla_core.training import FREE, checkpoint
@@ -31,7 +32,6 @@ from latentvla_core.training.sinks import MetricSink, NullSink, Prefixed
 from latentvla_core.types import Array, SceneRecord
 
 STAGES = ("stage1", "stage2")  # names in the log and of folders of checkpoints
-Numbers = dict[str, float]
 Measure = Callable[[LatentActionModel, int], Numbers]
 """(model, stage) → figures of a model that is being trained; of stage 1 alone while that is all
 there is.
@@ -198,7 +198,7 @@ def environment_loss(
         seen = change(x[:, 0], x[:, 1], config.features)
         terms["change"] = config.change_weight, functional.mse_loss(changed.float(), seen)
     revived = stage.quantizer.learn(quantized)
-    numbers = _numbers(x, reconstruction, quantized.loss, revived) | _usage(
+    numbers = reconstruction_numbers(x, reconstruction, quantized.loss, revived) | _usage(
         "environment", stage.quantizer
     )
     total = reconstruction + quantized.loss + sum(weight * term for weight, term in terms.values())
@@ -269,13 +269,15 @@ def ego_loss(model: LatentActionModel, batch: dict[str, Tensor]) -> tuple[Tensor
     reconstruction = functional.mse_loss(predicted.float(), x[:, 1])
     revived = stage.quantizer.learn(ego)
     loss = loss + reconstruction + ego.loss
-    numbers = _numbers(x, reconstruction, ego.loss, revived) | _usage("ego", stage.quantizer)
+    numbers = reconstruction_numbers(x, reconstruction, ego.loss, revived) | _usage(
+        "ego", stage.quantizer
+    )
     target = model.environment.scales.motion(batch["waypoints"])
     if config.action_weight > 0:
         read = stage.motion(ego.values.flatten(1)).float()
         action = functional.mse_loss(read, target)
         loss = loss + config.action_weight * action
-        numbers |= {"action": float(action.detach())} | _action_r2(read.detach(), target)
+        numbers |= {"action": float(action.detach())} | action_r2(read.detach(), target)
     if config.cycle_weight > 0:
         cycle, moved = cycle_errors(
             stage, x[:, 0], ego.values.detach(), environment.detach(), target
@@ -364,32 +366,9 @@ def _given_environment(
     return quantized.values, quantized.loss
 
 
-def _numbers(x: Tensor, reconstruction: Tensor, quantization: Tensor, revived: int) -> Numbers:
-    """Reconstruction next to the copy baseline, always (latentvla.md §2.7)."""
-    copy = float(functional.mse_loss(x[:, 0], x[:, 1]))
-    error = float(reconstruction.detach())
-    gain = 1 - error / max(copy, 1e-9)
-    return {
-        "reconstruction": error,
-        "copy": copy,
-        "gain": gain,
-        "vq": float(quantization.detach()),
-        "revived": float(revived),
-    }
-
-
 def _usage(name: str, quantizer: Quantizer) -> Numbers:
     usage, spread = quantizer.running_usage()
     return {f"{name}_usage": usage, f"{name}_perplexity": spread}
-
-
-def _action_r2(read: Tensor, target: Tensor) -> Numbers:
-    """R² within the batch of the ego motion (B, 3) that the action head reads from the codes, by
-    axis.
-    """
-    residual, total = (target - read).square().sum(0), (target - target.mean(0)).square().sum(0)
-    r2 = (1 - residual / total.clamp_min(1e-6)).tolist()
-    return {f"action_r2_{axis}": value for axis, value in zip(AXES, r2, strict=True)}
 
 
 def _collate(

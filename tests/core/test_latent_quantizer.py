@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer, histogram, perplexity
+from latentvla_core.latent.figures import histogram, perplexity
+from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer
 
 torch.set_num_threads(1)
 KINDS = ("ema", "gradient", "fsq")

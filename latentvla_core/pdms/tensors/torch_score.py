@@ -8,10 +8,8 @@ cannot be scored is NaN with a reason, never a zero.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import torch
@@ -20,21 +18,21 @@ from torch import Tensor
 from latentvla_core.errors import DataError
 from latentvla_core.pdms import aggregate
 from latentvla_core.pdms.contacts.collisions import TTC_LAST_STEP_V1, TTC_LAST_STEP_V2
-from latentvla_core.pdms.measure import FAR, FILTERED, MAX_POSE, NOT_FINITE, usable
+from latentvla_core.pdms.measure import FILTERED, MAX_POSE, usable
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, Metric
 from latentvla_core.pdms.motion import tracker
-from latentvla_core.pdms.motion.comfort import MAX_FRAME_GAP_S
 from latentvla_core.pdms.roads.progress import MIN_REFERENCE_M
-from latentvla_core.pdms.state import DT_S
 from latentvla_core.pdms.tensors.torch_collisions import collisions
 from latentvla_core.pdms.tensors.torch_comfort import comfort_v1, comfort_v2, two_frame
 from latentvla_core.pdms.tensors.torch_geometry import line_progress, motion_of
+from latentvla_core.pdms.tensors.torch_pairs import pairs_of
 from latentvla_core.pdms.tensors.torch_road import (
     area_flags,
     driving_direction,
     lane_keeping,
     traffic_lights,
 )
+from latentvla_core.pdms.tensors.torch_scores import Reason, TorchScores
 from latentvla_core.pdms.tensors.torch_tracker import reference_states, simulate
 from latentvla_core.pdms.tensors.torch_worlds import Tables, tables_of, tensors_of
 from latentvla_core.pdms.world import World
@@ -43,52 +41,6 @@ from latentvla_core.types import PLAN_STEPS
 CHUNK = {"cpu": 1024, "cuda": 16384}  # plans at once: the tracker's loop over time wants many
 PIECE = {"cpu": 128}  # plans whose geometry is done at once: what a core's caches hold
 EXTENDED = "two_frame_extended_comfort"
-
-
-class Reason(IntEnum):
-    """Why a plan has no score."""
-
-    SCORED = 0
-    SCENE = 1
-    """The scene cannot be scored: `TorchWorlds.reasons` says why."""
-    NOT_FINITE = 2
-    FAR = 3
-    UNKNOWN_SCENE = 4
-    """Its scene number is not that of a prepared scene."""
-
-
-TEXTS = {
-    Reason.SCENE: "the scene cannot be scored",
-    Reason.NOT_FINITE: NOT_FINITE,
-    Reason.FAR: FAR,
-    Reason.UNKNOWN_SCENE: "the scene is not among those prepared; give numbers from TorchWorlds.index",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TorchScores:
-    """Scores of a batch; every tensor has the leading dimensions (...) of the plans."""
-
-    metric: str
-    metric_version: str
-    columns: dict[str, Tensor]
-    """Sub-scores and "score", float64; NaN where not valid."""
-    valid: Tensor
-    """bool"""
-    reason: Tensor
-    """int8 `Reason`."""
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.columns[name]
-
-    def failures(self) -> dict[str, int]:
-        """Why and how often plans have no score. Waits for the device."""
-        found = Counter(self.reason.flatten().tolist())
-        return {
-            TEXTS[Reason(code)]: count
-            for code, count in sorted(found.items())
-            if code != Reason.SCORED
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +84,7 @@ class TorchWorlds:
         with torch.no_grad():
             tables = tables_of(worlds, metric, device)
             standard, forgiven = _yardsticks(worlds, tables, metric)
-        previous, shifts = _pairs(worlds)
+        previous, shifts = pairs_of(worlds)
         tokens = tuple(w.scene_token for w in worlds)
         return TorchWorlds(
             metric, tokens, reasons, tables, standard, forgiven, previous.to(device), shifts
@@ -436,18 +388,3 @@ def _yardsticks(worlds: Sequence[World], tables: Tables, metric: str) -> tuple[T
         human, _ = measure(states, scene, tables, metric)
         forgiven = torch.stack([human[name] == 0.0 for name in FILTERED], dim=1) & has[:, None]
     return torch.where(tables.usable, standard, 0.0), forgiven
-
-
-def _pairs(worlds: Sequence[World]) -> tuple[Tensor, tuple[int, ...]]:
-    """(S,) scene before each, -1 = none (§12.2); and the gaps in steps that occur."""
-    place = {w.scene_token: s for s, w in enumerate(worlds)}
-    before = np.array(
-        [place.get(w.previous_token, -1) if w.previous_token else -1 for w in worlds], np.int64
-    )
-    synthetic = np.array([w.is_synthetic for w in worlds])
-    before = np.where(synthetic | synthetic[before], -1, before)
-    times = np.array([w.timestamp_us for w in worlds])
-    gaps = (times - times[before])[before >= 0] * 1e-6
-    gaps = gaps[(gaps > 0) & (gaps < MAX_FRAME_GAP_S)]
-    usual = round(0.5 / DT_S)  # for frames that a caller pairs by itself
-    return torch.tensor(before), tuple(sorted({round(float(gap) / DT_S) for gap in gaps} | {usual}))

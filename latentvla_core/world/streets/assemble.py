@@ -29,9 +29,9 @@ from latentvla_core.world.streets.network import (
     RoadNetwork,
     offset_path,
     path_shape,
-    resample,
     ribbon,
 )
+from latentvla_core.world.streets.outlines import between, corner_kerb, unit
 
 SHOULDER_M = 0.8
 CENTRE_GAP_M = 0.5
@@ -102,9 +102,9 @@ class Assembler:
         for index, road in enumerate(self.layout.roads):
             ab, ba = _widths(road)
             if road.a == node:
-                arms.append(Arm(index, True, _unit(road.path_m[4] - road.path_m[0]), ab, ba))
+                arms.append(Arm(index, True, unit(road.path_m[4] - road.path_m[0]), ab, ba))
             if road.b == node:
-                arms.append(Arm(index, False, _unit(road.path_m[-5] - road.path_m[-1]), ba, ab))
+                arms.append(Arm(index, False, unit(road.path_m[-5] - road.path_m[-1]), ba, ab))
         return sorted(arms, key=lambda arm: float(np.arctan2(arm.direction[1], arm.direction[0])))
 
     def _arm(self, node: int, road: int, starts_here: bool) -> Arm:
@@ -116,7 +116,7 @@ class Assembler:
         self, index: int, road: Road, junction_ids: list[str], rng: np.random.Generator
     ) -> None:
         start, end = self._arm(road.a, index, True), self._arm(road.b, index, False)
-        path = _between(road.path_m, start.cut_m, end.cut_m)
+        path = between(road.path_m, start.cut_m, end.cut_m)
         ab, ba = _widths(road)
         start.out_group = end.in_group = self._add_group(
             path, road.lanes_ab, road.parking[0], junction_ids[road.b], road.main
@@ -183,14 +183,14 @@ class Assembler:
         if length < 80.0 or rng.random() > 0.3:
             return
         middle = len(path) // 2
-        u = _unit(path[middle + 3] - path[middle - 3])
+        u = unit(path[middle + 3] - path[middle - 3])
         n = np.array([u[1], -u[0]])  # to the right
         half, depth = 15.0, 17.0
         part = path[middle - 8 : middle + 9]
         if (
             abs(
                 np.cross(
-                    np.append(_unit(part[1] - part[0]), 0), np.append(_unit(part[-1] - part[-2]), 0)
+                    np.append(unit(part[1] - part[0]), 0), np.append(unit(part[-1] - part[-2]), 0)
                 )[2]
             )
             > 0.12
@@ -332,7 +332,7 @@ class Assembler:
             s = arc_length(path)
             p = np.array([np.interp(at, s, path[:, 0]), np.interp(at, s, path[:, 1])])
             q = np.array([np.interp(at + 1, s, path[:, 0]), np.interp(at + 1, s, path[:, 1])])
-            u = _unit(q - p)
+            u = unit(q - p)
             n = np.array([-u[1], u[0]])
             kerbs = np.array([p + n * (arm.in_width_m + 0.3), p - n * (arm.out_width_m + 0.3)])
             half = u * CROSSWALK_M / 2
@@ -344,10 +344,6 @@ class Assembler:
             self.crosswalks.append(
                 Crosswalk(next(self._ids), junction_id, outline, kerbs, kerbs + walk, group)
             )
-
-
-def _unit(v: Array) -> Array:
-    return v / np.linalg.norm(v)
 
 
 def _widths(road: Road) -> tuple[float, float]:
@@ -368,15 +364,6 @@ def _set_cuts(arms: list[Arm], control: str) -> None:
         arm.cut_m = fixed if fixed else max(others, default=5.0) + 7.5 + CROSSWALK_M
 
 
-def _between(path_m: Array, cut_start_m: float, cut_end_m: float) -> Array:
-    s = arc_length(path_m)
-    inside = (s > cut_start_m) & (s < s[-1] - cut_end_m)
-    ends = [
-        [np.interp(at, s, path_m[:, k]) for k in (0, 1)] for at in (cut_start_m, s[-1] - cut_end_m)
-    ]
-    return resample(np.concatenate([[ends[0]], path_m[inside], [ends[1]]]), 2.0)
-
-
 def _signal_group(arms: list[Arm], arm: Arm) -> int:
     """0 for arms along the axis of the most opposed pair, 1 for the others."""
     pairs = [(float(a.direction @ b.direction), a) for a in arms for b in arms if a is not b]
@@ -388,22 +375,7 @@ def _ring(arms: list[Arm]) -> tuple[Array, list[Array]]:
     """Outline of a junction, counter-clockwise, and its corner kerbs."""
     points, kerbs = [], []
     for arm, after in zip(arms, arms[1:] + arms[:1], strict=True):
-        corner = _corner(arm.left_m, arm.direction, after.right_m, after.direction)
+        corner = corner_kerb(arm.left_m, arm.direction, after.right_m, after.direction)
         points += [arm.right_m[None], corner]
         kerbs.append(corner)
     return np.concatenate(points), kerbs
-
-
-def _corner(a: Array, along_a: Array, b: Array, along_b: Array) -> Array:
-    """(k, 2) kerb from a to b, both reached along the given outward directions: a rounded corner,
-    or a straight line.
-    """
-    matrix = np.stack([-along_a, along_b], axis=1)
-    if abs(np.linalg.det(matrix)) < 0.2:
-        return np.array([a, b])
-    t, u = np.linalg.solve(matrix, b - a)
-    if t <= 0.2 or u <= 0.2:
-        return np.array([a, b])
-    middle = a - along_a * t
-    w = np.linspace(0, 1, 12)[:, None]
-    return (1 - w) ** 2 * a + 2 * w * (1 - w) * middle + w**2 * b
