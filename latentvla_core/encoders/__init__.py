@@ -1,0 +1,1 @@
+"""Image encoders by name: networks that have seen pictures before, frozen or as backbones."""
