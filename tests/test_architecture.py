@@ -30,6 +30,7 @@ ORDER = (
     "vlm",
     "planner",
     "distill",
+    "closed_loop",
     "recipe_file",
     "recipes",
     "sizes",

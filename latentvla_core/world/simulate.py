@@ -4,7 +4,7 @@ nothing of files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,13 @@ from latentvla_core.world.actors.driving import (
     extend_chain,
     move,
 )
-from latentvla_core.world.actors.ego import EgoControl, EgoState, HumanDriver, locate
+from latentvla_core.world.actors.ego import (
+    EgoControl,
+    EgoState,
+    HumanDriver,
+    locate,
+    locate_guest,
+)
 from latentvla_core.world.actors.traffic import Traffic
 from latentvla_core.world.actors.walkers import Walker, may_step_out, step_walker
 from latentvla_core.world.scenario import Scenario
@@ -26,6 +32,8 @@ from latentvla_core.world.state import Actor, LightColour, Snapshot
 from latentvla_core.world.streets.lights import connector_colours
 from latentvla_core.world.streets.network import LanePath
 
+Luck = Callable[[str], np.random.Generator]
+"""Token of an actor → its own stream of random numbers."""
 SIGHT_M = 80.0
 """Objects within this distance of the ego are perceived (and annotated)."""
 
@@ -34,9 +42,17 @@ class Simulation:
     """One run of a scenario."""
 
     def __init__(
-        self, scenario: Scenario, rng: np.random.Generator, still: Sequence[Actor] = ()
+        self,
+        scenario: Scenario,
+        rng: np.random.Generator,
+        still: Sequence[Actor] = (),
+        luck: Luck | None = None,
     ) -> None:
-        self.scenario, self.network, self.rng = scenario, scenario.network, rng
+        """`luck`: a stream per actor, so that two egos meet the same world until they differ; None:
+        all draw from `rng`, as the written logs do.
+        """
+        self.scenario, self.network = scenario, scenario.network
+        self.luck: Luck = luck or (lambda token: rng)
         self.still = tuple(still)
         self.time_s, self.steps = 0.0, 0
         self.driver = scenario.ego
@@ -51,25 +67,29 @@ class Simulation:
         self.seen = self.snapshot()
         """The latest snapshot."""
 
-    def step(self, control: EgoControl | None = None, *, look: bool = True) -> Snapshot:
-        """Advances the world by 0.1 s. With no control, the human drives. `look=False` skips the
-        new snapshot.
+    def step(self, control: EgoControl | EgoState | None = None, *, look: bool = True) -> Snapshot:
+        """Advances the world by 0.1 s. With no control, the human drives; an `EgoState` is where a
+        guest at the wheel has brought the ego. `look=False` skips the new snapshot.
         """
         others = [d for d in self.traffic.drivers if d is not self.driver]
         for driver in others:
-            extend_chain(driver, self.network, self.rng)
+            extend_chain(driver, self.network, self.luck(driver.token))
             if driver.token != "lead":
-                self.traffic.consider_lane_change(driver, self.rng)
+                self.traffic.consider_lane_change(driver, self.luck(driver.token))
             self.traffic.nudge(driver)
-        extend_chain(self.driver, self.network, self.rng)
+        extend_chain(self.driver, self.network, self.luck(self.driver.token))
         wishes = [self.traffic.acceleration(driver, self.time_s) for driver in others]
         drive = control or self.human.control(
-            self.driver, self.ego, self.traffic, self.time_s, self.rng
+            self.driver, self.ego, self.traffic, self.time_s, self.luck(self.driver.token)
         )
         for driver, wish in zip(others, wishes, strict=True):
             move(driver, self.network, wish)
-        self.ego.advance(drive)
-        locate(self.driver, self.network, self.ego)
+        if isinstance(drive, EgoState):
+            self.ego = drive
+            locate_guest(self.driver, self.network, self.ego, self.scenario.route)
+        else:
+            self.ego.advance(drive)
+            locate(self.driver, self.network, self.ego)
         self._walk()
         self.steps += 1
         self.time_s = self.steps * STEP_S
@@ -92,7 +112,7 @@ class Simulation:
                 )
                 cars = approaches.get(walker.crosswalk, [])
                 allowed = may_step_out(crosswalk, cars, cycle, self.time_s, walker.speed_mps)
-            step_walker(walker, allowed, self.rng)
+            step_walker(walker, allowed, self.luck(walker.token))
 
     def snapshot(self) -> Snapshot:
         """What is there now, within sight of the ego."""

@@ -9,8 +9,8 @@ import numpy as np
 from latentvla_core.geometry import wrap
 from latentvla_core.types import Array, Vehicle
 from latentvla_core.world.actors.driving import STEP_S, Driver, on_chain
-from latentvla_core.world.actors.traffic import Traffic
-from latentvla_core.world.streets.network import RoadNetwork
+from latentvla_core.world.actors.traffic import Traffic, chain_along
+from latentvla_core.world.streets.network import LANE_WIDTH_M, RoadNetwork
 
 STEERING_RATE_RAD_S = 0.45
 STEERING_LIMIT_RAD = 0.6
@@ -88,6 +88,37 @@ def locate(driver: Driver, network: RoadNetwork, state: EgoState) -> None:
     driver.shadow = "" if k != driver.at or abs(lateral) < 0.9 else driver.shadow
     driver.at, driver.s_m, driver.lateral_m = k, s, lateral
     driver.speed_mps, driver.accel_mps2 = state.speed_mps, state.accel_mps2
+
+
+STRADDLE_M = LANE_WIDTH_M / 2 - Vehicle.WIDTH_M / 2
+"""Lateral offset from which the ego's box reaches into the neighbouring lane."""
+
+
+def locate_guest(
+    driver: Driver, network: RoadNetwork, state: EgoState, route: tuple[str, ...]
+) -> None:
+    """As `locate`, for an ego that somebody else drives: it may change lanes without saying so, and
+    traffic sees it in every lane that its box is in.
+    """
+    locate(driver, network, state)
+    lane = driver.lane(network)
+    if not lane.is_connector and abs(driver.lateral_m) > LANE_WIDTH_M / 2:
+        beside = network.neighbours(lane.id)[0 if driver.lateral_m > 0 else 1]
+        if beside is not None:
+            s, lateral = network.lanes[beside].project(state.center_m())
+            rest = route[route.index(lane.block_id) :] if lane.block_id in route else ()
+            driver.chain, driver.at = chain_along(network, beside, rest) or [beside], 0
+            driver.s_m, driver.lateral_m = s, lateral
+            driver.grants.clear()
+    driver.shadow = _straddled(driver, network)
+
+
+def _straddled(driver: Driver, network: RoadNetwork) -> str:
+    """The neighbouring lane that the ego's box reaches into; "" = none."""
+    lane, off = driver.lane(network), driver.lateral_m
+    if lane.is_connector or abs(off) <= STRADDLE_M:
+        return ""
+    return network.neighbours(lane.id)[0 if off > 0 else 1] or ""
 
 
 def _relocate(driver: Driver, network: RoadNetwork, state: EgoState) -> tuple[int, float, float]:
