@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,35 +30,63 @@ ENDS_B = 65_536
 def list_logs(settings: Settings) -> list[dict[str, Any]]:
     """Rows of table `logs` (without made_by) for everything the sources offer now, sorted.
 
-    Raises SetupError when one log would be in two of train, val and test.
+    Raises SetupError when one log would be in two of train, val and test, or when two drives have
+    one name; it names the folders.
     """
     rows = [row for source in settings.sources for row in _logs_of(source, settings.shards)]
-    twice = [name for name, n in Counter(row["log_name"] for row in rows).items() if n > 1]
+    places: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        places[row["log_name"]].append(row)
+    twice = {name: found for name, found in places.items() if len(found) > 1}
     if twice:
-        between = sorted({row["split"] for row in rows if row["log_name"] in twice})
+        told = "; ".join(_told_twice(name, found) for name, found in list(twice.items())[:5])
         raise SetupError(
-            f"logs {twice[:5]} are in two splits ({', '.join(between)}); splits must not share a log: give the sources"
-            " disjoint `part`s, or remove the logs from one folder"
+            f"{told}. Splits must not share a log, nor two drives a name: give the sources disjoint"
+            " `part`s, remove one of the logs, or give one another `name` in sequence.yaml"
         )
     return sorted(rows, key=lambda row: (row["split"], row["log_name"]))
+
+
+def _told_twice(name: str, rows: list[dict[str, Any]]) -> str:
+    where = sorted({f"{row['path']} (split {row['split']})" for row in rows})
+    splits = {row["split"] for row in rows}
+    what = f"are in two splits ({', '.join(sorted(splits))})" if len(splits) > 1 else "are two logs"
+    return f"logs called {name!r} {what}: {' and '.join(where)}"
 
 
 def _logs_of(source: Source, shards: int) -> list[dict[str, Any]]:
     there = _offered(source)
     named = filter_of(source).log_names if source.filter and there else None
-    paths = [path for path in there if named is None or path.stem in named]
     return [
-        _row(source, path, shards)
-        for path in paths
-        if source.part[0] <= share_of(path.stem) < source.part[1]
+        _row(source, name, path, shards)
+        for name, path in there
+        if named is None or name in named
+        if source.part[0] <= share_of(name) < source.part[1]
     ]
 
 
-def _offered(source: Source) -> list[Path]:
+def _offered(source: Source) -> list[tuple[str, Path]]:
+    """(log name, path) of every log a source holds. A folder's name that occurs twice below the
+    source becomes its relative path: two drives, two names.
+    """
     folder = Path(source.logs)
     if not folder.is_dir():
         return []
-    return sorted(folder.glob("*.pkl")) if source.format == "navsim" else _sequences(folder)
+    if source.format == "navsim":
+        return sorted((path.name.removesuffix(".pkl"), path) for path in folder.glob("*.pkl"))
+    from latentvla_core.data.frames_poses import name_of
+
+    found = [(name_of(path), path) for path in _sequences(folder)]
+    names = Counter(name for name, _ in found)
+    return [
+        (name if names[name] == 1 or name != path.name else _below(path, folder), path)
+        for name, path in found
+    ]
+
+
+def _below(path: Path, folder: Path) -> str:
+    """Relative path as a name: `day1__front`."""
+    return "__".join(path.relative_to(folder).parts) or path.name
 
 
 def checked_logs(settings: Settings) -> list[dict[str, Any]]:
@@ -88,11 +117,11 @@ def _why_empty(source: Source) -> str:
         )
         return f"split {source.split}: {source.logs} holds {what}; download its logs, or leave the split out"
     named = filter_of(source).log_names if source.filter else None
-    if named is None or any(path.stem in named for path in there):
+    if named is None or any(name in named for name, _ in there):
         return ""
     return (
         f"split {source.split}: not one of the {len(named)} log_names of filter {source.filter} is among the"
-        f" {len(there)} logs in {source.logs} (the first is {there[0].stem}); download them, or name another filter"
+        f" {len(there)} logs in {source.logs} (the first is {there[0][0]}); download them, or name another filter"
     )
 
 
@@ -124,20 +153,30 @@ def filter_of(source: Source) -> SceneFilter:
 
 
 def _sequences(folder: Path) -> list[Path]:
-    """Folders with pictures, at any depth; one without poses is listed too, so that ingest can say
-    why it is refused.
+    """Folders with pictures or with poses, at any depth, links followed: one that lacks the other is
+    listed too, so that ingest can say why it is refused.
     """
-    return sorted(p.parent for p in folder.rglob("frames") if p.is_dir())
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()  # a link back to where we were
+            continue
+        seen.add(real)
+        if "frames" in folders or "poses.csv" in files:
+            found.append(Path(place))
+            folders[:] = [name for name in folders if name != "frames"]
+    return sorted(found)
 
 
-def _row(source: Source, path: Path, shards: int) -> dict[str, Any]:
+def _row(source: Source, name: str, path: Path, shards: int) -> dict[str, Any]:
     file = path if path.is_file() else path / "poses.csv"
     size, key = (file.stat().st_size, content_key(file)) if file.is_file() else (0, "")
     default_root = path if source.format == "frames_poses" else path.parent
     return {
         "split": source.split,
-        "shard": shard_of(path.stem, shards),
-        "log_name": path.stem,
+        "shard": shard_of(name, shards),
+        "log_name": name,
         "format": source.format,
         "path": str(path),
         "sensor_root": source.sensors or str(default_root),

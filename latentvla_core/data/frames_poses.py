@@ -8,23 +8,29 @@ same drive sampled at shifted times, which makes more windows. T key frames, P p
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 from pathlib import Path
 
 import numpy as np
 
-from latentvla_core.data.fields import near_miss
-from latentvla_core.data.sequences import DESCRIPTION_FILE, SequenceConfig, describe
-from latentvla_core.errors import DataError, DataFaults
+from latentvla_core.data.pose_file import (
+    COLUMNS,
+    POSES_FILE,
+    check_motion,
+    check_times,
+    read_poses,
+)
+from latentvla_core.data.sequences import SequenceConfig, describe
+from latentvla_core.errors import DataError
 from latentvla_core.geometry import rotate, to_global
 from latentvla_core.types import FRAME_INTERVAL_S, FRONT_CAMERA, Array, Camera, Command, Frame, Pose
 
-COLUMNS = ("frame", "timestamp_s", "x", "y", "heading")
-POSES_FILE, FRAMES_FOLDER = "poses.csv", "frames"
+FRAMES_FOLDER = "frames"
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+OTHER_FOLDERS = ("image_2", "image_02", "images", "image", "rgb", "CAM_F0", "CAM_FRONT")
+"""Where other data sets keep the pictures of the front camera."""
 OPTICAL_TO_EGO = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-_STEP_US = round(FRAME_INTERVAL_S * 1e6)
 _EDGE_S = 1e-3  # nominal time stamps are rounded to this
 
 
@@ -33,164 +39,154 @@ def is_sequence(folder: str | Path) -> bool:
     return (Path(folder) / FRAMES_FOLDER).is_dir() and (Path(folder) / POSES_FILE).is_file()
 
 
+def name_of(folder: str | Path) -> str:
+    """What its logs are called: `name` of its sequence.yaml where that can be read, else the
+    folder's name.
+    """
+    try:
+        return describe(folder).name or Path(folder).name
+    except DataError:
+        return Path(folder).name
+
+
 def read_sequence(folder: str | Path, config: SequenceConfig | None = None) -> list[Frame]:
     """All frames of all phases, one log after the other (see `read_logs` for them apart)."""
     return [frame for frames in read_logs(folder, config).values() for frame in frames]
 
 
-def read_logs(folder: str | Path, config: SequenceConfig | None = None) -> dict[str, list[Frame]]:
+def read_logs(
+    folder: str | Path, config: SequenceConfig | None = None, name: str = ""
+) -> dict[str, list[Frame]]:
     """{log name: frames at 2 Hz}. Picture paths are relative to `folder`, which is the logs' sensor
-    root.
+    root. `name` replaces that of the description.
 
-    Poses are those of the rear axle in the frame of the sequence's first pose. Raises DataError or
-    DataFaults (all rows at once) when poses are missing, broken, too few or too far apart.
+    Poses are those of the rear axle in the frame of the sequence's first pose. A frame with a
+    picture has the time and the pose of its picture. Raises DataError or DataFaults (all rows at
+    once) when poses are missing, broken, impossible, too few or too far apart, or when no picture
+    belongs to a pose.
     """
     folder = Path(folder)
     config = describe(folder) if config is None else config
-    pictures = _pictures(folder)
-    names, times_s, poses = _read_poses(folder)
-    _check_times(times_s, config, str(folder / POSES_FILE))
+    pictures = pictures_of(folder)
+    file = folder / POSES_FILE
+    if not file.is_file():
+        raise DataError(
+            f"no {POSES_FILE}: pictures without poses show no ego motion to learn from or to check"
+            f" against, so the sequence is refused; add {POSES_FILE} with the columns"
+            f" {','.join(COLUMNS)}",
+            file=str(folder),
+        )
+    names, times_s, poses = read_poses(file)
+    check_times(times_s, config.max_pose_gap_s, str(file))
+    check_motion(times_s, poses, str(file), heading=config.heading_checked)
     rear = to_global(poses, np.array([-config.pose_ahead_of_rear_axle_m, 0.0, 0.0]))
     rear[:, Pose.YAW] = np.unwrap(poses[:, Pose.YAW])
-    paths = [pictures.get(name, "") for name in names]
-    phases = max(1, round(FRAME_INTERVAL_S / float(np.median(np.diff(times_s)))))
-    name = config.name or folder.name
+    paths = _paths_of(names, pictures, folder)
+    shown_s = times_s[[bool(path) for path in paths]]
+    starts_s = _starts(shown_s if len(shown_s) >= 2 else times_s)
+    name = name or config.name or folder.name
     logs = {
-        f"{name}@{i}": _log(f"{name}@{i}", times_s, rear, paths, times_s[i], config)
-        for i in range(phases)
+        f"{name}@{i}": _log((folder.name, f"{name}@{i}"), times_s, rear, paths, start_s, config)
+        for i, start_s in enumerate(starts_s)
     }
     return {log: frames for log, frames in logs.items() if len(frames) >= 2}
 
 
-def _pictures(folder: Path) -> dict[str, str]:
-    """{frame name: path relative to the folder}."""
+def _starts(times_s: Array) -> Array:
+    """First times of the phases: as many as pictures (or poses) lie in half a second."""
+    phases = max(1, round(FRAME_INTERVAL_S / float(np.median(np.diff(times_s)))))
+    return times_s[:phases]
+
+
+def pictures_of(folder: Path) -> dict[str, str]:
+    """{frame name: path relative to the folder}. Raises DataError when there is no folder of
+    pictures, or when two pictures have one name.
+    """
     frames = folder / FRAMES_FOLDER
     if not frames.is_dir():
+        other = next((name for name in OTHER_FOLDERS if (folder / name).is_dir()), "")
+        hint = f"; {other}/ is there: rename or link it to {FRAMES_FOLDER}/" if other else ""
         raise DataError(
-            f"no folder {FRAMES_FOLDER}/ with pictures; a sequence is {FRAMES_FOLDER}/ and {POSES_FILE}",
+            f"no folder {FRAMES_FOLDER}/ with pictures; a sequence is {FRAMES_FOLDER}/ and"
+            f" {POSES_FILE}{hint}",
             file=str(folder),
         )
-    suffixes = (".jpg", ".jpeg", ".png")
-    return {
-        p.stem: f"{FRAMES_FOLDER}/{p.name}"
-        for p in sorted(frames.iterdir())
-        if p.suffix.lower() in suffixes
-    }
+    found: dict[str, str] = {}
+    for path in sorted(frames.iterdir()):
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            there = found.setdefault(path.stem, f"{FRAMES_FOLDER}/{path.name}")
+            if there != f"{FRAMES_FOLDER}/{path.name}":
+                raise DataError(
+                    f"{Path(there).name} and {path.name} are both picture {path.stem!r};"
+                    " remove one of them",
+                    file=str(frames),
+                )
+    return found
 
 
-def _read_poses(folder: Path) -> tuple[list[str], Array, Array]:
-    """Frame names, (P,) times in seconds and (P, 3) poses, as the file has them."""
-    path = folder / POSES_FILE
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"no {POSES_FILE}: pictures without poses show no ego motion to learn from or to check against, so the "
-            f"sequence is refused; add {POSES_FILE} with the columns {','.join(COLUMNS)}",
-            file=str(folder),
-        ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"not a readable CSV ({error})", file=str(path)) from error
-    have = list(rows[0]) if rows else []
-    if missing := [column for column in COLUMNS if column not in have]:
-        raise DataError(
-            f"no column {missing[0]!r} (it has {', '.join(map(str, have)) or 'no rows'}){near_miss(missing[0], map(str, have))}",
-            file=str(path),
-        )
-    faults: list[DataError] = []
-    values = np.array(
-        [
-            [_number(row, i, column, path, faults) for column in COLUMNS[1:]]
-            for i, row in enumerate(rows)
-        ]
-    )
-    if faults:
-        raise DataFaults(faults)
-    return [str(row["frame"]) for row in rows], values[:, 0], values[:, 1:]
-
-
-def _number(
-    row: dict[str, str], index: int, column: str, path: Path, faults: list[DataError]
-) -> float:
-    try:
-        value = float(row[column])
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
-        message = f"{row[column]!r} is not a finite number"
-        faults.append(
-            DataError(
-                message, file=str(path), frame=f"{row['frame']} (line {index + 2})", field=column
-            )
-        )
-    return value
-
-
-def _check_times(times_s: Array, config: SequenceConfig, file: str) -> None:
-    if len(times_s) < 3:
-        raise DataError(f"{len(times_s)} pose(s); at least 3 are needed for velocities", file=file)
-    steps = np.diff(times_s)
-    faults = [
-        DataError(
-            f"{steps[i]:.3f} s after the row before; time must increase",
-            file=file,
-            frame=f"line {i + 3}",
-        )
-        for i in np.flatnonzero(steps <= 0)
-    ]
-    faults += [
-        DataError(
-            f"{steps[i]:.2f} s without a pose; at most {config.max_pose_gap_s} s are interpolated. Split the sequence "
-            f"there, or raise max_pose_gap_s in {DESCRIPTION_FILE}",
-            file=file,
-            frame=f"line {i + 3}",
-        )
-        for i in np.flatnonzero(steps > config.max_pose_gap_s)
-    ]
-    if faults:
-        raise DataFaults(faults)
+def _paths_of(names: list[str], pictures: dict[str, str], folder: Path) -> list[str]:
+    """Picture path of each pose, "" where it has none. Raises DataError when none has one though
+    there are files in the folder of pictures.
+    """
+    paths = [pictures.get(name, "") for name in names]
+    files = sorted(p.name for p in (folder / FRAMES_FOLDER).iterdir() if p.is_file())
+    if any(paths) or not files:
+        return paths
+    kinds = ", ".join(PICTURE_SUFFIXES)
+    remedy = (
+        "write the picture's name without its suffix into column frame" if pictures
+        else f"convert the pictures to one of {kinds}"
+    )  # fmt: skip
+    raise DataError(
+        f"{POSES_FILE} names {names[0]!r}, {FRAMES_FOLDER}/ has {files[0]!r}; none of the"
+        f" {len(names)} poses has a picture: {remedy}",
+        file=str(folder), field="frame",
+    )  # fmt: skip
 
 
 def _log(
-    name: str,
+    names: tuple[str, str],
     times_s: Array,
     poses: Array,
     paths: list[str],
     start_s: float,
     config: SequenceConfig,
 ) -> list[Frame]:
-    """Key frames every 0.5 s from `start_s` on; poses (P, 3) with unwrapped yaw."""
+    """Key frames every 0.5 s from `start_s` on; poses (P, 3) with unwrapped yaw; names: of the
+    folder and of the log.
+    """
     count = int((times_s[-1] - start_s + _EDGE_S) / FRAME_INTERVAL_S) + 1
     grid_s = np.minimum(start_s + FRAME_INTERVAL_S * np.arange(count), times_s[-1])  # (T,)
     camera = _camera(config)
     frames = []
-    for i, time_s in enumerate(grid_s):
+    for i, grid in enumerate(grid_s):
+        row = _nearest(float(grid), times_s, paths, config.picture_tolerance_s)
+        time_s = float(grid if row is None else times_s[row])
+        cameras = {} if row is None else {FRONT_CAMERA: Camera(paths[row], *camera)}
         pose = np.array([np.interp(time_s, times_s, poses[:, c]) for c in range(3)])
-        velocity, acceleration = _motion(time_s, times_s, poses, config.smoothing_s)
-        path = _nearest(time_s, times_s, paths, config.picture_tolerance_s)
-        cameras = {FRONT_CAMERA: Camera(path, *camera)} if path else {}
-        stamp_us = round(start_s * 1e6) + _STEP_US * i
-        frames.append(_frame(name, i, stamp_us, pose, velocity, acceleration, cameras))
+        motion = _motion(time_s, times_s, poses, config.smoothing_s)
+        frames.append(_frame(names, i, round(time_s * 1e6), pose, motion, cameras))
     return frames
 
 
 def _frame(
-    log: str,
+    names: tuple[str, str],
     index: int,
     stamp_us: int,
     pose: Array,
-    velocity: Array,
-    acceleration: Array,
+    motion: tuple[Array, Array],
     cameras: dict[str, Camera],
 ) -> Frame:
+    """Tokens come from folder and log, so that one `name` given twice shares none of them."""
+    (folder, log), (velocity, acceleration) = names, motion
+    key = log if log.rpartition("@")[0] == folder else f"{folder}/{log}"
     half = pose[Pose.YAW] / 2
     return Frame(
-        token=_token(f"{log}#{index}"),
+        token=_token(f"{key}#{index}"),
         timestamp_us=stamp_us,
         frame_idx=index,
         log_name=log,
-        scene_token=_token(log),
+        scene_token=_token(key),
         map_location="",
         ego_pose=np.array(
             [pose[Pose.X], pose[Pose.Y], math.remainder(pose[Pose.YAW], 2 * math.pi)]
@@ -231,11 +227,11 @@ def _motion(time_s: float, times_s: Array, poses: Array, window_s: float) -> tup
     return fit[1], 2 * fit[2]
 
 
-def _nearest(time_s: float, times_s: Array, paths: list[str], tolerance_s: float) -> str:
-    """Path of the picture nearest in time, or ""."""
+def _nearest(time_s: float, times_s: Array, paths: list[str], tolerance_s: float) -> int | None:
+    """Row of the picture nearest in time, None when none is near enough."""
     offset = np.where([bool(path) for path in paths], np.abs(times_s - time_s), np.inf)
     best = int(offset.argmin())
-    return paths[best] if offset[best] <= tolerance_s else ""
+    return best if offset[best] <= tolerance_s else None
 
 
 def _camera(config: SequenceConfig) -> tuple[Array, Array, Array, Array]:

@@ -8,15 +8,21 @@ or here for public excerpts.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from latentvla_core.data.fields import near_miss
-from latentvla_core.errors import SetupError
+from latentvla_core.data.yaml_file import read_yaml
+from latentvla_core.errors import DataError, SetupError
 
 DESCRIPTION_FILE = "sequence.yaml"
+_LARGEST_KNOWN_B = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +52,14 @@ class SequenceConfig:
     least 3).
     """
 
+    heading_checked: bool = True
+    """False: a heading that does not fit the motion is taken as it is (a drive in reverse)."""
+
     def __post_init__(self) -> None:
+        for name in (f.name for f in fields(self)):
+            values = np.ravel(np.array(getattr(self, name) or 0.0, dtype=object))
+            if any(isinstance(v, float) and not math.isfinite(v) for v in values):
+                raise SetupError(f"{name} is {getattr(self, name)}; it must be a finite number")
         if (self.focal_px is None) != (self.center_px is None):
             raise SetupError("focal_px and center_px belong together; give both or neither")
         for name in ("picture_tolerance_s", "max_pose_gap_s", "smoothing_s"):
@@ -66,72 +79,97 @@ _NAVSIM = SequenceConfig(
     center_px=(194.0, 113.0),
 )
 KNOWN: dict[str, SequenceConfig] = {
-    "kitti_01_gray": SequenceConfig(
+    # kitti_01_gray
+    "26acc2e8c240358a": SequenceConfig(
         pose_ahead_of_rear_axle_m=_KITTI_CAMERA_M,
         focal_px=(370.73, 370.90),
         center_px=(313.14, 95.56),
         **_KITTI,
     ),
-    "kitti_02_color": SequenceConfig(
+    # kitti_02_color
+    "4e6dec4c13997c3b": SequenceConfig(
         pose_ahead_of_rear_axle_m=_KITTI_CAMERA_M,
         focal_px=(370.73, 370.90),
         center_px=(313.14, 95.56),
         **_KITTI,
     ),
-    "kitti_city_stop_color": SequenceConfig(
+    # kitti_city_stop_color
+    "51c3c6a02c805ca5": SequenceConfig(
         pose_ahead_of_rear_axle_m=_KITTI_LIDAR_M,
         focal_px=(371.81, 371.35),
         center_px=(314.10, 88.96),
         **_KITTI,
     ),
-    "nuscenes_0103_front": SequenceConfig(
+    # nuscenes_0103_front
+    "d338205ed90ed885": SequenceConfig(
         camera_ahead_of_rear_axle_m=1.70,
         camera_height_m=1.51,
         focal_px=(275.6, 275.6),
         center_px=(181.9, 53.4),
     ),
-    "scene_hotel_loop": _NAVSIM,
-    "scene_75fb2c6cfcd3562a": _NAVSIM,
+    # scene_hotel_loop
+    "57598af6633153d1": _NAVSIM,
+    # scene_75fb2c6cfcd3562a
+    "e0d1a54e3bba62fc": _NAVSIM,
 }
+"""Public excerpts that have no description of their own, by the hash of their poses: a folder's
+mere name brings nothing.
+"""
 
 
 def describe(folder: str | Path) -> SequenceConfig:
-    """The description of a folder: its `sequence.yaml`, else a known one of that name, else the
-    defaults.
+    """The description of a folder: its `sequence.yaml`, else that of a public excerpt with these
+    poses, else the defaults. Raises DataError naming file and field.
     """
     path = Path(folder) / DESCRIPTION_FILE
     if path.is_file():
-        return _from_yaml(path)
-    return KNOWN.get(Path(folder).name, SequenceConfig())
+        try:
+            return _from_yaml(path)
+        except SetupError as error:
+            raise DataError(str(error), file=str(path)) from error
+    poses = Path(folder) / "poses.csv"
+    if not poses.is_file() or poses.stat().st_size > _LARGEST_KNOWN_B:
+        return SequenceConfig()
+    return KNOWN.get(hashlib.sha256(poses.read_bytes()).hexdigest()[:16], SequenceConfig())
 
 
 def _from_yaml(path: Path) -> SequenceConfig:
-    import yaml
-
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise SetupError(f"{path}: not readable YAML ({error})") from error
+    raw = read_yaml(path)
     known = [field.name for field in fields(SequenceConfig)]
     if not isinstance(raw, Mapping):
         raise SetupError(
-            f"{path}: holds a {type(raw).__name__}; a mapping with keys of {', '.join(known)} is expected"
+            f"holds a {type(raw).__name__}; a mapping with keys of {', '.join(known)} is expected"
         )
     if unknown := [str(key) for key in raw if key not in known]:
         raise SetupError(
-            f"{path}: {unknown[0]!r} is not one of {', '.join(known)}{near_miss(unknown[0], known)}"
+            f"{unknown[0][:60]!r} is not one of {', '.join(known)}{near_miss(unknown[0], known)}"
         )
-    return SequenceConfig(**{key: _value(key, value, path) for key, value in raw.items()})
+    return SequenceConfig(**{key: _value(key, value) for key, value in raw.items()})
 
 
-def _value(key: str, value: Any, path: Path) -> Any:
+def _value(key: str, value: Any) -> Any:
     numbers = value if isinstance(value, list) else [value]
     if key == "name" and isinstance(value, str):
         return value
-    if key != "name" and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers
-    ):
-        wanted = 2 if key in ("focal_px", "center_px") else 1
-        if len(numbers) == wanted:
-            return tuple(float(v) for v in numbers) if wanted == 2 else float(numbers[0])
-    raise SetupError(f"{path}: {key} is {value!r:.60}; see SequenceConfig.{key} for what it means")
+    if key == "heading_checked" and isinstance(value, bool):
+        return value
+    sound = [v for v in numbers if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    wanted = 2 if key in ("focal_px", "center_px") else 1
+    if key not in ("name", "heading_checked") and len(sound) == len(numbers) == wanted:
+        return tuple(float(v) for v in numbers) if wanted == 2 else float(numbers[0])
+    raise SetupError(
+        f"{key} is {value!r:.60}{_as_yaml_writes_it(value)}; see SequenceConfig.{key} for what it"
+        " means"
+    )
+
+
+def _as_yaml_writes_it(value: Any) -> str:
+    """YAML takes 1e9 for a text: a number with an exponent needs a point and a sign."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return ""
+    mantissa, _, exponent = f"{number:.6e}".partition("e")
+    digits = mantissa.rstrip("0")
+    digits += "0" if digits.endswith(".") else ""
+    return f", a text to YAML; write {digits}e{int(exponent):+d}"

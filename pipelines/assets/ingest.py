@@ -61,13 +61,21 @@ def read_frames(log: dict[str, Any]) -> tuple[list[list[Frame | None]], list[Dat
 
     try:
         if log["format"] == "frames_poses":
-            return [list(frames) for frames in read_logs(Path(log["path"])).values()], []
+            logs = [*read_logs(Path(log["path"]), name=log["log_name"]).values()]
+            return [list(frames) for frames in logs], _without_pictures(log["path"], logs)
         slots, faults = read_log_slots(Path(log["path"]))
         return [slots], faults
     except DataError as error:
         return [], [error]
     except DataFaults as errors:
         return [], list(errors.faults)
+
+
+def _without_pictures(path: str, logs: list[list[Frame]]) -> list[DataError]:
+    """A fault when not one frame has a picture: such a drive has poses, and nothing to label."""
+    if any(frame.cameras for frames in logs for frame in frames):
+        return []
+    return [DataError("frames/ holds no picture, so nothing of this drive is labelled", file=path)]
 
 
 def without_copies(

@@ -12,7 +12,7 @@ from latentvla_core.data.filters import SceneFilter, scenes_of_log, why_no_scene
 from latentvla_core.data.frames_poses import is_sequence, read_logs, read_sequence
 from latentvla_core.data.records import scene_record
 from latentvla_core.data.sequences import SequenceConfig, describe
-from latentvla_core.errors import DataError, DataFaults, SetupError
+from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.types import Command
 
 RADIUS_M, SPEED_MPS = 20.0, 8.0
@@ -74,7 +74,8 @@ def test_poses_between_samples_are_interpolated_and_pictures_are_the_nearest(
     tmp_path: Path,
 ) -> None:
     frames = read_logs(_circle(tmp_path / "drive", rate_hz=9.65))["drive@0"]
-    yaw = SPEED_MPS / RADIUS_M * 0.5
+    assert frames[1].timestamp_us == 518_135  # of the picture that is shown
+    yaw = SPEED_MPS / RADIUS_M * 5 / 9.65
     np.testing.assert_allclose(
         frames[1].ego_pose, [RADIUS_M * np.sin(yaw), RADIUS_M * (1 - np.cos(yaw)), yaw], atol=0.005
     )
@@ -166,7 +167,7 @@ def test_a_description_beside_the_frames_is_used(tmp_path: Path) -> None:
         "name: 3",
     ):
         (folder / "sequence.yaml").write_text(bad + "\n")
-        with pytest.raises(SetupError):
+        with pytest.raises(DataError, match=r"sequence\.yaml"):
             describe(folder)
 
 
