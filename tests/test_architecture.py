@@ -17,6 +17,7 @@ ORDER = (
     "errors",
     "types",
     "geometry",
+    "statistics",
     "pdms",
     "schema",
     "tables",
@@ -31,6 +32,7 @@ ORDER = (
     "planner",
     "distill",
     "closed_loop",
+    "evidence",
     "recipe_file",
     "recipes",
     "sizes",
@@ -136,7 +138,7 @@ def test_heavy_libraries_are_imported_where_they_are_needed():
     """torch only in the rooms that train; polars, deltalake and transformers inside functions
     (stack.md §0).
     """
-    trains = {"training", "encoders", "latent", "vlm", "planner", "distill"}
+    trains = {"training", "encoders", "latent", "vlm", "planner", "distill", "evidence"}
     wrong = []
     for path in sources():
         for module, line, at_top in imports_of(path):
