@@ -101,4 +101,7 @@ def _layout_hint(root: str) -> str:
         parent = Path(root).parent
         near = near_miss(name, (p.name for p in parent.iterdir())) if parent.is_dir() else ""
         return f"the folder {root} itself does not exist{near}"
+    for other in ("meta_datas", "openscene_meta_datas", "logs"):
+        if exists(join(root, other)):
+            return f"{other}/ found: rename or link it to navsim_logs/"
     return "the data root is the folder that holds navsim_logs/, sensor_blobs/ and maps/"

@@ -15,12 +15,14 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from safetensors import SafetensorError
 from torch import nn
 
 from latentvla_core.errors import SetupError
 from latentvla_core.training.checkpoint import file_sha256
 
 Config = TypeVar("Config")
+_KEYS = ("config_class", "config", "extra", "weights_sha256")
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
@@ -80,7 +82,7 @@ def load_weights(folder: Path | str, model: nn.Module) -> None:
         )
     try:
         load_model(model, str(path), strict=True)
-    except RuntimeError as error:  # torch lists every tensor that does not fit
+    except (RuntimeError, SafetensorError) as error:  # torch lists every tensor that does not fit
         raise SetupError(
             f"{path}: does not fit the {type(model).__name__} of its own config, so another version of the code saved it; "
             f"train it again, or use that version ({str(error).splitlines()[-1].strip()})"
@@ -115,8 +117,11 @@ def _typed(hint: Any, value: Any) -> Any:
 def _content(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / CONFIG_FILE
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text())
+        if missing := [key for key in _KEYS if key not in content]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise SetupError(
-            f"{path}: no readable model config ({error}); give the folder a model was saved to"
+            f"{path}: no readable model config ({str(error)[:200]}); give the folder a model was saved to"
         ) from error
+    return content

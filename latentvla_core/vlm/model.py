@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
+from latentvla_core.training.foreign import check_model_type, check_tensors
 from latentvla_core.vlm import tokenizer as tokenizers
 from latentvla_core.vlm import tokens
 from latentvla_core.vlm.config import VlmConfig
@@ -197,13 +200,28 @@ def _pretrained(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, 
 def load_network(folder: str, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
     """Weights and configuration of a local folder; never asks the network, whatever HF_HUB_OFFLINE
     says.
+
+    Raises SetupError naming the tensors when the folder lacks some, holds others, or is of another
+    model: transformers would draw what is missing at random.
     """
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    with quiet():
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, local_files_only=True
-        )
+    check_model_type(Path(folder), "qwen2_5_vl")
+    try:
+        with quiet():
+            loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise SetupError(f"{folder}: not a readable checkpoint ({str(error)[:300]})") from error
+    network, found = loaded
+    shapes = [str(key[0] if isinstance(key, tuple) else key) for key in found["mismatched_keys"]]
+    check_tensors(folder, found["missing_keys"], found["unexpected_keys"], shapes)
+    return network
 
 
 @contextmanager

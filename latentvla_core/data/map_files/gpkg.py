@@ -90,6 +90,8 @@ class GeoPackage:
                 "the map does not exist; download the nuPlan maps and set NUPLAN_MAPS_ROOT",
                 file=str(path),
             )
+        if not path.stat().st_size:
+            raise DataError("0 bytes: the download broke; fetch this map again", file=str(path))
 
     def meta(self) -> dict[str, str]:
         """The layer `meta`: `projectedCoordSystem` and others."""

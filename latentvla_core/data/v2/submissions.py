@@ -180,7 +180,10 @@ def read_submission(path: str | Path) -> Submission:
     if version is None:
         names = " or ".join(keys[0] for keys in _STAGES.values())
         raise DataError(
-            f"has neither {names} (it has {', '.join(map(str, raw))}); is it a NAVSIM submission?",
+            f"has neither {names} (it has {_few(raw)}); a NAVSIM submission is a dict with"
+            " predictions: [{token: Trajectory}]. Plans as token -> array go into a Parquet file"
+            " with the columns scene_token, trajectory_id, poses (8 x 3), which `latentvla"
+            " submission` turns into a submission",
             file=file,
         )
     faults: list[DataError] = []
@@ -190,6 +193,12 @@ def read_submission(path: str | Path) -> Submission:
     info = SubmissionInfo(**{name: _text(raw.get(key, "")) for name, key in _INFO_KEYS.items()})
     second = stages[1] if version == "v2" else {}
     return Submission(version=version, info=info, first_stage=stages[0], second_stage=second)  # type: ignore[arg-type]
+
+
+def _few(keys: Any) -> str:
+    """The first three of many names."""
+    told = ", ".join(repr(key)[:40] for key in list(keys)[:3])
+    return f"{len(keys):,} keys: {told}{', …' if len(keys) > 3 else ''}" if len(keys) else "none"
 
 
 def _text(value: Any) -> str:
