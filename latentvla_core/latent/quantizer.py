@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentvla_core.latent.figures import USED_SHARE, perplexity
+from latentvla_core.training.devices.group import everyone
 from latentvla_core.training.precision import full_precision
 
 EPSILON = 1e-6
@@ -168,7 +169,7 @@ class Quantizer(nn.Module):
     def forward(self, z: Tensor) -> Quantized:
         z = self._prepare(z, training=self.training)
         if self.training and not bool(self.started):
-            self._start(z.detach().flatten(0, 1))
+            self._start(everyone(z.detach()).flatten(0, 1))
         codes = self._choose(z)
         vectors = self.lookup(codes)
         loss = self.config.commitment * (
@@ -180,8 +181,8 @@ class Quantizer(nn.Module):
         """Update usage (and the codebook) from one batch; revive dead codes when due. Returns how
         many were revived.
         """
-        z, codes = made.z.detach().flatten(0, 1), made.codes.flatten()
-        self._follow(z, codes)
+        z = everyone(made.z.detach()).flatten(0, 1)
+        self._follow(z, everyone(made.codes).flatten())
         self.steps += 1
         due = self.config.revive_every > 0 and int(self.steps) % self.config.revive_every == 0
         return self._revive(z) if due else 0
@@ -329,7 +330,7 @@ class FiniteScalarQuantizer(Quantizer):
         )
 
     def learn(self, made: Quantized) -> int:
-        self._follow(made.z, made.codes.flatten())
+        self._follow(made.z, everyone(made.codes).flatten())
         return 0
 
     @torch.no_grad()

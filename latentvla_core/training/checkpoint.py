@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +42,32 @@ def save(
     settings: Mapping[str, Any],
 ) -> Path:
     """Write the state after `step` finished steps and drop all but the newest `KEEP` checkpoints."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{PREFIX}{step:08d}"
-    unfinished = folder / f".{target.name}.{os.getpid()}"
+    unfinished = folder / f".{PREFIX}{step:08d}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
+    unfinished.mkdir(parents=True)
     save_file(
         {name: t.detach().cpu().contiguous() for name, t in _state(model).items()},
         unfinished / "model.safetensors",
     )
     torch.save(optimizer.state_dict(), unfinished / "optimizer.pt")
     sums = {name: file_sha256(unfinished / name) for name in ("model.safetensors", "optimizer.pt")}
-    text = json.dumps({"step": step, "settings": dict(settings), "sha256": sums}, indent=1)
+    return finish(unfinished, folder, step, settings, sums)
+
+
+def finish(
+    unfinished: Path, folder: Path, step: int, settings: Mapping[str, Any], sums: Mapping[str, str]
+) -> Path:
+    """Give a written checkpoint its progress and its name, by one rename; drop the older ones.
+
+    Args:
+        sums: checksum by name of every other file in it.
+    """
+    target = folder / f"{PREFIX}{step:08d}"
+    text = json.dumps({"step": step, "settings": dict(settings), "sha256": dict(sums)}, indent=1)
     (unfinished / "progress.json").write_text(text)
-    for file in unfinished.iterdir():
-        _sync(file)
+    for file in unfinished.rglob("*"):
+        if file.is_file():
+            _sync(file)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(unfinished, target)
     for old in _all(folder)[:-KEEP]:
@@ -69,20 +81,37 @@ def load(
     """Restore the newest checkpoint into model and optimiser; the number of finished steps (0 =
     there is none).
     """
+    last = newest(folder, settings)
+    if last is None:
+        return 0
+    try:
+        weights = load_file(last.path / "model.safetensors")
+        state = torch.load(last.path / "optimizer.pt", map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise _damaged(last.path, str(error)) from error
+    _restore(last.path, _state(model), weights)
+    optimizer.load_state_dict(state)
+    return last.step
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint that is whole and of this run."""
+
+    path: Path
+    step: int
+
+
+def newest(folder: Path, settings: Mapping[str, Any]) -> Found | None:
+    """The newest checkpoint; None where there is none. Raises CheckpointError where it is damaged
+    or of a run with other settings.
+    """
     checkpoints = _all(folder)
     if not checkpoints:
-        return 0
-    newest = checkpoints[-1]
-    progress = _verified(newest)
-    _same_settings(newest, progress["settings"], json.loads(json.dumps(dict(settings))))
-    try:
-        weights = load_file(newest / "model.safetensors")
-        state = torch.load(newest / "optimizer.pt", map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise _damaged(newest, str(error)) from error
-    _restore(newest, _state(model), weights)
-    optimizer.load_state_dict(state)
-    return int(progress["step"])
+        return None
+    progress = _verified(checkpoints[-1])
+    _same_settings(checkpoints[-1], progress["settings"], json.loads(json.dumps(dict(settings))))
+    return Found(checkpoints[-1], int(progress["step"]))
 
 
 def finished_steps(folder: Path) -> int:

@@ -2,8 +2,9 @@
 resume.
 
 Everything random in step n depends on (seed, n) alone: the samples, collate's generator and torch's
-global generator are set from it before every step. That makes a resumed run equal to an
-uninterrupted one without storing any RNG.
+global generator are set from it before every backward pass. That makes a resumed run equal to an
+uninterrupted one without storing any RNG, and a run on many devices (`training/devices`) equal to
+one that does the same backward passes one after the other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.errors import LatentVLAError
-from latentvla_core.training import FREE, checkpoint
+from latentvla_core.training import FREE
+from latentvla_core.training.devices import group
+from latentvla_core.training.devices.spread import Alone, spread
 from latentvla_core.training.sinks import MetricSink, NullSink
 from latentvla_core.types import Array
 
@@ -220,72 +223,77 @@ def fit(
         if param_groups is None
         else list(param_groups)
     )
-    optimizer = torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-    )
-    run = _Run(
-        model,
-        optimizer,
-        [float(g["lr"]) for g in optimizer.param_groups],
-        collate,
-        loss,
-        config,
-        str(device),
-    )
     settings = {k: v for k, v in asdict(config).items() if k not in FREE}
     settings |= {"num_samples": num_samples, **(identity or {})}
-    folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    first = checkpoint.load(folder, model, optimizer, settings) if folder else 0
+    folder = group.from_first(None if checkpoint_dir is None else Path(checkpoint_dir))
     last = config.steps if until is None else min(until, config.steps)
-    order = SampleOrder(num_samples, config.batch_size, config.seed)
-    meter, saved = _Meter(sink or NullSink(), config, first), first
+    sink = sink if sink and group.rank() == 0 else NullSink()
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with spread(model, loss, groups) as held, torch.random.fork_rng(devices=devices):
+        run = _Run(held, collate, group.shared_config(config), str(device))
+        first = held.load(folder, run.optimizer, settings) if folder else 0
+        order = SampleOrder(num_samples, run.config.batch_size, config.seed)
+        meter, saved = _Meter(sink, config, first), first
         for step in range(first, last):
             metrics = run.step(step, order, meter.last)
-            measured = dict((after_step(step) if after_step else None) or {})
-            meter.add(step + 1, metrics | measured, final=step + 1 == last)
+            meter.add(step + 1, metrics | run.measure(step, after_step), final=step + 1 == last)
             due = step + 1 == last or (
                 config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
             )
             if folder and due and saved < step + 1:
-                checkpoint.save(folder, model, optimizer, step + 1, settings)
+                held.save(folder, run.optimizer, step + 1, settings)
                 saved = step + 1
     model.eval()
     return FitResult(max(first, last), first, meter.last, meter.seconds)
 
 
-@dataclass(slots=True)
 class _Run:
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    peak_rates: list[float]
-    collate: Collate
-    loss: Loss
-    config: FitConfig
-    device: str
+    """The steps of one call of `fit`, of this process's share."""
+
+    def __init__(self, held: Alone, collate: Collate, config: FitConfig, device: str) -> None:
+        self.held, self.collate, self.config, self.device = held, collate, config, device
+        self.optimizer = torch.optim.AdamW(
+            held.groups,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self.peak_rates = [float(g["lr"]) for g in self.optimizer.param_groups]
 
     def step(self, step: int, order: SampleOrder, last: Mapping[str, float]) -> dict[str, float]:
-        """One optimiser step; the metrics of its backward passes, averaged."""
+        """One optimiser step; the metrics of its backward passes, averaged over all processes."""
         factor = rate_factor(self.config, step)
-        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
-            group["lr"] = peak * factor
-        torch.manual_seed((self.config.seed << 32) + step)
+        for part, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            part["lr"] = peak * factor
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [
-            self._backward(step, micro, order, last) for micro in range(self.config.accumulate)
-        ]
+        mine = range(group.rank(), self.config.accumulate, group.world_size())
+        parts = []
+        for micro in mine:
+            with self.held.accumulating(last=micro == mine[-1]):
+                parts.append(self._backward(step, micro, len(mine), order, last))
+        names = parts[0]
+        means = {name: sum(part[name] for part in parts) / len(parts) for name in names}
+        metrics = group.mean_of(means, self.device)
+        if not math.isfinite(metrics["loss"]):
+            raise DivergedError(step, "loss", {**last, **metrics})
         norm = self._clip()
         if not math.isfinite(norm):
-            raise DivergedError(step, "gradient norm", {**last, **parts[-1]})
+            raise DivergedError(step, "gradient norm", {**last, **metrics})
         self.optimizer.step()
-        metrics = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
         return {**metrics, "gradient_norm": norm, "learning_rate": self.peak_rates[0] * factor}
 
+    def measure(self, step: int, after_step: AfterStep | None) -> dict[str, float]:
+        """What the caller does and measures after a step; it sees whole parameters."""
+        if after_step is None:
+            return {}
+        with self.held.whole():
+            return dict(after_step(step) or {})
+
     def _backward(
-        self, step: int, micro: int, order: SampleOrder, last: Mapping[str, float]
+        self, step: int, micro: int, passes: int, order: SampleOrder, last: Mapping[str, float]
     ) -> dict[str, float]:
         number = step * self.config.accumulate + micro
+        torch.manual_seed(_seed_of(self.config.seed, step, micro))
         rng = np.random.default_rng([self.config.seed, 1, number])
         batch = to_device(self.collate(order.at(number), rng), self.device)
         bf16 = self.config.precision == "bf16"
@@ -294,17 +302,25 @@ class _Run:
             if bf16
             else nullcontext()
         ):
-            loss, metrics = self.loss(batch, step)
+            loss, metrics = self.held.loss(batch, step)
         value = float(loss.detach())
-        if not math.isfinite(value):
+        if not math.isfinite(value) and group.world_size() == 1:
             raise DivergedError(step, "loss", {**last, **metrics})
-        (loss / self.config.accumulate).backward()
+        (loss / passes).backward()
         return {"loss": value, **{name: float(v) for name, v in metrics.items()}}
 
     def _clip(self) -> float:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parameters = [p for part in self.optimizer.param_groups for p in part["params"]]
         limit = self.config.clip_norm if self.config.clip_norm > 0 else math.inf
-        return float(nn.utils.clip_grad_norm_(parameters, limit))
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # pyright: ignore
+
+
+def _seed_of(seed: int, step: int, micro: int) -> int:
+    """Of what torch draws in one backward pass, whichever process does it."""
+    if micro == 0:
+        return (seed << 32) + step
+    return int(np.random.SeedSequence([seed, step, micro]).generate_state(1, np.uint64)[0])
 
 
 class _Meter:
