@@ -14,7 +14,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-STANDALONE = ("gpu", "ingest", "label_table", "labelling", "render", "score", "student_vs_teacher")
+STANDALONE = (
+    "gpu",
+    "ingest",
+    "label_table",
+    "labelling",
+    "render",
+    "score",
+    "site",
+    "student_vs_teacher",
+)
 
 
 def main(names: list[str]) -> int:

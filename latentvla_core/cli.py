@@ -10,9 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +18,9 @@ import typer
 
 from latentvla_core import __version__
 from latentvla_core.errors import LatentVLAError, SetupError
+from latentvla_core.viz.progress import counting
+from latentvla_core.viz.site.command import EPILOG as VIEW_EPILOG
+from latentvla_core.viz.site.command import view
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +33,7 @@ app.add_typer(world_app, name="world")
 app.add_typer(data_app, name="data")
 lake_app = typer.Typer(no_args_is_help=True, help="The Delta tables: keeping them compact.")
 app.add_typer(lake_app, name="lake")
+app.command("view", epilog=VIEW_EPILOG)(view)
 
 
 @world_app.command(
@@ -61,36 +62,6 @@ def world_write(
         write_world(beside, WorldConfig.for_logs(logs, seed), progress)
     beside.rename(out)
     typer.echo(f"wrote {logs} logs to {out}; try: latentvla data check --root {out} --split test")
-
-
-@contextmanager
-def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with a rate for work that reports (done, total)."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn(unit),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    started = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(unit, total=None, rate="")
-
-        def show(done: int, total: int) -> None:
-            rate = done / max(time.monotonic() - started, 1e-3)
-            bar.update(task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s")
-
-        yield show
 
 
 @data_app.command(

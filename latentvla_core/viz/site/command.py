@@ -1,0 +1,71 @@
+"""`latentvla view`: what the terminal asks and is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EPILOG = 'Example: latentvla view --where "command = 0"   (left turns only)'
+
+
+def view(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the site; default: site in LATENTVLA_HOME.")
+    ] = None,
+    log: Annotated[str, typer.Option(help="Only this log.")] = "",
+    where: Annotated[
+        str,
+        typer.Option(help="SQL condition over table scenes, or a SELECT that gives scene_token."),
+    ] = "",
+    cameras: Annotated[
+        str, typer.Option(help="Cameras with commas, all, or none.")
+    ] = "CAM_F0,CAM_L0,CAM_R0,CAM_B0",
+    picture_width: Annotated[
+        int, typer.Option(help="Scale pictures down to this width in pixels; 0: no pictures.")
+    ] = 448,
+) -> None:
+    """A page to browse drives, codes, plans and scores; opens from disk, a bucket or a mail."""
+    from latentvla_core.lake.store import Lake, home_folder, lake_root
+    from latentvla_core.viz.progress import counting
+    from latentvla_core.viz.site.export import export_site
+    from latentvla_core.viz.site.options import ViewOptions, cameras_named
+
+    home = home_folder()
+    options = ViewOptions(
+        out=(out or home / "site").absolute(),
+        log=log,
+        where=where,
+        cameras=cameras_named(cameras),
+        width_px=0 if cameras == "none" else picture_width,
+    )
+    with counting("scenes") as progress:
+        done = export_site(Lake(lake_root()), options, chapters=pages_of(home), progress=progress)
+    typer.echo(told(done.refused))
+    typer.echo(f"{done.scenes:,} scenes of {done.logs:,} logs in {done.seconds:.0f} s")
+    typer.echo(f"open {done.out / 'index.html'}")
+
+
+def pages_of(home: Path) -> dict[str, Path]:
+    """Chapters of a working folder: the report, and the newest atlas and quality report."""
+    return {
+        "report": home / "report.html",
+        "atlas": _newest(home / "reports", "latent_codes-*.html"),
+        "quality": _newest(home / "reports", "latent_quality-*.html"),
+    }
+
+
+def _newest(folder: Path, pattern: str) -> Path:
+    pages = sorted(folder.glob(pattern), key=lambda page: page.stat().st_mtime)
+    return pages[-1] if pages else folder / "none"
+
+
+def told(refused: list[str]) -> str:
+    """Cameras of which pictures could not be read: how many, and the first few with the reason."""
+    if not refused:
+        return "all pictures read"
+    shown = "\n".join(f"  {line}" for line in refused[:5])
+    more = f"\n  … and {len(refused) - 5} more" if len(refused) > 5 else ""
+    head = "cameras whose pictures could not all be read; their tiles are empty"
+    return f"{len(refused)} {head}\n{shown}{more}"

@@ -1,0 +1,238 @@
+"""The browser's pages, used as people use them, in Debian's Chromium: load, filter, play, click."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pdms_little_worlds import straight_plan, straight_road, with_object
+
+from benchmarks.site_lake import write_lake
+from latentvla_core.pdms.score import score_trajectories
+from latentvla_core.viz.site.export import export_site
+from latentvla_core.viz.site.files import read_data, unpacked
+from latentvla_core.viz.site.options import ViewOptions
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from chromium import Browser, chromium_path
+
+needs_chromium = pytest.mark.skipif(
+    not chromium_path(), reason="Chromium is not installed (apt-get install chromium)"
+)
+pytestmark = needs_chromium
+READY = "document.body && document.body.dataset.ready"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 scenes, one of which has a road and a plan that hits a standing car."""
+    root = tmp_path_factory.mktemp("pages")
+    lake = write_lake(root / "lake", 30, pictures=root / "pictures")
+    scene = lake.rows("scenes", {"split": "train"})[7]
+    keys = {name: scene[name] for name in ("split", "shard", "scene_token", "log_name")}
+    world = with_object(straight_road(10.0), (18.0, 0.0))
+    world = replace(world, scene_token=keys["scene_token"], log_name=keys["log_name"])
+    place = {"split": "train", "shard": 0}
+    lake.replace("scene_worlds", [world.to_row() | keys | {"made_by": "b"}], place)
+    crash = straight_plan(10.0)
+    told = score_trajectories([world], [crash[None]], metric="pdms").rows()[0]
+    for table, change in (("trajectories", {"poses": crash}), ("pdm_scores", told)):
+        rows = lake.rows(table, {**place, "trajectory_id": "ipad"})
+        for row in rows:
+            if row["scene_token"] == keys["scene_token"] and (
+                table == "trajectories" or row["metric_version"] == told["metric_version"]
+            ):
+                row.update(change, trajectory_id="ipad")
+        lake.replace(table, rows, {**place, "trajectory_id": "ipad"})
+    (root / "atlas.html").write_text("<!doctype html><title>atlas</title><p>the atlas")
+    export_site(lake, ViewOptions(out=root / "site"), chapters={"atlas": root / "atlas.html"})
+    return root / "site"
+
+
+@pytest.fixture(scope="module")
+def page(site: Path):
+    with Browser() as browser:
+        yield browser
+        assert browser.errors == []
+
+
+def show(page: Browser, site: Path, address: str = "") -> None:
+    page.open((site / "index.html").as_uri() + address, READY)
+
+
+def test_the_first_page_lists_all_scenes_the_worst_first(page, site):
+    show(page, site)
+    assert "30 of 30 scenes" in page.js("document.querySelector('#count').textContent")
+    first = page.js("document.querySelector('.row .score b').textContent")
+    assert first == "0"  # the crash
+    drawn = page.js("document.querySelectorAll('.row').length")
+    assert 5 <= drawn < 30  # only what can be seen is drawn
+
+
+def test_scrolling_draws_the_rows_that_come_into_sight(page, site):
+    show(page, site)
+    page.js("scrollTo(0, document.body.scrollHeight)")
+    page.wait("[...document.querySelectorAll('.row')].some(r => parseInt(r.style.top) > 29 * 80)")
+
+
+def test_filters_agree_with_the_data_and_stay_in_the_address(page, site):
+    index = read_data(site / "data" / "index.js")
+    label = unpacked(index["columns"]["label"], "u1").reshape(-1, 12)
+    show(page, site, "#/?code=5")
+    wanted = int((label == 5).any(axis=1).sum())
+    assert f"{wanted} of 30" in page.js("document.querySelector('#count').textContent")
+    words = [str(code) for code in label[4, 2:5]]
+    page.js(
+        "{ const e = document.querySelector('[data-filter=code]'); e.value = '';"
+        " e.dispatchEvent(new Event('change'));"
+        " const s = document.querySelector('[data-filter=sentence]');"
+        f" s.value = '{words[0]} * {words[2]}'; s.dispatchEvent(new Event('input')); }}"
+    )
+    said = [
+        any(row[s] == label[4, 2] and row[s + 2] == label[4, 4] for s in range(10)) for row in label
+    ]
+    assert f"{sum(said)} of 30" in page.js("document.querySelector('#count').textContent")
+    address = page.js("location.hash")
+    assert "sentence=" in address and "code" not in address
+    show(page, site, address)
+    assert f"{sum(said)} of 30" in page.js("document.querySelector('#count').textContent")
+
+
+def test_nothing_found_says_what_to_do(page, site):
+    show(page, site, "#/?text=nosuchlog")
+    assert "loosen a filter" in page.js("document.body.textContent")
+
+
+def test_a_click_on_a_score_shows_the_moment_it_was_lost(page, site):
+    """Two clicks from the report or the terminal's link: this page, then the score."""
+    show(page, site)
+    page.click(".row .score")
+    page.wait("document.querySelector('#why .mark')")
+    token = page.js("location.hash").split("/")[2].split("?")[0]
+    scene = read_data(site / "data" / "scenes" / f"{token}.js")
+    failures = scene["plans"]["ipad"]["why"]["pdms-v1.1"]
+    first = min(f["step"] for f in failures if f["step"] >= 0) / 10
+    assert page.js("document.querySelector('.clock output').textContent") == f"{first:.1f} s"
+    assert "hits" in page.js("document.querySelector('#why').textContent")
+    marks = sum(f["step"] >= 0 for f in failures)
+    assert page.js("document.querySelectorAll('[data-mark]').length") == marks
+    page.click("[data-lost=NC]")
+    hit = next(f["step"] for f in failures if f["sub"] == "NC") / 10
+    assert page.js("document.querySelector('.clock output').textContent") == f"{hit:.1f} s"
+
+
+def test_the_place_of_a_crash_is_red_in_the_view_from_above(page, site):
+    token = crash_token(site)
+    red = (
+        "(() => { const c = document.querySelector('canvas.above'), d ="
+        " c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
+        " for (let i = 0; i < d.length; i += 4) n += d[i] === 179 && d[i + 1] === 38 &&"
+        " d[i + 2] === 30; return n; })()"
+    )
+    show(page, site, f"#/scene/{token}?plan=ipad&at=lost")
+    assert page.js(red) > 100
+    show(page, site, f"#/scene/{token}?plan=human")
+    assert page.js(red) == 0
+
+
+def crash_token(site: Path) -> str:
+    found = (site / "data" / "scenes").glob("*.js")
+    return next(p.stem for p in found if '"no_world":""' in p.read_text())
+
+
+def test_play_moves_the_clock_and_the_picture_and_stops_at_the_end(page, site):
+    show(page, site, f"#/scene/{crash_token(site)}?plan=ipad&t=4.8")
+    before = page.js("document.querySelector('.view img').src")
+    page.press(" ")
+    page.wait("document.querySelector('.clock output').textContent === '5.0 s'")
+    page.wait("document.querySelector('#play').getAttribute('aria-pressed') === 'false'")
+    assert page.js("document.querySelector('.view img').src") != before
+    page.press("Home")
+    assert page.js("document.querySelector('.clock output').textContent") == "-1.5 s"
+    page.press("ArrowRight")
+    assert page.js("document.querySelector('.clock output').textContent") == "-1.4 s"
+    assert "t=-1.4" in page.js("location.hash")
+
+
+def test_keys_go_to_the_next_scene_and_compare_two_plans(page, site):
+    index = read_data(site / "data" / "index.js")
+    show(page, site, f"#/scene/{index['tokens'][2]}?plan=ipad")
+    page.press("c")
+    page.wait("document.querySelectorAll('canvas.above').length === 2")
+    page.press("j")
+    page.wait(f"location.hash.includes('{index['tokens'][3]}')")
+    page.wait(f"document.querySelector('h1').textContent.includes('{index['tokens'][3]}')")
+    assert "versus=" in page.js("location.hash")
+
+
+def test_a_click_on_a_code_shows_every_moment_nearest_first(page, site):
+    index = read_data(site / "data" / "index.js")
+    code = int(unpacked(index["columns"]["label"], "u1")[0])
+    show(page, site, f"#/scene/{index['tokens'][0]}")
+    page.click(f".roll a[href$='/code/{code}'] rect")
+    page.wait("document.querySelector('[data-distance]')")
+    shown = page.js(
+        "[...document.querySelectorAll('[data-distance]')].map(e => +e.dataset.distance)"
+    )
+    assert shown == sorted(shown) and len(shown) > 1
+    page.click("[data-distance]")
+    page.wait("document.querySelector('canvas.above')")
+
+
+def test_drives_codes_compare_and_chapters_open(page, site):
+    index = read_data(site / "data" / "index.js")
+    for address, text in (
+        ("#/drives", "Drives (2)"),
+        (f"#/drive/{index['logs'][0]['name']}?t=3", "open scene"),
+        ("#/codes", "of the codes here"),
+        ("#/compare?a=ipad&b=ipad_latent", "30 scenes of 2 drives"),
+        ("#/chapter/atlas", "What each code means"),
+    ):
+        show(page, site, address)
+        page.wait(f"document.querySelector('main').textContent.includes({text!r})")
+
+
+def test_a_link_to_what_is_not_here_says_so(page, site):
+    show(page, site, "#/scene/0000")
+    assert "no scene 0000" in page.js("document.querySelector('main').textContent")
+    page.errors.clear()  # the page tells it in the console too
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_no_page_is_wider_than_the_window(page, site, width):
+    index = read_data(site / "data" / "index.js")
+    page.resize(width, 800, dark=width == 400)
+    for address in ("", f"#/scene/{index['tokens'][0]}", "#/code/3", "#/compare", "#/drives"):
+        show(page, site, address)
+        assert page.js("document.documentElement.scrollWidth") <= width, address
+    page.resize(1280, 900)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read_in_light_and_dark(page, site, dark):
+    """WCAG AA: a contrast of 4.5 between every colour used for text and what lies below it."""
+    page.resize(1280, 900, dark=dark)
+    show(page, site)
+    colours = page.js(
+        "Object.fromEntries(['ink','soft','accent','good','bad','warn','bg','card']"
+        ".map(n => [n, LV.css(n)]))"
+    )
+    for text in ("ink", "soft", "accent", "bad", "warn"):
+        for below in ("bg", "card"):
+            assert contrast(colours[text], colours[below]) >= 4.5, (text, below)
+    page.resize(1280, 900)
+
+
+def contrast(a: str, b: str) -> float:
+    """Ratio of two #rrggbb colours (WCAG 2.1)."""
+    light = sorted((luminance(a), luminance(b)))
+    return (light[1] + 0.05) / (light[0] + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
