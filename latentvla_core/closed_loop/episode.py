@@ -70,8 +70,8 @@ class ReactiveWorld:
     opened: Opened
 
     def step(self, ego: EgoState | None) -> Snapshot:
-        if self.opened.script:
-            self.opened.script(self.opened.simulation)
+        if self.opened.staged.script:
+            self.opened.staged.script(self.opened.simulation)
         return self.opened.simulation.step(ego)
 
 
@@ -100,10 +100,15 @@ def prepare_scene(spec: SceneSpec, seconds: float = 20.0) -> Scene:
     """The scene of a spec, after its human has driven it once. Raises DataError where there is
     none.
     """
-    opened = open_scene(spec)
+    return human_scene(open_scene(spec), seconds)
+
+
+def human_scene(opened: Opened, seconds: float) -> Scene:
+    """The scene of a freshly opened one: the human drives it."""
     run = _human_run(opened, round(OVERTIME * seconds * 10))
     at = opened.route.positions(run.states[:, :2])
-    return Scene(spec=spec, seconds=seconds, human=run, route_m=np.maximum.accumulate(at - at[0]))
+    metres = np.maximum.accumulate(at - at[0])
+    return Scene(spec=opened.spec, seconds=seconds, human=run, route_m=metres)
 
 
 def _human_run(opened: Opened, steps: int) -> Run:

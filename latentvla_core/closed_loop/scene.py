@@ -56,6 +56,17 @@ class SceneSpec:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What a stager has done to a scenario."""
+
+    chain: list[str]
+    """Lanes that are the route."""
+    script: Script | None = None
+    met: str = ""
+    """Token of an actor that the human must have passed or followed, or the scene is void."""
+
+
 class Streams:
     """One stream of random numbers per actor, keyed by seed and token."""
 
@@ -77,7 +88,7 @@ class Opened:
     town: Town
     simulation: Simulation
     route: Route
-    script: Script | None
+    staged: Staged
     past: list[EgoState]
     """The 16 states up to now, 0.1 s apart, now last."""
 
@@ -95,18 +106,20 @@ def open_scene(spec: SceneSpec) -> Opened:
     )
     if scenario.kind != kind:
         raise DataError(f"town {spec.location} of seed {spec.world_seed} has no place for {kind}")
-    chain = list(scenario.ego.chain)
-    script = chosen.stage(scenario, rng, spec.warm_up_s) if chosen.stage else None
-    route = Route.along(town.network, chain)
+    staged = Staged(list(scenario.ego.chain))
+    if chosen.stage:
+        staged = chosen.stage(scenario, rng, spec.warm_up_s)
+    route = Route.along(town.network, staged.chain)
     still = parked_actors(town.network, rng)
     simulation = Simulation(scenario, rng, still, luck=Streams(crc32(spec.token.encode())))
+    simulation.human.keeps_lane_until_s = spec.warm_up_s + 1.0
     past = deque([simulation.ego], maxlen=HISTORY_STEPS)
     for _ in range(round(spec.warm_up_s / STEP_S)):
-        if script:
-            script(simulation)
+        if staged.script:
+            staged.script(simulation)
         simulation.step(look=False)
         past.append(copied(simulation.ego))
-    return Opened(spec, town, simulation, route, script, list(past))
+    return Opened(spec, town, simulation, route, staged, list(past))
 
 
 def copied(ego: EgoState) -> EgoState:

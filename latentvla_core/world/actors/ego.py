@@ -142,6 +142,8 @@ class HumanDriver:
     def __init__(self, route: tuple[str, ...]) -> None:
         self.route = route
         self.offset_m, self.offset_mps = 0.0, 0.0
+        self.keeps_lane_until_s = 0.0
+        """Before it, a lane that does not lead along the route is kept all the same."""
 
     def control(
         self,
@@ -158,6 +160,8 @@ class HumanDriver:
             rest = self.route[self.route.index(block) :] if block in self.route else ()
             if len(rest) > 2:
                 traffic.consider_lane_change(driver, rng, rest)
+            if len(rest) > 1 and time_s >= self.keeps_lane_until_s:
+                traffic.change_to_route(driver, rest)
         self.offset_m += driver.lateral_m - lateral
         traffic.nudge(driver)
         self._swing(driver, state.speed_mps)

@@ -220,7 +220,7 @@ class Traffic:
         for side, neighbour in zip((1, -1), self.network.neighbours(lane.id), strict=True):
             following = self._way_on(neighbour, route) if neighbour else []
             if neighbour and following and self._is_free(driver, neighbour, own):
-                self._change(driver, following, side)
+                self.change_lane(driver, following, side)
                 return
 
     def _way_on(self, lane_id: str, route: tuple[str, ...]) -> list[str]:
@@ -257,7 +257,23 @@ class Traffic:
                 return False
         return True
 
-    def _change(self, driver: Driver, chain: list[str], side: int) -> None:
+    def change_to_route(self, driver: Driver, route: tuple[str, ...]) -> None:
+        """Changes to a neighbouring lane that leads along a route which the own lane does not
+        follow, as soon as there is a gap.
+        """
+        lane = driver.lane(self.network)
+        if driver.shadow or lane.length_m - driver.s_m < 15.0:
+            return
+        if chain_along(self.network, lane.id, route):
+            return
+        for side, neighbour in zip((1, -1), self.network.neighbours(lane.id), strict=True):
+            following = chain_along(self.network, neighbour, route) if neighbour else []
+            if neighbour and following and self._is_free(driver, neighbour, -1e9):
+                self.change_lane(driver, following, side)
+                return
+
+    def change_lane(self, driver: Driver, chain: list[str], side: int) -> None:
+        """Starts a change to the lane chain[0] at the left (side 1) or right (-1)."""
         old = driver.lane(self.network)
         driver.chain[driver.at :] = chain
         driver.s_m *= self.network.lanes[chain[0]].length_m / old.length_m

@@ -1,0 +1,1 @@
+"""How a run was driven: nuPlan's, CARLA's, AlpaSim's and NeuroNCAP's scores over plain arrays."""
