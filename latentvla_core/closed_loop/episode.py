@@ -8,22 +8,17 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from latentvla_core.closed_loop.baselines import Human
 from latentvla_core.closed_loop.driver import (
     HISTORY_FRAMES,
     Driver,
     Observation,
     checked_plan,
 )
-from latentvla_core.closed_loop.eyes import Eyes
-from latentvla_core.closed_loop.oracle import planner_scene
-from latentvla_core.closed_loop.scene import (
-    FIRST_US,
-    STEPS_PER_PLAN,
-    Opened,
-    SceneSpec,
-    open_scene,
-)
+from latentvla_core.closed_loop.drivers.baselines import Human
+from latentvla_core.closed_loop.drivers.eyes import Eyes
+from latentvla_core.closed_loop.drivers.oracle import planner_scene
+from latentvla_core.closed_loop.scenes.scene import Opened, open_scene
+from latentvla_core.closed_loop.scenes.spec import FIRST_US, STEPS_PER_PLAN, SceneSpec
 from latentvla_core.closed_loop.steps import Moment, Run
 from latentvla_core.errors import LatentVLAError
 from latentvla_core.geometry import to_local

@@ -5,6 +5,7 @@ nothing of files.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import hypot
 from typing import Literal
 
 import numpy as np
@@ -34,6 +35,8 @@ from latentvla_core.world.streets.network import LanePath
 
 Luck = Callable[[str], np.random.Generator]
 """Token of an actor → its own stream of random numbers."""
+LANE_SLACK_M = 20.0
+"""More than a vehicle's middle can be off its lane's path: sideways, or across a seam."""
 SIGHT_M = 80.0
 """Objects within this distance of the ego are perceived (and annotated)."""
 
@@ -54,6 +57,7 @@ class Simulation:
         self.scenario, self.network = scenario, scenario.network
         self.luck: Luck = luck or (lambda token: rng)
         self.still = tuple(still)
+        self._still_m = np.array([a.pose[:2] for a in self.still], float).reshape(-1, 2)
         self.time_s, self.steps = 0.0, 0
         self.driver = scenario.ego
         x, y, yaw = self.driver.lane(self.network).pose_at(
@@ -116,13 +120,25 @@ class Simulation:
 
     def snapshot(self) -> Snapshot:
         """What is there now, within sight of the ego."""
-        moving = [self._vehicle(d) for d in self.traffic.drivers if d is not self.driver]
-        people = [_person(w) for w in self.scenario.walkers]
         center = self.ego.center_m()
-        seen = [
-            a for a in (*moving, *people, *self.still) if np.hypot(*(a.pose[:2] - center)) < SIGHT_M
-        ]
+        x, y = float(center[0]), float(center[1])
+        others = (d for d in self.traffic.drivers if d is not self.driver)
+        moving = [self._vehicle(d) for d in others if self._may_see(d, x, y)]
+        people = [_person(w) for w in self.scenario.walkers if w.may_be_within(SIGHT_M + 2.0, x, y)]
+        still = self._still_near(center)
+        seen = [a for a in (*moving, *people, *still) if np.hypot(*(a.pose[:2] - center)) < SIGHT_M]
         return Snapshot(self.time_s, self.ego.pose.copy(), tuple(seen), dict(self.colours))
+
+    def _may_see(self, driver: Driver, x: float, y: float) -> bool:
+        """False where a driver's lane is so far from (x, y) that it cannot be in sight."""
+        lane = driver.lane(self.network)
+        gap = hypot(lane.middle_m[0] - x, lane.middle_m[1] - y) - lane.radius_m
+        return gap < SIGHT_M + LANE_SLACK_M
+
+    def _still_near(self, center: Array) -> list[Actor]:
+        """Things that stand, a little more than those in sight."""
+        near = np.abs(self._still_m - center).max(axis=1, initial=0.0) < SIGHT_M + 1.0
+        return [self.still[k] for k in np.flatnonzero(near)]
 
     def _vehicle(self, driver: Driver) -> Actor:
         pose = center_pose(driver, self.network)
@@ -173,13 +189,13 @@ class Simulation:
 
 
 def _person(walker: Walker) -> Actor:
-    size = (0.55, 0.6, walker.height_m)
+    size, pose = (0.55, 0.6, walker.height_m), walker.pose()
     return Actor(
         walker.token,
         ObjectClass.PEDESTRIAN,
-        walker.pose(),
+        pose,
         size,
-        walker.velocity(),
+        walker.velocity(pose),
         False,
         "off",
         walker.rgb,

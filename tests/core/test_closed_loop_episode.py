@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from latentvla_core.closed_loop.baselines import floor
 from latentvla_core.closed_loop.driver import Observation
+from latentvla_core.closed_loop.drivers.baselines import floor
 from latentvla_core.closed_loop.episode import Scene, prepare_scene, run_episode
-from latentvla_core.closed_loop.scene import SceneSpec, Streams
+from latentvla_core.closed_loop.scenes.spec import SceneSpec, Streams
 from latentvla_core.closed_loop.steps import run_of
 from latentvla_core.pdms.state import State
 from latentvla_core.types import Array

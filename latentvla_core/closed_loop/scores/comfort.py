@@ -44,7 +44,8 @@ def signals(states: Array) -> Array:
 def uncomfortable(states: Array) -> Array:
     """(T,) bool: a signal is at or beyond its bound."""
     series = signals(states)
-    return ((series <= LOWER[:, None]) | (series >= UPPER[:, None])).any(axis=0)
+    beyond = (series <= LOWER[:, None]) | (series >= UPPER[:, None])
+    return np.asarray(beyond.any(axis=0), bool)
 
 
 def comfort(bad: Array, last: int) -> Value:

@@ -13,9 +13,9 @@ from functools import cached_property
 import numpy as np
 import shapely
 
-from latentvla_core.closed_loop.route import Route
+from latentvla_core.closed_loop.scenes.route import Route
+from latentvla_core.closed_loop.scenes.town import Town
 from latentvla_core.closed_loop.steps import Moment
-from latentvla_core.closed_loop.town import Town
 from latentvla_core.geometry import box_corners
 from latentvla_core.pdms.state import RoadPolygons, ego_motion, ego_points
 from latentvla_core.types import Array, ObjectClass
@@ -49,7 +49,7 @@ class Actors:
     @property
     def present(self) -> Array:
         """(T, A) bool"""
-        return ~np.isnan(self.poses[..., 0])
+        return np.asarray(~np.isnan(self.poses[..., 0]), bool)
 
     @property
     def corners(self) -> Array:
@@ -115,7 +115,7 @@ class Ground:
     @cached_property
     def forgiving(self) -> shapely.Geometry:
         """The drivable area with nuPlan's tolerance around it."""
-        wide = self.drivable.buffer(TOLERANCE_M)
+        wide = shapely.buffer(self.drivable, TOLERANCE_M)
         shapely.prepare(wide)
         return wide
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from latentvla_core.closed_loop.scene import FIRST_US
+from latentvla_core.closed_loop.scenes.spec import FIRST_US
 from latentvla_core.closed_loop.scores.drive import Drive
 from latentvla_core.pdms import aggregate
 from latentvla_core.pdms.contacts.collisions import (

@@ -23,7 +23,7 @@ def off_road(drive: Drive) -> Array:
     """(T,) bool: a corner is more than 0.3 m outside the drivable area."""
     xy = drive.points[:, :4].reshape(-1, 2)
     inside = shapely.contains_xy(drive.ground.forgiving, xy[:, 0], xy[:, 1])
-    return ~inside.reshape(-1, 4).all(axis=1)
+    return np.asarray(~np.asarray(inside).reshape(-1, 4).all(axis=1), bool)
 
 
 def drivable_area(off: Array, last: int) -> Value:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.closed_loop.episode import Scene
+from latentvla_core.closed_loop.scenes.situations import SITUATIONS
 from latentvla_core.closed_loop.scores import comfort, contacts, formulas, plans, road
 from latentvla_core.closed_loop.scores.drive import Actors, Drive, Ground, ground_of
-from latentvla_core.closed_loop.situations import SITUATIONS
 from latentvla_core.closed_loop.steps import Run
 from latentvla_core.pdms.state import State
 from latentvla_core.types import Array
@@ -85,7 +85,7 @@ class Measured:
 
 def scene_ground(scene: Scene) -> Ground:
     """The ground of a scene, made once for all its runs."""
-    from latentvla_core.closed_loop.scene import open_scene
+    from latentvla_core.closed_loop.scenes.scene import open_scene
 
     opened = open_scene(scene.spec)
     return ground_of(opened.town, opened.route)

@@ -149,6 +149,8 @@ def center_pose(driver: Driver, network: RoadNetwork) -> Array:
 def _chain_point(driver: Driver, network: RoadNetwork, s_m: float) -> tuple[float, float]:
     lane, s = on_chain(driver, network, s_m)
     x, y, yaw = lane.pose_at(s)
+    if driver.lateral_m == 0.0:
+        return x, y
     return x - driver.lateral_m * np.sin(yaw), y + driver.lateral_m * np.cos(yaw)
 
 
@@ -173,6 +175,17 @@ def idm(
     return min(max(worst, -7.0), style.accel_mps2)
 
 
+def _bend_squares(lane: LanePath, style: Style) -> Array:
+    """(n,) squared speed that a style allows at each vertex of a lane; kept with the lane."""
+    key = (style.lateral_mps2, style.speed_factor)
+    found = lane.kept.get(key)
+    if found is None:
+        bend = style.lateral_mps2 / np.maximum(np.abs(lane.curvature_per_m), 1e-4)
+        straight = (lane.speed_limit_mps * style.speed_factor) ** 2
+        found = lane.kept[key] = np.minimum(bend, straight)
+    return found
+
+
 def wished_speed(driver: Driver, network: RoadNetwork, time_s: float) -> float:
     """Desired speed now: limit, own wish, and what the bends ahead allow when braking comfortably."""
     style, wish = driver.style, driver.style.max_speed_mps
@@ -185,12 +198,12 @@ def wished_speed(driver: Driver, network: RoadNetwork, time_s: float) -> float:
         if style.lateral_mps2 > straight * lane.peak_curvature_per_m:  # no bend that matters
             wish = min(wish, (straight + 2 * braking * max(start, 0.0)) ** 0.5)
             continue
-        first, last = np.searchsorted(lane.s_m, (-1.0 - start, 45.0 - start))
-        bend = style.lateral_mps2 / np.maximum(np.abs(lane.curvature_per_m[first:last]), 1e-4)
-        allowed = np.minimum(bend, straight) + 2 * braking * np.maximum(
-            lane.s_m[first:last] + start, 0.0
-        )
-        wish = min(wish, float(allowed.min(initial=wish**2)) ** 0.5)
+        first, last = lane.vertices_within(-1.0 - start, 45.0 - start)
+        if first == last:
+            continue
+        squares = _bend_squares(lane, style)[first:last]
+        allowed = squares + 2 * braking * np.maximum(lane.s_m[first:last] + start, 0.0)
+        wish = min(wish, min(float(allowed.min()), wish**2) ** 0.5)
     for begin, end, limit in driver.slow_until:
         if begin <= time_s < end:
             wish = min(wish, limit)

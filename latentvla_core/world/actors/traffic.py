@@ -93,15 +93,18 @@ class Traffic:
 
     def acceleration(self, driver: Driver, time_s: float) -> float:
         """What a sensible driver does now, m/s²."""
-        gaps = [*self._leaders(driver), *self._stop_lines(driver)]
+        way = ahead(driver, self.network)
+        gaps = [*self._leaders(driver, way), *self._stop_lines(driver, way)]
         return idm(driver.style, driver.speed_mps, wished_speed(driver, self.network, time_s), gaps)
 
-    def _leaders(self, driver: Driver) -> list[tuple[float, float, float]]:
+    def _leaders(
+        self, driver: Driver, way: list[tuple[LanePath, float]]
+    ) -> list[tuple[float, float, float]]:
         """(gap, speed, rest gap) of the next vehicle on the own chain, and of one that still leaves
         the own lane.
         """
         found = []
-        for lane, start in ahead(driver, self.network):
+        for lane, start in way:
             for other in self.by_lane.get(lane.id, ()):
                 gap = start + other.s_m - other.half_length_m - driver.half_length_m
                 if (
@@ -152,10 +155,12 @@ class Traffic:
                     found.append((max(gap, 0.2), other.speed_mps, REST_M))
         return found
 
-    def _stop_lines(self, driver: Driver) -> list[tuple[float, float, float]]:
+    def _stop_lines(
+        self, driver: Driver, way: list[tuple[LanePath, float]]
+    ) -> list[tuple[float, float, float]]:
         """Standing targets: the next connector without a grant, and crosswalks with people on them."""
         targets, front = [], driver.half_length_m
-        for lane, start in ahead(driver, self.network):
+        for lane, start in way:
             if not lane.is_connector:
                 continue
             if start > 0 and lane.id not in driver.grants and start - front > -1.0:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import hypot
 from typing import Literal
 
 import numpy as np
@@ -35,19 +36,49 @@ class Walker:
     """Sideways offset, so that people do not walk inside each other."""
     moving: bool = True
 
+    _legs: dict[int, tuple[float, Array, float]] = field(default_factory=dict)
+    """Leg of the present path → its length, direction and course."""
+    _circle: tuple[float, float, float] | None = None
+    """Centre and radius of a circle around the whole way."""
+
     def pose(self) -> Array:
         """(3,) position and direction of walking."""
-        a, b = self.path_m[self.leg], self.path_m[self.leg + 1]
-        u = (b - a) / max(float(np.linalg.norm(b - a)), 1e-6)
-        xy = a + u * self.along_m + np.array([-u[1], u[0]]) * self.side_m
-        return np.array([xy[0], xy[1], np.arctan2(u[1], u[0])])
+        _, u, course = self._leg()
+        xy = self.path_m[self.leg] + u * self.along_m + np.array([-u[1], u[0]]) * self.side_m
+        return np.array([xy[0], xy[1], course])
+
+    def _leg(self) -> tuple[float, Array, float]:
+        found = self._legs.get(self.leg)
+        if found is None:
+            step = self.path_m[self.leg + 1] - self.path_m[self.leg]
+            length = float(np.linalg.norm(step))
+            u = step / max(length, 1e-6)
+            found = self._legs[self.leg] = (length, u, np.arctan2(u[1], u[0]))
+        return found
 
     def leg_length_m(self) -> float:
-        return float(np.linalg.norm(self.path_m[self.leg + 1] - self.path_m[self.leg]))
+        return self._leg()[0]
 
-    def velocity(self) -> Array:
-        yaw = self.pose()[2]
-        return np.array([np.cos(yaw), np.sin(yaw)]) * (self.speed_mps if self.moving else 0.0)
+    def velocity(self, pose: Array) -> Array:
+        """(2,) at a pose of `pose()`."""
+        return np.array([np.cos(pose[2]), np.sin(pose[2])]) * (
+            self.speed_mps if self.moving else 0.0
+        )
+
+    def may_be_within(self, reach_m: float, x: float, y: float) -> bool:
+        """False where the whole way is farther than that from (x, y)."""
+        if self._circle is None:
+            low, high = self.path_m.min(axis=0), self.path_m.max(axis=0)
+            middle, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+            self._circle = (float(middle[0]), float(middle[1]), radius + abs(self.side_m))
+        mx, my, radius = self._circle
+        return hypot(mx - x, my - y) - radius < reach_m
+
+    def turn_back(self) -> None:
+        """The way is walked from its other end."""
+        self.path_m = self.path_m[::-1].copy()
+        self._legs.clear()
+        self.leg, self.along_m, self.side_m = 0, 0.0, -self.side_m
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +134,7 @@ def step_walker(walker: Walker, allowed: bool, rng: np.random.Generator) -> None
 
 
 def _turn_back(walker: Walker) -> None:
-    walker.path_m = walker.path_m[::-1].copy()
-    walker.leg, walker.along_m, walker.side_m = 0, 0.0, -walker.side_m
+    walker.turn_back()
     walker.phase = "to_kerb" if walker.crosswalk >= 0 else "stroll"
 
 

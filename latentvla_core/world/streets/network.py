@@ -8,6 +8,7 @@ All coordinates are metres in the *world* frame of one town (the map's global fr
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -51,12 +52,26 @@ class LanePath:
     rank: int = 0
     """Right of way inside its junction: a lower rank goes first."""
     length_m: float = field(init=False)
+    middle_m: tuple[float, float] = field(init=False)
+    """Of a circle around the path, and its radius: who is far away is known at once."""
+    radius_m: float = field(init=False)
     is_connector: bool = field(init=False)
+    _columns: tuple[list[float], ...] = field(init=False)
+    """s, x, y, yaw as plain numbers: a look-up of one place is many times faster in them."""
+    kept: dict[object, Array] = field(init=False)
+    """What others have derived from this lane, by what it depends on."""
     peak_curvature_per_m: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Scalars that every step asks for many times."""
         object.__setattr__(self, "length_m", float(self.s_m[-1]))
+        middle = (self.path_m.min(axis=0) + self.path_m.max(axis=0)) / 2
+        object.__setattr__(self, "middle_m", (float(middle[0]), float(middle[1])))
+        radius = float(np.linalg.norm(self.path_m - middle, axis=1).max())
+        object.__setattr__(self, "radius_m", radius)
+        columns = (self.s_m, self.path_m[:, 0], self.path_m[:, 1], self.yaw_rad)
+        object.__setattr__(self, "_columns", tuple(c.tolist() for c in columns))
+        object.__setattr__(self, "kept", {})
         object.__setattr__(self, "is_connector", bool(self.junction_id))
         object.__setattr__(
             self, "peak_curvature_per_m", max(float(np.abs(self.curvature_per_m).max()), 1e-4)
@@ -64,11 +79,25 @@ class LanePath:
 
     def pose_at(self, s_m: float) -> tuple[float, float, float]:
         """(x, y, yaw) at arc length s; beyond the ends it goes on straight."""
-        x = float(np.interp(s_m, self.s_m, self.path_m[:, 0]))
-        y = float(np.interp(s_m, self.s_m, self.path_m[:, 1]))
-        yaw = float(np.interp(s_m, self.s_m, self.yaw_rad))
-        over = s_m if s_m < 0 else max(0.0, s_m - self.s_m[-1])
-        return x + over * float(np.cos(yaw)), y + over * float(np.sin(yaw)), yaw
+        s, xs, ys, yaws = self._columns
+        if s_m < 0 or s_m > s[-1]:
+            end = 0 if s_m < 0 else -1
+            over, yaw = s_m - s[end], yaws[end]
+            return xs[end] + over * float(np.cos(yaw)), ys[end] + over * float(np.sin(yaw)), yaw
+        k = bisect_right(s, s_m) - 1
+        if k == len(s) - 1:
+            return xs[-1], ys[-1], yaws[-1]
+        t, span = s_m - s[k], s[k + 1] - s[k]
+        return (  # np.interp, operation by operation
+            (xs[k + 1] - xs[k]) / span * t + xs[k],
+            (ys[k + 1] - ys[k]) / span * t + ys[k],
+            (yaws[k + 1] - yaws[k]) / span * t + yaws[k],
+        )
+
+    def vertices_within(self, from_m: float, to_m: float) -> tuple[int, int]:
+        """(first, last) of the vertices with from_m ≤ s < to_m, last excluded."""
+        s = self._columns[0]
+        return bisect_left(s, from_m), bisect_left(s, to_m)
 
     def project(self, xy_m: Array) -> tuple[float, float]:
         """(arc length, signed lateral offset, left positive) of the nearest point of the centre

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
-from latentvla_core.closed_loop.scene import Opened
+from latentvla_core.closed_loop.scenes.scene import Opened
 from latentvla_core.closed_loop.steps import Moment
 from latentvla_core.pdms.observation import Detections
 from latentvla_core.pdms.pdm_closed.reference import PlannerScene

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from latentvla_core.closed_loop.episode import Scene, human_scene
-from latentvla_core.closed_loop.scene import Opened, SceneSpec, open_scene
+from latentvla_core.closed_loop.scenes.scene import Opened, open_scene
+from latentvla_core.closed_loop.scenes.spec import SceneSpec
 from latentvla_core.closed_loop.scores.drive import Ground, ground_of
 
 

@@ -15,10 +15,11 @@ from typing import Any
 from latentvla_core.closed_loop.driver import Observation
 from latentvla_core.closed_loop.episode import Scene, run_episode
 from latentvla_core.closed_loop.pool import in_order
-from latentvla_core.closed_loop.scene import Opened, SceneSpec
+from latentvla_core.closed_loop.scenes.scene import Opened
+from latentvla_core.closed_loop.scenes.situations import situation
+from latentvla_core.closed_loop.scenes.spec import SceneSpec
 from latentvla_core.closed_loop.scores.drive import Ground
 from latentvla_core.closed_loop.scores.score import Measured, measure
-from latentvla_core.closed_loop.situations import situation
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.geometry import to_local
 from latentvla_core.types import MAP_LOCATIONS, PLAN_STEPS, Array
@@ -28,10 +29,10 @@ from latentvla_core.world.streets.layout import LayoutConfig
 
 HELD_OUT = 900_000
 """World seeds from here on are for closed loop: no training world uses them."""
-LEAST_DRIVE_M = 30.0
+LEAST_DRIVE_M, DANGEROUS_DRIVE_M = 30.0, 10.0
 TOWNS = 8
 """Worlds of four towns each that the candidates of a set come from."""
-MOST_TRIES = 40
+MOST_TRIES = 80
 """Candidates per wanted scene before a set is given up."""
 
 
@@ -111,7 +112,7 @@ def candidates(name: str, seed: int) -> Iterator[SceneSpec]:
 
 def judge(spec: SceneSpec, seconds: float = 20.0) -> Verdict:
     """Whether a candidate is a scene."""
-    from latentvla_core.closed_loop.prepared import open_prepared
+    from latentvla_core.closed_loop.scenes.prepared import open_prepared
 
     try:
         scene, ground, opened = open_prepared(spec, seconds)
@@ -132,8 +133,9 @@ def _short(text: str) -> str:
 def _fault(scene: Scene, m: Measured, opened: Opened) -> str:
     """What is wrong with the human's drive within 1.5 · T; "" = nothing."""
     end = len(m.driven_m) - 1
-    if scene.goal_m < LEAST_DRIVE_M:
-        return "the human drives less than 30 m"
+    least = DANGEROUS_DRIVE_M if situation(scene.spec.situation).is_dangerous else LEAST_DRIVE_M
+    if scene.goal_m < least:
+        return f"the human drives less than {least:.0f} m"
     if opened.route.length_m - float(m.driven_m[end]) - m.start_m < 60.0:
         return "the route is too short"
     if m.found:
@@ -170,7 +172,7 @@ class NoReaction:
     def drive(self, seen: Observation) -> Array:
         import numpy as np
 
-        from latentvla_core.closed_loop.route import Route
+        from latentvla_core.closed_loop.scenes.route import Route
 
         if seen.privileged is None:
             raise SetupError("no_reaction needs the privileged part of an observation")

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from latentvla_core.closed_loop.scene import SceneSpec
+from latentvla_core.closed_loop.scenes.spec import SceneSpec
 from latentvla_core.types import Array, Camera
 from latentvla_core.world.sensors.calibration import camera_rig
 from latentvla_core.world.state import Snapshot

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from latentvla_core.closed_loop.scene import Staged
-from latentvla_core.closed_loop.scripts import (
+from latentvla_core.closed_loop.scenes.scripts import (
     CutIn,
     HardBrake,
     StepOut,
@@ -20,6 +19,7 @@ from latentvla_core.closed_loop.scripts import (
     insert_driver,
     leads_along,
 )
+from latentvla_core.closed_loop.scenes.spec import Staged
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.types import ObjectClass
 from latentvla_core.world.actors.driving import Driver, Style, extend_chain
