@@ -170,7 +170,9 @@ def submission(
 
 @app.command("sql", epilog='Example: latentvla sql "select ego_codes from latent_actions limit 5"')
 def sql(
-    query: Annotated[str, typer.Argument(help="SQL over the tables of the lake (docs/tables.md).")],
+    query: Annotated[
+        str, typer.Argument(help="SQL over tables and views (docs/tables.md); none: a prompt.")
+    ] = "",
     style: Annotated[str, typer.Option("--format", help="table, csv or parquet.")] = "table",
     out: Annotated[Path | None, typer.Option(help="File to write; parquet needs one.")] = None,
     at: Annotated[
@@ -180,18 +182,39 @@ def sql(
         ),
     ] = None,
 ) -> None:
-    """Embedded SQL over the Delta tables, now or as they were (docs/queries.md)."""
+    """Embedded SQL over the Delta tables, now or as they were; it reads and nothing else
+    (docs/queries.md). Without a query: a prompt.
+    """
     from latentvla_core.lake.sql import tables_of
     from latentvla_core.lake.store import Lake, lake_root
 
-    _check_style(style, out)
     lake = Lake(lake_root())
+    _check_style(style, out, lake.root)
     versions = _versions(lake, at or [])
+    if not query:
+        return _prompt(lake, versions, style, out)
     if at and (today := [name for name in tables_of(query) if name not in versions]):
         typer.echo(
             f"{', '.join(today)}: as of now, because {' '.join(at)} says no version of it", err=True
         )
     write_table(lake.sql(query, versions), style, out)
+
+
+def _prompt(lake: Any, versions: dict[str, int], style: str, out: Path | None) -> None:
+    from contextlib import suppress
+
+    from latentvla_core.prompt import ask, reader_of
+
+    if out is not None:
+        raise SetupError(f"--out {out} needs a query; the prompt shows its answers")
+    session = lake.session(versions)
+    if sys.stdin.isatty():
+        with suppress(ImportError):
+            import readline  # noqa: F401  (arrow keys and history)
+        read = input
+    else:
+        read = reader_of(sys.stdin)
+    ask(session.run, lambda rows: write_table(rows, style, None), typer.echo, read)
 
 
 def _versions(lake: Any, at: list[str]) -> dict[str, int]:
@@ -252,7 +275,7 @@ def lake_vacuum(
         typer.echo(str(kept))
 
 
-def _check_style(style: str, out: Path | None) -> None:
+def _check_style(style: str, out: Path | None, root: str) -> None:
     """Before the query runs. Raises SetupError when `write_table` could not do what is asked for."""
     if style not in ("table", "csv", "parquet"):
         raise SetupError(f"--format is {style!r}; use table, csv or parquet")
@@ -265,6 +288,8 @@ def _check_style(style: str, out: Path | None) -> None:
     if out is not None:
         from latentvla_core.scoring import check_writable
 
+        if out.resolve().is_relative_to(Path(root).resolve()):
+            raise SetupError(f"--out {out} lies inside the lake; give a file outside {root}")
         check_writable(out)
 
 

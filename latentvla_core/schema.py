@@ -8,6 +8,7 @@ round trip).
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,21 @@ class Column:
         )
         return scalar if self.shape is None else pa.list_(scalar)
 
+    @property
+    def type_name(self) -> str:
+        """As docs/tables.md shows it: `float64[n, 3]`."""
+        if self.shape is None:
+            return self.dtype
+        return f"{self.dtype}[{', '.join('n' if s == -1 else str(s) for s in self.shape)}]"
+
+    def told(self) -> dict[str, str]:
+        """What the Delta schema says of it: `comment` (as Spark and Unity Catalog show it), `unit`,
+        and the `shape` a flat list gets back, -1 for any length.
+        """
+        shape = "" if self.shape is None else ", ".join(map(str, self.shape))
+        told = {"comment": self.doc, "unit": self.unit, "shape": shape}
+        return {key: value for key, value in told.items() if value}
+
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
@@ -83,6 +99,16 @@ class TableSpec:
         import pyarrow as pa
 
         return pa.schema([pa.field(c.name, c.arrow_type()) for c in self.columns])
+
+    def told_schema(self) -> pa.Schema:
+        """`arrow_schema` with comment, unit and shape of each column, as a new Delta table keeps
+        them for whoever opens it with another tool.
+        """
+        import pyarrow as pa
+
+        return pa.schema(
+            [pa.field(c.name, c.arrow_type(), metadata=c.told()) for c in self.columns]
+        )
 
 
 def text(name: str, doc: str, shape: tuple[int, ...] | None = None) -> Column:
@@ -220,23 +246,21 @@ def markdown(spec: TableSpec) -> str:
     """The table's section of docs/tables.md."""
     place = ", ".join(spec.partition_by) or "not partitioned"
     order = f" Compaction sorts by {', '.join(spec.order)}." if spec.order else ""
-    head = f"## {spec.name}\n\nOne row is {spec.row}. Key: {', '.join(spec.key)}. Partitions: {place}. Version {spec.version}.{order}\n\n"
-    lines = [f"| {c.name} | {_type_name(c)} | {c.unit} | {c.doc} |" for c in spec.columns]
+    told = f"One row is {spec.row}. Key: {', '.join(spec.key)}. Partitions: {place}. Version {spec.version}.{order}"
+    head = f"## {spec.name}\n\n{wrapped(told)}\n\n"
+    lines = [f"| {c.name} | {c.type_name} | {c.unit} | {c.doc} |" for c in spec.columns]
     return (
         head + "| column | type | unit | meaning |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
     )
 
 
-def _type_name(column: Column) -> str:
-    if column.shape is None:
-        return column.dtype
-    return f"{column.dtype}[{', '.join('n' if s == -1 else str(s) for s in column.shape)}]"
+def page(specs: Mapping[str, TableSpec], views: Iterable[str] = ()) -> str:
+    """docs/tables.md; `views` are sections of their own after the tables."""
+    told = "Generated from `latentvla_core/tables/`. Arrays are stored as flat lists; the type column gives their shape."
+    head = f"# Tables\n\n{wrapped(told)}\n\n"
+    return head + "\n".join([*(markdown(spec) for spec in specs.values()), *views])
 
 
-def page(specs: Mapping[str, TableSpec]) -> str:
-    """docs/tables.md."""
-    head = (
-        "# Tables\n\nGenerated from `latentvla_core/tables/`. Arrays are stored as flat lists; the type column gives"
-        " their shape.\n\n"
-    )
-    return head + "\n".join(markdown(spec) for spec in specs.values())
+def wrapped(text: str) -> str:
+    """Prose in lines of at most 100 columns."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)

@@ -19,7 +19,7 @@ from latentvla_core.lake.sorting import sort_partitions
 from latentvla_core.lake.sql import no_such_table
 from latentvla_core.lake.storage import explained
 from latentvla_core.lake.store import TABLE_PROPERTIES, Lake, file_layout, retry
-from latentvla_core.tables import TABLES
+from latentvla_core.tables import TABLES, TableSpec
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -70,6 +70,7 @@ def compact(lake: Lake, names: Iterable[str] = ()) -> list[Kept]:
 def _compacted(lake: Lake, name: str) -> Kept:
     before = _open(lake, name)
     renew_properties(before)
+    renew_comments(before, TABLES[name])
     order = TABLES[name].order
     with explained(lake.uri(name)):
         if order and {field.name for field in before.schema().fields}.issuperset(order):
@@ -151,6 +152,16 @@ def renew_properties(table: DeltaTable) -> None:
         table.metadata().configuration.get(key) != value for key, value in TABLE_PROPERTIES.items()
     ):
         table.alter.set_table_properties(TABLE_PROPERTIES)
+
+
+def renew_comments(table: DeltaTable, spec: TableSpec) -> None:
+    """Columns of tables that were made before comments and units stood in the Delta schema, or
+    whose words changed.
+    """
+    stored = {field.name: dict(field.metadata) for field in table.schema().fields}
+    for column in spec.columns:
+        if column.name in stored and stored[column.name] != column.told():
+            table.alter.set_column_metadata(column.name, column.told())
 
 
 def _open(lake: Lake, name: str) -> DeltaTable:

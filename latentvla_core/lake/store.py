@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.lake.partitions import as_written, condition, matches, values_of
-from latentvla_core.lake.sql import run
+from latentvla_core.lake.sql import Session, run
 from latentvla_core.lake.storage import WRITE_ATTEMPTS, explained
 from latentvla_core.tables import TABLES, TableSpec, to_arrow, to_rows
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
     from deltalake import DeltaTable, WriterProperties
 
@@ -175,6 +176,24 @@ class Lake:
         """`read` as dicts with arrays in their declared shape."""
         return to_rows(TABLES[name], self.read(name, where, columns, version))
 
+    def scan(
+        self,
+        name: str,
+        where: Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> pl.LazyFrame:
+        """Rows whose columns equal `where` (a list: any of its values), as a Polars LazyFrame: joins
+        and summaries read the files and columns they need and no others. Order is not defined;
+        arrays are flat lists. Empty if there is no table.
+        """
+        from latentvla_core.lake.frames import lazy_rows
+
+        spec, table = TABLES[name], self.delta(name, version)
+        if table is not None and version is None:
+            self._check_layout(spec, table, columns or spec.names)
+        return lazy_rows(spec, table, where or {}, columns)
+
     def trained_on(self, model: str, version: str = "") -> dict[str, int]:
         """Table → Delta version that a model read when it was trained; the latest of that name
         unless told otherwise.
@@ -265,7 +284,11 @@ class Lake:
         Raises SetupError naming the tables there are when it names none, and DataError with the
         engine's message.
         """
-        return run(self, query, at or {})
+        return run(self.root, self.delta, query, at or {})
+
+    def session(self, at: Mapping[str, int] | None = None) -> Session:
+        """For several queries on one opening of the tables; as `sql` otherwise."""
+        return Session(self.root, self.delta, at)
 
     def _writable(self, spec: TableSpec) -> DeltaTable:
         """The table in the declared layout: made where there is none, and made anew where an older
@@ -287,7 +310,7 @@ class Lake:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
             DeltaTable.create(
                 uri,
-                spec.arrow_schema(),
+                spec.told_schema(),
                 mode="ignore",
                 partition_by=places,
                 description=spec.row,
@@ -300,7 +323,7 @@ class Lake:
                 self._check_layout(spec, table, spec.names)
             # From this handle on: a writer that migrated in the meantime makes this commit fail,
             # and it is tried again.
-            empty = spec.arrow_schema().empty_table()
+            empty = spec.told_schema().empty_table()
             write_deltalake(
                 table,
                 empty,

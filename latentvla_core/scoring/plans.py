@@ -34,8 +34,8 @@ class Plans:
 
 
 def read_trajectories(path: str | Path) -> Plans:
-    """Plans of a Parquet file or a submission.pkl. Rows whose poses are not (8, 3) keep the reason
-    instead.
+    """Plans of a Parquet file or a submission.pkl. Poses are (8, 3), also flat or with named fields
+    (`latentvla sql … --format parquet` of a table or a view); other rows keep the reason instead.
 
     Raises:
         SetupError: no such file. DataError: not Parquet, no rows, a column is missing, or a key
@@ -111,7 +111,8 @@ def _all_poses(column: pa.ChunkedArray) -> Iterable[Array | str]:
     a plan: it is slow.
     """
     values = column.combine_chunks()
-    for size in (PLAN_STEPS, 3):
+    flat = _list_size(values) == 3 * PLAN_STEPS  # as the lake stores them
+    for size in (3 * PLAN_STEPS,) if flat else (PLAN_STEPS, 3):
         if _list_size(values) != size:
             return map(_poses, column.to_pylist())
         values = values.flatten()
@@ -135,12 +136,20 @@ def _list_size(values: pa.Array) -> int:
 
 
 def _poses(value: Any) -> Array | str:
-    """(8, 3) float64, or what is wrong with it."""
+    """(8, 3) float64, or what is wrong with it. Flat as tables store them, or with named fields as
+    views give them, poses are those same 24 numbers.
+    """
     rule = f"a plan needs {PLAN_STEPS} poses of x_m, y_m, yaw_rad"
     if value is None:
         return f"no poses; {rule}"
     try:
-        poses = np.array(value, np.float64)
-    except (TypeError, ValueError):
+        poses = np.array([_numbers(pose) for pose in value], np.float64)
+    except (TypeError, ValueError, KeyError):
         return f"poses are not a regular table of numbers; {rule}"
+    if poses.shape == (3 * PLAN_STEPS,):
+        return poses.reshape(PLAN_STEPS, 3)
     return poses if poses.shape == (PLAN_STEPS, 3) else f"poses have shape {poses.shape}; {rule}"
+
+
+def _numbers(pose: Any) -> Any:
+    return [pose[name] for name in ("x_m", "y_m", "yaw_rad")] if isinstance(pose, dict) else pose

@@ -8,10 +8,10 @@ changelog. `python -m latentvla_core.tables > docs/tables.md` writes the page.
 
 from __future__ import annotations
 
-from latentvla_core.schema import Column, TableSpec, to_arrow, to_rows
-from latentvla_core.tables import actions, drives, health, records, scores
+from latentvla_core.schema import Column, TableSpec, page, to_arrow, to_rows, wrapped
+from latentvla_core.tables import actions, drives, health, records, scores, views
 
-__all__ = ["TABLES", "Column", "TableSpec", "to_arrow", "to_rows"]
+__all__ = ["TABLES", "Column", "TableSpec", "tables_page", "to_arrow", "to_rows"]
 
 TABLES: dict[str, TableSpec] = {
     spec.name: spec
@@ -35,3 +35,14 @@ TABLES: dict[str, TableSpec] = {
         records.MATERIALISATIONS,
     )
 }
+
+
+def tables_page() -> str:
+    """docs/tables.md: every table, then the views."""
+    told = (
+        "Known to `latentvla sql` and `Lake.sql` beside the tables. Stored rows stay flat lists and"
+        " integers, which training reads as arrays without copies; a view costs nothing until it is"
+        " asked for."
+    )
+    head = f"# Views\n\n{wrapped(told)}\n"
+    return page(TABLES, [head, *(views.markdown(view) for view in views.VIEWS.values())])

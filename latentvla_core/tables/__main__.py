@@ -1,6 +1,5 @@
 """Writes docs/tables.md to standard output."""
 
-from latentvla_core.schema import page
-from latentvla_core.tables import TABLES
+from latentvla_core.tables import tables_page
 
-print(page(TABLES), end="")
+print(tables_page(), end="")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,17 +18,33 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentvla_core.training.images import ImageCache
+from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.features import VlmFeatures, empty
 from latentvla_core.vlm.model import inputs_of, positions_of
-from latentvla_core.vlm.processor import VlmBatch
+from latentvla_core.vlm.processor import VlmBatch, VlmProcessor
 from latentvla_core.vlm.samples import VlmSample, with_pictures
 from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
 
 if TYPE_CHECKING:
-    from latentvla_core.vlm.vlm import Vlm
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
 PANORAMA = ("CAM_L2", "CAM_L1", "CAM_L0", "CAM_F0", "CAM_R0", "CAM_R1", "CAM_R2", "CAM_B0")
 """Views from left to right, as they are laid side by side before pooling."""
+
+
+class Speaker(Protocol):
+    """What decoding needs of a `vlm.Vlm`."""
+
+    @property
+    def config(self) -> VlmConfig: ...
+    @property
+    def network(self) -> Qwen2_5_VLForConditionalGeneration: ...
+    @property
+    def processor(self) -> VlmProcessor: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
 
 
 class Decoded(NamedTuple):
@@ -44,7 +60,7 @@ class Decoded(NamedTuple):
     """(B, 12, D) read-out states where the generated tokens were read."""
 
 
-def predict(vlm: Vlm, samples: Sequence[VlmSample], batch_size: int = 64) -> VlmFeatures:
+def predict(vlm: Speaker, samples: Sequence[VlmSample], batch_size: int = 64) -> VlmFeatures:
     """One row per sample, in order; samples that are invalid or lack a readable picture become
     invalid rows.
     """
@@ -70,7 +86,7 @@ def predict(vlm: Vlm, samples: Sequence[VlmSample], batch_size: int = 64) -> Vlm
 
 
 def _fill(
-    vlm: Vlm,
+    vlm: Speaker,
     features: VlmFeatures,
     rows: np.ndarray,
     samples: Sequence[VlmSample],
@@ -87,7 +103,7 @@ def _fill(
 
 
 @torch.inference_mode()
-def decode(vlm: Vlm, batch: VlmBatch) -> Decoded:
+def decode(vlm: Speaker, batch: VlmBatch) -> Decoded:
     """Generate. Only the 16 action ids can be chosen and there are always 12 steps, so no answer is
     malformed.
     """
@@ -120,7 +136,7 @@ def decode(vlm: Vlm, batch: VlmBatch) -> Decoded:
 
 
 def pool_pictures(
-    vlm: Vlm, states: Tensor, batch: VlmBatch, cameras: Sequence[tuple[str, ...]]
+    vlm: Speaker, states: Tensor, batch: VlmBatch, cameras: Sequence[tuple[str, ...]]
 ) -> Tensor:
     """(B, S, D) states → (B, M, D): picture tokens laid out as one panorama, averaged to
     `config.visual_grid`.
@@ -141,7 +157,7 @@ def pool_pictures(
 
 
 @contextmanager
-def _read_out(vlm: Vlm) -> Iterator[Any]:
+def _read_out(vlm: Speaker) -> Iterator[Any]:
     """A function from the network's output to the states `config.read_out` asks for.
 
     The last layer's states have a few huge channels; scaled to unit RMS they fit float16 and any

@@ -21,6 +21,7 @@ from latentvla_core.vlm import tokenizer as tokenizers
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.features import VlmFeatures
 from latentvla_core.vlm.model import count_parameters, load_network, quiet
+from latentvla_core.vlm.predict import predict
 from latentvla_core.vlm.processor import VlmProcessor, load_image_processor
 from latentvla_core.vlm.samples import VlmSample
 
@@ -59,8 +60,6 @@ class Vlm:
 
     def predict(self, samples: Sequence[VlmSample], batch_size: int = 64) -> VlmFeatures:
         """Greedy codes, logits and states of every sample, see `predict.predict`."""
-        from latentvla_core.vlm.predict import predict
-
         return predict(self, samples, batch_size)
 
     def save(self, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:

@@ -29,8 +29,8 @@ PAGE = QUERIES.read_text()
 ANSWERED = re.compile(r"```(sql|python)\n(.*?)\n```\n\n```(csv|text)\n(.*?)\n```", re.DOTALL)
 SQL = [(question, answer) for kind, question, _, answer in ANSWERED.findall(PAGE) if kind == "sql"]
 PYTHON = [question for kind, question, _, _ in ANSWERED.findall(PAGE) if kind == "python"]
-CURRENT = "(select model_version from latent_codes join materialisations using (made_by) order by finished_us desc limit 1)"
-OF_ONE_MODEL = [query for query, _ in SQL if "model_version = " in query]
+CURRENT = "current_labels"
+OF_ONE_MODEL = [query for query, _ in SQL if CURRENT in query]
 SCENES = 40  # with labels; one more has none
 SHARD = {"split": "train", "shard": 0}
 
@@ -222,15 +222,20 @@ def test_every_query_but_the_list_of_labels_names_the_current_model():
 def test_the_current_model_is_the_one_that_labelled_last_not_the_one_trained_last(
     lake: Lake, query: str
 ):
-    answer = lake.sql(query)
-    assert answer == lake.sql(query.replace(CURRENT, "'new'"))
-    assert answer != lake.sql(query.replace(CURRENT, "'old'"))
-    assert lake.sql(query.replace(CURRENT, "'stopped'")).num_rows == 0
+    def of(model: str) -> Any:
+        named = f"(select * from latent_actions where model_version = '{model}')"
+        query_of_it = re.sub(r"\bcurrent_labels (?=where|group)", f"{named} l ", query)
+        return lake.sql(query_of_it.replace(CURRENT, named)).to_pylist()
+
+    answer = lake.sql(query).to_pylist()
+    assert answer == of("new")
+    assert answer != of("old")
+    assert of("stopped") == []
 
 
 def test_a_model_that_labels_still_is_not_yet_current_and_one_that_labels_again_is(lake: Lake):
     def current() -> list[Any]:
-        return lake.sql(CURRENT.strip("()"))["model_version"].to_pylist()
+        return lake.sql("select distinct model_version from current_labels")[0].to_pylist()
 
     finish(lake, "latent_action_model", "begun", 9)
     label_with(lake, "begun")
@@ -268,13 +273,14 @@ def test_sentences_are_twelve_codes_counted_per_scene(lake: Lake):
 
 
 def test_the_histogram_knows_city_and_situation(lake: Lake):
-    rows = answers(lake, "hour_utc")
+    rows = answers(lake, "hour_local")
     found = [(row["city"], row["code"], row["times"]) for row in rows]
     assert found == [
         ("sg-one-north", 3, 60), ("sg-one-north", 0, 7), ("sg-one-north", 2, 7),
         ("us-ma-boston", 3, 60), ("us-ma-boston", 0, 7), ("us-ma-boston", 1, 7),
     ]  # fmt: skip
-    assert {row["hour_utc"] for row in rows} == {0}  # 2021-05-03 00:00 UTC
+    hours = {row["city"]: row["hour_local"] for row in rows}
+    assert hours == {"sg-one-north": 7, "us-ma-boston": 19}  # of 1970-01-01 00:00 UTC
     paces = [tuple(row.values()) for row in answers(lake, "as pace")]
     assert paces == [(command, "drives", 3, 0.75, 80) for command in (0, 1)]
 
@@ -312,7 +318,7 @@ def test_duckdb_counts_codes_of_each_second_once_and_of_the_current_model(lake: 
 
 def test_the_engine_of_delta_rs_sees_the_scenes_that_brake(lake: Lake):
     hard = [5 + 0.08 * i for i in range(SCENES) if i > 10]
-    told = [ast.literal_eval(line) for line in printed("QueryBuilder")]
+    told = [ast.literal_eval(line) for line in printed("braking =")]
     assert told == [[{"transitions": len(hard)}], [{"from_mps": round(sum(hard) / len(hard), 1)}]]
 
 
