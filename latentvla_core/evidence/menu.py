@@ -56,6 +56,8 @@ class MenuConfig:
     """Peak rate."""
     weight_decay: float = 0.3
     """Of the scorer."""
+    dropout: float = 0.7
+    """Of sources that are no motion (wider than a path): pictures, states, probabilities."""
     seed: int = 0
     """Of weights and order."""
 
@@ -132,12 +134,16 @@ class Scorer(nn.Module):
         self.necks = nn.ModuleDict(
             {name: nn.Linear(rows.shape[-1], config.neck) for name, rows in told.items()}
         )
+        self.drop = nn.Dropout(config.dropout)
         wide = EGO_NUMBERS + PATH_NUMBERS + config.neck * len(told)
         self.layers = mlp(wide, config.width, config.width, len(SUB_SCORES))
 
     def forward(self, ego: Tensor, plans: Tensor, told: Mapping[str, Tensor]) -> Tensor:
         """(B, 17), (B, K, 8, 3), each (B, d) → (B, K, 5) logits."""
-        scene = [self.standard(ego)] + [neck(told[name]) for name, neck in self.necks.items()]
+        scene = [self.standard(ego)]
+        for name, neck in self.necks.items():
+            rows = told[name]
+            scene.append(neck(self.drop(rows) if rows.shape[-1] > PATH_NUMBERS else rows))
         both = torch.cat(scene, -1)[:, None].expand(-1, plans.shape[1], -1)
         return self.layers(torch.cat([both, scaled(plans).flatten(2)], -1))
 

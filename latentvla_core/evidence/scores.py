@@ -102,7 +102,5 @@ def _write_pairs(
         return
     then, now = states[before], states[row]
     if np.isfinite(then).all() and np.isfinite(now).all():
-        width = len(now)
-        earlier = np.repeat(then, width, 0)
-        value, _ = two_frame_comfort(earlier, np.tile(now, (width, 1, 1)), gap_s)
-        out.pairs[row] = value.reshape(width, width).astype(np.int8)
+        value, _ = two_frame_comfort(then[:, None], now[None], gap_s)
+        out.pairs[row] = value.astype(np.int8)

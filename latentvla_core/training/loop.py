@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from latentvla_core.errors import LatentVLAError
 from latentvla_core.training import FREE
+from latentvla_core.training.batches import Batches
 from latentvla_core.training.devices import group
 from latentvla_core.training.devices.spread import Alone, spread
 from latentvla_core.training.sinks import MetricSink, NullSink
@@ -197,6 +198,7 @@ def fit(
     after_step: AfterStep | None = None,
     until: int | None = None,
     identity: Mapping[str, Any] | None = None,
+    ahead: int = 0,
 ) -> FitResult:
     """Train in place; resumes from `checkpoint_dir` when it holds a checkpoint of the same
     settings.
@@ -216,6 +218,8 @@ def fit(
         identity: what else makes it the same run (the model's configuration, the data), as JSON; a
         checkpoint of another
             identity is refused.
+        ahead: batches that threads make while the model works on one; collate must then draw from
+            its generator only. Same numbers as 0; `load_s` of a step is what it still waited.
     """
     model.to(device).train()
     groups = (
@@ -229,13 +233,17 @@ def fit(
     last = config.steps if until is None else min(until, config.steps)
     sink = sink if sink and group.rank() == 0 else NullSink()
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with spread(model, loss, groups) as held, torch.random.fork_rng(devices=devices):
-        run = _Run(held, collate, group.shared_config(config), str(device))
+    with (
+        spread(model, loss, groups) as held,
+        torch.random.fork_rng(devices=devices),
+        ExitStack() as stack,
+    ):
+        run = _Run(held, group.shared_config(config), str(device))
         first = held.load(folder, run.optimizer, settings) if folder else 0
-        order = SampleOrder(num_samples, run.config.batch_size, config.seed)
+        run.batches = stack.enter_context(run.prepare(collate, num_samples, first, last, ahead))
         meter, saved = _Meter(sink, config, first), first
         for step in range(first, last):
-            metrics = run.step(step, order, meter.last)
+            metrics = run.step(step, meter.last)
             meter.add(step + 1, metrics | run.measure(step, after_step), final=step + 1 == last)
             due = step + 1 == last or (
                 config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
@@ -250,8 +258,10 @@ def fit(
 class _Run:
     """The steps of one call of `fit`, of this process's share."""
 
-    def __init__(self, held: Alone, collate: Collate, config: FitConfig, device: str) -> None:
-        self.held, self.collate, self.config, self.device = held, collate, config, device
+    batches: Batches
+
+    def __init__(self, held: Alone, config: FitConfig, device: str) -> None:
+        self.held, self.config, self.device = held, config, device
         self.optimizer = torch.optim.AdamW(
             held.groups,
             lr=config.learning_rate,
@@ -260,17 +270,34 @@ class _Run:
         )
         self.peak_rates = [float(g["lr"]) for g in self.optimizer.param_groups]
 
-    def step(self, step: int, order: SampleOrder, last: Mapping[str, float]) -> dict[str, float]:
+    @property
+    def mine(self) -> range:
+        """Backward passes of a step that are this process's."""
+        return range(group.rank(), self.config.accumulate, group.world_size())
+
+    def prepare(
+        self, collate: Collate, num_samples: int, first: int, last: int, ahead: int
+    ) -> Batches:
+        """This process's batches of steps first … last - 1."""
+        seed, passes = self.config.seed, self.config.accumulate
+        numbers = (step * passes + micro for step in range(first, last) for micro in self.mine)
+
+        def make(samples: Array, number: int) -> Any:
+            return collate(samples, np.random.default_rng([seed, 1, number]))
+
+        order = SampleOrder(num_samples, self.config.batch_size, seed)
+        return Batches(numbers, order.at, make, ahead)
+
+    def step(self, step: int, last: Mapping[str, float]) -> dict[str, float]:
         """One optimiser step; the metrics of its backward passes, averaged over all processes."""
         factor = rate_factor(self.config, step)
         for part, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
             part["lr"] = peak * factor
         self.optimizer.zero_grad(set_to_none=True)
-        mine = range(group.rank(), self.config.accumulate, group.world_size())
-        parts = []
+        parts, mine = [], self.mine
         for micro in mine:
             with self.held.accumulating(last=micro == mine[-1]):
-                parts.append(self._backward(step, micro, len(mine), order, last))
+                parts.append(self._backward(step, micro, len(mine), last))
         names = parts[0]
         means = {name: sum(part[name] for part in parts) / len(parts) for name in names}
         metrics = group.mean_of(means, self.device)
@@ -290,12 +317,12 @@ class _Run:
             return dict(after_step(step) or {})
 
     def _backward(
-        self, step: int, micro: int, passes: int, order: SampleOrder, last: Mapping[str, float]
+        self, step: int, micro: int, passes: int, last: Mapping[str, float]
     ) -> dict[str, float]:
         number = step * self.config.accumulate + micro
         torch.manual_seed(_seed_of(self.config.seed, step, micro))
-        rng = np.random.default_rng([self.config.seed, 1, number])
-        batch = to_device(self.collate(order.at(number), rng), self.device)
+        began = time.perf_counter()
+        batch = to_device(self.batches.take(number), self.device)
         bf16 = self.config.precision == "bf16"
         with (
             torch.autocast(torch.device(self.device).type, torch.bfloat16)
@@ -307,7 +334,11 @@ class _Run:
         if not math.isfinite(value) and group.world_size() == 1:
             raise DivergedError(step, "loss", {**last, **metrics})
         (loss / passes).backward()
-        return {"loss": value, **{name: float(v) for name, v in metrics.items()}}
+        numbers = {"loss": value, **{name: float(v) for name, v in metrics.items()}}
+        if not self.batches.ahead:
+            return numbers
+        spent = time.perf_counter() - began
+        return numbers | {"load_s": self.batches.waited_s, "step_s": spent}
 
     def _clip(self) -> float:
         parameters = [p for part in self.optimizer.param_groups for p in part["params"]]

@@ -131,6 +131,10 @@ class VlmConfig:
     """
     checkpoint_every: int = 100
     log_every: int = 10
+    batches_ahead: int = 0
+    """Training batches whose pictures threads decode while the model works, and all that memory
+    holds of them; 0 = every picture is decoded into memory first (131 GB for navtrain).
+    """
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -207,6 +211,7 @@ class VlmConfig:
             pretrained_path=pretrained_path,
             text=QWEN_3B_TEXT,
             vision=QWEN_3B_VISION,
+            batches_ahead=4,
             image_size_wh=(504, 280),
             visual_grid=(4, 16),
             freeze_vision=True,

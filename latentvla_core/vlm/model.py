@@ -130,8 +130,8 @@ def build_tiny_processor(config: VlmConfig) -> VlmProcessor:
 def add_lora(
     network: Qwen2_5_VLForConditionalGeneration, config: VlmConfig, action_ids: tuple[int, ...]
 ) -> Any:
-    """Wrap the language matrices in LoRA; besides them only the 16 new rows train. Returns the peft
-    model.
+    """Wrap the language matrices in LoRA, started from config.seed; besides them only the 16 new
+    rows train. Returns the peft model.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -141,7 +141,9 @@ def add_lora(
         target_modules=LORA_TARGETS,
         trainable_token_indices={"embed_tokens": list(action_ids)},
     )
-    return get_peft_model(network, lora)  # pyright: ignore[reportArgumentType]
+    with torch.random.fork_rng(devices=[]):  # peft draws the thin matrices from torch's generator
+        torch.manual_seed(config.seed)
+        return get_peft_model(network, lora)  # pyright: ignore[reportArgumentType]
 
 
 def count_parameters(network: nn.Module, *, trainable: bool = False) -> int:

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from latentvla_core.errors import DataError
 from latentvla_core.training.epochs import fit_config
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import FitResult, fit
 from latentvla_core.training.sinks import MetricSink
+from latentvla_core.types import Array
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.model import add_lora, answer_logits, build
-from latentvla_core.vlm.processor import VlmBatch
+from latentvla_core.vlm.processor import VlmBatch, VlmProcessor
 from latentvla_core.vlm.samples import VlmSample, code_frequencies, with_pictures
 from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
 from latentvla_core.vlm.vlm import Vlm
@@ -40,12 +42,12 @@ def train_vlm(
 
     Args:
         cache: decoded pictures of `config.image_size_wh`, shared between stages or kept in a file;
-        default in memory.
+        default in memory. Not used with `config.batches_ahead`, which decodes on the way.
         until: stop after this many steps of the run (a time slice).
     """
     config = config or VlmConfig.mini()
-    cache = cache or ImageCache(config.image_size_wh)
-    usable = [s for s in with_pictures(samples, cache) if s.valid and s.codes is not None]
+    pictures = Pictures(config, cache)
+    usable = [s for s in pictures.readable(samples) if s.valid and s.codes is not None]
     network, processor = build(config)
     wrapped = add_lora(network, config, processor.action_ids) if config.lora_rank else network
     if config.gradient_checkpointing:
@@ -61,21 +63,57 @@ def train_vlm(
     result = fit(
         wrapped,  # pyright: ignore[reportArgumentType]
         num_samples=len(usable),
-        collate=lambda rows, rng: processor.batch([usable[i] for i in rows], cache, codes[rows]),
+        collate=lambda rows, rng: pictures.batch(processor, [usable[i] for i in rows], codes[rows]),
         loss=lambda batch, step: answer_loss(vlm, batch),
         config=fit_config(config, len(usable)),
         sink=sink,
         checkpoint_dir=checkpoint_dir,
         device=device,
         until=until,
+        ahead=config.batches_ahead,
     )
     if config.gradient_checkpointing:
         network.gradient_checkpointing_disable()
     if config.lora_rank:
         vlm.network = wrapped.merge_and_unload()  # pyright: ignore[reportCallIssue]
     vlm.network.eval()
-    vlm.metrics = _summary(result, len(usable))
+    vlm.metrics = _summary(result, len(usable)) | {"unreadable": float(len(pictures.faults))}
     return vlm
+
+
+class Pictures:
+    """Pictures of training samples: all decoded first and kept, or decoded on their way.
+
+    On its way a sample whose picture cannot be read leaves its batch and is counted by scene; a
+    batch that loses every sample is an error, since then the folder is wrong, not a file.
+    """
+
+    def __init__(self, config: VlmConfig, cache: ImageCache | None) -> None:
+        self.size_wh, self.is_stream = config.image_size_wh, config.batches_ahead > 0
+        self.cache = cache or ImageCache(config.image_size_wh)
+        self.faults: dict[str, str] = {}
+
+    def readable(self, samples: Sequence[VlmSample]) -> list[VlmSample]:
+        """The samples, looked at now or later."""
+        return list(samples) if self.is_stream else with_pictures(samples, self.cache)
+
+    def batch(
+        self, processor: VlmProcessor, samples: Sequence[VlmSample], codes: Array
+    ) -> VlmBatch:
+        """A training batch of samples and their (B, 12) codes."""
+        if not self.is_stream:
+            return processor.batch(samples, self.cache, codes)
+        cache = ImageCache(self.size_wh, threads=2)
+        looked = with_pictures(samples, cache)
+        self.faults |= {s.scene_token: s.reason for s in looked if not s.valid}
+        kept = [row for row, sample in enumerate(looked) if sample.valid]
+        if not kept:
+            raise DataError(
+                f"no picture of a whole batch can be read, first: {looked[0].reason}; check the "
+                "sensor root",
+                file=looked[0].sensor_root,
+            )
+        return processor.batch([looked[row] for row in kept], cache, codes[kept])
 
 
 def answer_loss(vlm: Vlm, batch: VlmBatch) -> tuple[Tensor, dict[str, float]]:

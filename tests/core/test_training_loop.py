@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from latentvla_core.errors import DataError
 from latentvla_core.training import checkpoint
+from latentvla_core.training.batches import Batches
 from latentvla_core.training.checkpoint import CheckpointError
 from latentvla_core.training.loop import (
     DivergedError,
@@ -310,3 +313,30 @@ def test_checkpoint_of_nothing_is_step_zero(tmp_path):
 
 def _fields(config):
     return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def test_batches_made_ahead_come_in_order_and_hold_few_in_memory():
+    made, lock = [], threading.Lock()
+
+    def make(samples, number):
+        with lock:
+            made.append(number)
+        return samples * number
+
+    with Batches(range(4, 10), lambda number: np.array([number]), make, ahead=3) as batches:
+        taken = [int(batches.take(number)[0]) for number in range(4, 7)]
+        assert max(made) <= 6 + 3
+        with pytest.raises(ValueError, match="take them in order"):
+            batches.take(9)
+    assert taken == [16, 25, 36]
+
+
+def test_a_fault_in_a_thread_reaches_the_one_who_waits():
+    def broken(samples, number):
+        raise DataError("the picture is truncated", file="a.jpg")
+
+    with (
+        Batches(range(5), lambda number: np.array([0]), broken, ahead=2) as batches,
+        pytest.raises(DataError, match=r"a\.jpg"),
+    ):
+        batches.take(0)

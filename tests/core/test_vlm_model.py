@@ -14,7 +14,7 @@ import pytest
 import torch
 from vlm_worlds import scenes, without_pictures
 
-from latentvla_core.errors import SetupError
+from latentvla_core.errors import DataError, SetupError
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
 from latentvla_core.vlm import features as vlm_features
@@ -256,6 +256,28 @@ def test_a_run_cut_in_two_equals_one_run(tmp_path):
     assert all(torch.equal(p, weights(whole)[n]) for n, p in resumed.network.named_parameters())
 
 
+def test_pictures_decoded_on_their_way_train_the_same_weights():
+    whole = train_vlm(samples(), CONFIG)
+    sink = ListSink()
+    streamed = train_vlm(samples(), replace(CONFIG, batches_ahead=2), sink=sink)
+    assert all(torch.equal(p, weights(whole)[n]) for n, p in streamed.network.named_parameters())
+    assert all(
+        0 <= a <= b for a, b in zip(sink.series("load_s"), sink.series("step_s"), strict=True)
+    )
+
+
+def test_a_picture_that_breaks_on_its_way_leaves_its_batch_and_is_counted(tmp_path):
+    records, codes = scenes(4, tmp_path, seed=8, size_wh=CONFIG.image_size_wh)
+    (tmp_path / records[1].camera_paths[0]).write_bytes(b"not a picture")
+    stream = replace(CONFIG, batches_ahead=2)
+    trained = train_vlm(build_samples(records, codes, stream), stream)
+    assert trained.metrics["unreadable"] == 1
+    for record in records:
+        (tmp_path / record.camera_paths[0]).write_bytes(b"nor this")
+    with pytest.raises(DataError, match="whole batch"):
+        train_vlm(build_samples(records, codes, stream), stream)
+
+
 def test_training_learns_the_answers_of_a_few_scenes():
     config = replace(CONFIG, epochs=0, max_steps=60, batch_size=4, learning_rate=2e-2)
     sink = ListSink()
@@ -290,6 +312,21 @@ def test_lora_trains_thin_matrices_and_new_rows_and_merges_them():
     assert not torch.equal(before.get_parameter(query), vlm.network.get_parameter(query))
     assert not [n for n, _ in vlm.network.named_parameters() if "lora" in n]
     assert vlm.predict(samples()[:2]).valid.all()
+
+
+def test_lora_starts_from_the_seed_whatever_was_drawn_before():
+    config = replace(CONFIG, lora_rank=2)
+
+    def start(seed: int, drawn: int) -> dict[str, torch.Tensor]:
+        torch.rand(drawn)
+        network, processor = model.build(config)
+        wrapped = model.add_lora(network, replace(config, seed=seed), processor.action_ids)
+        return {n: p.detach() for n, p in wrapped.named_parameters() if "lora_A" in n}
+
+    first, again, other = start(1, 3), start(1, 50), start(2, 3)
+    assert first
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert not any(torch.equal(value, other[name]) for name, value in first.items())
 
 
 def test_scenes_without_label_are_not_trained_on():
