@@ -10,13 +10,17 @@ from html import escape
 from pathlib import Path
 
 STYLE = """
-:root{--ink:#1f2630;--soft:#66707d;--line:#e4e8ee;--bg:#f5f7fa}
+:root{color-scheme:light dark;--ink:#1f2630;--soft:#5b6572;--line:#e4e8ee;--bg:#f5f7fa;--card:#fff;--link:#1f4e9c;
+--why:#fff6f5;--whyink:#5b2520;--aim:#fffaf0;--aimink:#5c4513}
+@media (prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#a0acba;--line:#2c3540;--bg:#10151b;--card:#181f27;
+--link:#8db7ff;--why:#331b1a;--whyink:#ffc9c3;--aim:#33280f;--aimink:#f5dca8}}
+@media print{:root{--ink:#000;--soft:#444;--line:#ccc;--bg:#fff;--card:#fff}}
 *{box-sizing:border-box} html{scroll-behavior:smooth}
 body{font:15px/1.55 system-ui,-apple-system,'Segoe UI',sans-serif;color:var(--ink);background:var(--bg);margin:0}
 main{max-width:1120px;margin:0 auto;padding:1.6rem 1.2rem 4rem}
 h1{font-size:1.7rem;margin:.2rem 0 .4rem} h2{font-size:1.2rem;margin:2.2rem 0 .6rem} h3{font-size:1.05rem;margin:0 0 .3rem}
 p{margin:.3rem 0 .8rem;max-width:76ch} .soft{color:var(--soft)} small{color:var(--soft)} code{font-size:.92em}
-.card{background:#fff;border:1px solid var(--line);border-radius:10px;padding:1rem 1.1rem;margin:.8rem 0;overflow-x:auto}
+.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1rem 1.1rem;margin:.8rem 0;overflow-x:auto}
 .row{display:flex;flex-wrap:wrap;gap:1rem 1.6rem;align-items:flex-start}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:.7rem}
 table{border-collapse:collapse;font-size:13.5px;width:100%} td,th{padding:.32rem .6rem;border-bottom:1px solid var(--line);
@@ -24,9 +28,9 @@ text-align:left;vertical-align:middle} th{color:var(--soft);font-weight:600} td.
 .pill{display:inline-block;border-radius:99px;padding:.05rem .6rem;font-size:12px;font-weight:600;color:#fff;white-space:nowrap}
 .good{background:#2a9d4a}.bad{background:#c8382e}.warn{background:#d98a00}.none{background:#aab2bd}
 .banner{border-radius:10px;padding:.9rem 1.1rem;color:#fff;font-size:1.05rem;margin:.8rem 0}
-.why{background:#fff6f5;color:#5b2520;font-size:13px} .why.target{background:#fffaf0;color:#5c4513}
+.why{background:var(--why);color:var(--whyink);font-size:13px} .why.target{background:var(--aim);color:var(--aimink)}
 svg{max-width:100%;height:auto;font-family:inherit} figure{margin:0} figcaption{color:var(--soft);font-size:12px}
-a{color:#1f4e9c;text-decoration:none} a:hover{text-decoration:underline}
+a{color:var(--link);text-decoration:none} a:hover{text-decoration:underline}
 .line{white-space:nowrap} .shade{display:block;text-align:center;border-radius:3px;padding:.1rem}
 .pair{display:flex;gap:3px} .pair img{border-radius:4px;display:block;width:158px}
 """

@@ -9,7 +9,7 @@ from html import escape
 from latentvla_core.types import Array
 
 SHADES = ("#1f4e9c", "#4e79a7", "#76a5d8", "#b5d3ee", "#d9e6f2", "#e8eef5")
-GREY, INK, GOOD, BAD, WARN = "#c9ced6", "#39424e", "#2a9d4a", "#c8382e", "#d98a00"
+GREY, INK, GOOD, BAD, WARN = "#c9ced6", "var(--ink,#39424e)", "#2a9d4a", "#c8382e", "#d98a00"
 Point = tuple[float, float]
 
 

@@ -1,0 +1,184 @@
+"""The leaderboard: planners as rows, the score as a bar with its interval, sub-scores as small
+multiples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from latentvla_core.pdms.metrics import METRIC_LABELS, metric_of, short
+from latentvla_core.statistics import Interval
+from latentvla_core.viz.report.facts import BASELINES, Facts, Standing, Versus
+from latentvla_core.viz.site.files import figure
+
+BAR_W, BAR_H = 210.0, 18.0
+SUB_W, SUB_H = 44.0, 7.0
+FEW_LOGS = 30
+
+
+def board(facts: Facts) -> str:
+    """All tables, split by split and metric by metric."""
+    splits: dict[str, list[str]] = {}
+    for split, metric in dict.fromkeys((s.split, s.metric) for s in facts.standings):
+        rows = [s for s in facts.standings if (s.split, s.metric) == (split, metric)]
+        splits.setdefault(split, []).append(_table(split, metric, rows, facts))
+    first, *others = splits
+    folded = (
+        f"<details><summary>{escape(split)}{_meaning(split)}</summary>{''.join(splits[split])}"
+        "</details>"
+        for split in others
+    )
+    return "".join(splits[first]) + "".join(folded)
+
+
+def _meaning(split: str) -> str:
+    return {"train": ": what planners were trained on", "val": ": what models were chosen by"}.get(
+        split, ""
+    )
+
+
+def _table(split: str, metric: str, rows: Sequence[Standing], facts: Facts) -> str:
+    label = METRIC_LABELS[metric_of(metric)]
+    names = list(rows[0].sub)
+    head = ["planner", f"{label}, 95 % over logs", *map(short, names)]
+    closed = facts.closed if split == "test" else {}
+    if closed:
+        head.insert(2, "closed loop")
+    cells = "".join(f"<th scope=col>{escape(h)}</th>" for h in head)
+    body = "".join(_row(row, names, closed) for row in rows)
+    held = " (held out)" if split == "test" else ""
+    logs = facts.logs.get(split, 0)
+    scenes = max(r.expected for r in rows)
+    count = f"{logs} log{'s' * (logs != 1)}, {scenes:,} scenes"
+    return (
+        f"<section class=board><h3>{escape(split)}{held} · {label} <small>{escape(metric)},"
+        f" {count}</small></h3><div class=wide><table class=lead><thead><tr>{cells}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _row(row: Standing, names: Sequence[str], closed: dict[str, Interval]) -> str:
+    kind = "base" if row.planner in BASELINES else "trained"
+    cells = [f"<th scope=row class={kind}>{escape(row.planner)}</th>", f"<td>{_score(row)}</td>"]
+    if closed:
+        found = closed.get(row.planner)
+        told = bar(found, row.planner) if found else "<span class=soft>not driven</span>"
+        cells.append(f"<td data-name='closed loop'>{told}</td>")
+    cells += [_sub(name, row.sub[name]) for name in names]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _score(row: Standing) -> str:
+    if row.score is None:
+        return f"<span class=soft>no scene scored: {escape(row.reasons or 'no reason told')}</span>"
+    drawn = bar(row.score, row.planner)
+    if row.is_whole:
+        return drawn
+    part = f"{row.scored} of {row.expected} scenes: not a mean of the split. {row.reasons}"
+    return f"{drawn}<div class='bad-text small'>{escape(part)}</div>"
+
+
+def bar(value: Interval, label: str) -> str:
+    """A bar from 0 to 1 with a whisker for the interval, and the number beside it. One log alone
+    has no interval.
+    """
+    alone = value.groups < 2
+    span = "one log: no interval" if alone else f"[{value.low:.3f}, {value.high:.3f}]"
+    spoken = f"{label}: {value.mean:.3f}, {span}"
+    x = [max(0.0, min(1.0, v)) * BAR_W for v in (value.mean, value.low, value.high)]
+    y = BAR_H / 2
+    marks = (
+        f"<rect width='{BAR_W:g}' height='{BAR_H:g}' rx='3' fill='var(--track)'/>"
+        f"<rect width='{x[0]:.1f}' height='{BAR_H:g}' rx='3' fill='var(--bar)'/>"
+    )
+    if not alone:
+        marks += (
+            f"<path d='M{x[1]:.1f} {y:g}H{x[2]:.1f}M{x[1]:.1f} {y - 5:g}v10M{x[2]:.1f} {y - 5:g}"
+            "v10' stroke='var(--ink)' stroke-width='1.6' fill='none'/>"
+        )
+    return (
+        f"<span class=score><svg viewBox='0 0 {BAR_W:g} {BAR_H:g}' width='{BAR_W:g}'"
+        f" role=img aria-label='{escape(spoken, True)}'>{marks}</svg>"
+        f" <b>{value.mean:.3f}</b> <small>{span}</small></span>"
+    )
+
+
+def _sub(name: str, value: float) -> str:
+    if figure(value) is None:
+        return f"<td data-name='{short(name)}'><span class=soft>–</span></td>"
+    low = " class=low" if value < 0.9 else ""
+    return (
+        f"<td data-name='{short(name)}'><span{low}>{value:.2f}</span>"
+        f"<svg viewBox='0 0 {SUB_W:g} {SUB_H:g}' width='{SUB_W:g}' aria-hidden=true>"
+        f"<rect width='{SUB_W:g}' height='{SUB_H:g}' fill='var(--track)'/>"
+        f"<rect width='{SUB_W * value:.1f}' height='{SUB_H:g}' fill='var(--bar)'/></svg></td>"
+    )
+
+
+def evidence(facts: Facts, recipe: str, comparisons: Sequence[str]) -> str:
+    """What these numbers are evidence of, and what they are not."""
+    few = [f"{split} has {n}" for split, n in sorted(facts.logs.items()) if n < FEW_LOGS]
+    parts = [
+        "<h3>These are</h3><ul><li>scores by the same rules as the official devkit, of every plan"
+        " in the lake; a plan that cannot be scored is counted apart and never a zero;</li><li>"
+        "intervals over whole logs, because scenes of one log overlap.</li></ul>",
+        "<h3>These are not</h3><ul>",
+    ]
+    if comparisons:
+        parts.append(
+            f"<li>more than these comparisons hold: {escape('; '.join(comparisons))};</li>"
+        )
+    else:
+        parts.append(
+            f"<li><b>a ranking of planners.</b> Recipe “{escape(recipe)}” trains every planner"
+            " once; none of the differences here has its controls (the same fusion with noise,"
+            " with equal compute, with black pictures, over several seeds). So rows stand in a"
+            " fixed order, and a higher bar is no finding. Job <code>evidence</code> makes the"
+            " comparison that could be one;</li>"
+        )
+    if few:
+        parts.append(
+            f"<li>precise: of logs, {escape(', '.join(few))}; below {FEW_LOGS}, even the intervals are too"
+            " narrow;</li>"
+        )
+    parts.append(
+        "<li>driving: a plan is judged for four seconds with the others replayed.</li></ul>"
+    )
+    return "".join(parts) + _differences(facts.versus)
+
+
+def _differences(versus: Sequence[Versus]) -> str:
+    """Fused planners against their hosts, as a forest of intervals."""
+    shown = [v for v in versus if v.split == "test"] or list(versus)
+    shown = [v for v in shown if v.difference.groups > 1]
+    if not shown:
+        return ""
+    reach = max(0.05, *(max(abs(v.difference.low), abs(v.difference.high)) for v in shown))
+    rows = "".join(_difference(v, reach) for v in shown)
+    return (
+        "<h3>Fused planner − its host, scene by scene</h3><p class=soft>Without controls: a"
+        " difference does not say that codes caused it.</p><div class=wide><table>"
+        "<thead><tr><th scope=col>comparison</th><th scope=col>metric</th><th scope=col>split</th>"
+        f"<th scope=col>mean and 95 % over logs</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _difference(versus: Versus, reach: float) -> str:
+    found = versus.difference
+    x = [(np.clip(v / reach, -1, 1) + 1) * BAR_W / 2 for v in (found.mean, found.low, found.high)]
+    spoken = f"{versus.fused} minus {versus.host}: {found}"
+    drawn = (
+        f"<svg viewBox='0 0 {BAR_W:g} {BAR_H:g}' width='{BAR_W:g}' role=img"
+        f" aria-label='{escape(spoken, True)}'><path d='M{BAR_W / 2:g} 0v{BAR_H:g}'"
+        f" stroke='var(--soft)'/><path d='M{x[1]:.1f} {BAR_H / 2:g}H{x[2]:.1f}' stroke='var(--ink)'"
+        f" stroke-width='2'/><circle cx='{x[0]:.1f}' cy='{BAR_H / 2:g}' r='4.5' fill='var(--bar)'/>"
+        "</svg>"
+    )
+    return (
+        f"<tr><th scope=row>{escape(versus.fused)} − {escape(versus.host)}</th>"
+        f"<td>{escape(versus.metric)}</td><td>{escape(versus.split)}</td>"
+        f"<td>{drawn} <span class=num>{found}</span></td></tr>"
+    )
