@@ -7,8 +7,8 @@ bytes (numpy's own `__setstate__` trusts its input and can be made to read wild 
 classes become inert records. Whatever a pickle does to the look-alikes, it cannot change them: they
 refuse attribute writes.
 
-Not covered: a file crafted to use up memory (a huge memo index) can still do that, as a zip bomb
-can.
+What would take more memory, time or stack than any honest file is refused before it is loaded
+(`guards/pickle_scan.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -24,12 +25,16 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from latentvla_core.data.guards.pickle_scan import Excess, check_pickle
 from latentvla_core.errors import DataError
 from latentvla_core.types import Array
 
 SAFE_KINDS = (
     "biufSU"  # bool, integers, floats, bytes, text: kinds whose bytes cannot hide a pointer
 )
+
+
+_PLAIN_TYPE = re.compile(r"[<>=|]?[a-zA-Z?]\d{0,9}")
 
 
 class PickleKind(Enum):
@@ -108,7 +113,7 @@ class _Dtype:
     __slots__ = ("dtype",)
 
     def __init__(self, spec: Any, *flags: Any) -> None:
-        if not isinstance(spec, str):
+        if not isinstance(spec, str) or not _PLAIN_TYPE.fullmatch(spec):
             raise _Forbidden(f"array type {spec!r} is not a plain number or text")
         dtype = np.dtype(spec)
         if (
@@ -199,7 +204,7 @@ def _path(*parts: str) -> str:
 
 def _number(value: Any, *_name: Any) -> int:
     """nuPlan's enums travel as their value: `TrackedObjectType(0)`."""
-    if not isinstance(value, int):
+    if not isinstance(value, int) or not 0 <= value < 1 << 31:
         raise _Forbidden(f"enum with value {value!r}")
     return value
 
@@ -294,7 +299,7 @@ BROKEN = (
         TypeError,
         ValueError,
     ),
-    *(OverflowError, MemoryError, AssertionError, RecursionError),
+    *(OverflowError, MemoryError, AssertionError, RecursionError, SyntaxError),
 )
 
 
@@ -305,7 +310,12 @@ def loads(data: bytes, kind: PickleKind, *, file: str) -> Any:
     if hint := _not_a_pickle(data):
         raise DataError(hint, file=file)
     try:
+        check_pickle(data)
         return _AllowListUnpickler(io.BytesIO(data), kind).load()
+    except Excess as error:
+        raise DataError(
+            f"refused: {error}; no honest {kind.value} does. Get it from its source", file=file
+        ) from error
     except _Forbidden as error:
         raise DataError(
             f"refused: {error}. Nothing of it was run; never open it with plain pickle; get it from its source",
