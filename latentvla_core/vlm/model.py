@@ -216,6 +216,7 @@ def load_network(folder: str, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGen
                 dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # ours are refused below, by name
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -228,14 +229,16 @@ def load_network(folder: str, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGen
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars of the library's own between ours."""
+    """No bars and no reports of the library's own between ours."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 
