@@ -28,7 +28,7 @@ from deltalake import write_deltalake
 from latentvla_core.lake.maintenance import compact
 from latentvla_core.lake.store import Lake, file_layout
 from latentvla_core.tables import TABLES
-from pipelines.lineage import shard_of
+from pipelines.steps.lineage import shard_of
 
 SPEC = TABLES["latent_actions"]
 SPLITS, SHARDS, MODEL = ("train", "val", "test"), 64, "91a92d5ebb700ce8"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES, TableSpec
-from pipelines.engine import Engine, Outcome
-from pipelines.lineage import UNPARTITIONED, Stage, place_of
+from pipelines.steps.context import Outcome, StageContext
+from pipelines.steps.lineage import Stage, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,12 +90,6 @@ def complete(lake: Lake) -> Verdict:
     return Verdict(len(rows), faults)
 
 
-# Checks beside the schema's, by asset: name → function of the lake. They report and do not block.
-EXTRA: dict[str, dict[str, Callable[[Lake], Verdict]]] = {
-    "pdm_summary": {"pdm_summary_complete": complete}
-}
-
-
 @dataclass(frozen=True, slots=True)
 class FigureVerdict:
     """One figure of a quality report as a check of its own."""
@@ -115,43 +109,7 @@ class FigureChecks:
 
     names: Callable[[], dict[str, str]]
     """Figure → what it says; known without a report."""
-    verdicts: Callable[[Engine], list[FigureVerdict]]
-
-
-def _quality_names() -> dict[str, str]:
-    from latentvla_core.latent.health import FIGURES
-
-    return {name: figure.meaning for name, figure in FIGURES.items()}
-
-
-def _quality_verdicts(engine: Engine) -> list[FigureVerdict]:
-    """A figure without a bound in this recipe passes, and says that it was not asked."""
-    from pipelines.assets.latent_quality import MODEL, stored_judgements
-
-    rows = stored_judgements(engine, engine.ledger.made_by(MODEL, UNPARTITIONED))
-    verdicts = []
-    for name in _quality_names():
-        mine = [row for row in rows if row.name == name]
-        bad = [row for row in mine if not row.passed]
-        told = "; ".join(row.line() for row in bad) or "; ".join(
-            f"{row.value:.4g} {row.bound}".rstrip() for row in mine
-        )
-        bounds = {
-            ("required" if row.required else "target"): str(row.bound) or "none" for row in mine
-        }
-        numbers = {"value": f"{mine[0].value:.6g}"} if mine else {}
-        blocks = any(row.blocks for row in bad)
-        verdicts.append(
-            FigureVerdict(
-                name, not bad, blocks, told or "not in this report", {**numbers, **bounds}
-            )
-        )
-    return verdicts
-
-
-FIGURE_CHECKS: dict[str, FigureChecks] = {
-    "latent_quality": FigureChecks(_quality_names, _quality_verdicts)
-}
+    verdicts: Callable[[StageContext], list[FigureVerdict]]
 
 
 def _faults_of_parts(

@@ -13,11 +13,12 @@ from typing import Any
 import dagster as dg
 
 from latentvla_core.tables import TABLES, Column
-from pipelines.checks import EXTRA, FIGURE_CHECKS, FigureVerdict, Verdict, verify
-from pipelines.engine import FORCED_MODEL, Engine, Outcome
-from pipelines.lineage import UNPARTITIONED, Stage
+from pipelines.checks import FigureVerdict, Verdict, verify
 from pipelines.resources import LatentVLAResource
 from pipelines.settings import Settings
+from pipelines.steps.context import Outcome, StageContext
+from pipelines.steps.engine import FORCED_MODEL
+from pipelines.steps.lineage import UNPARTITIONED, Stage
 
 
 def partitions_of(settings: Settings) -> dg.StaticPartitionsDefinition:
@@ -33,12 +34,11 @@ def asset_of(
     `pooled` false leaves the gpu pool out: a killed process keeps its place in a pool until a
     daemon frees it, and a run without a daemon would wait for it for ever.
     """
-    extra = EXTRA.get(stage.name, {})
-    figures = FIGURE_CHECKS.get(stage.name)
+    extra, figures = stage.checks, stage.figures
 
     @dg.asset(
         name=stage.name,
-        deps=[*stage.deps, *stage.gates],
+        deps=[*stage.deps, *stage.after, *stage.gates],
         group_name=stage.group,
         description=cleandoc(stage.doc),  # indented paragraphs would be shown as code
         code_version=stage.code_version,
@@ -122,7 +122,7 @@ def check_name(stage: Stage) -> str:
 
 
 def _version_of(outcomes: Mapping[str, Outcome]) -> str:
-    from pipelines.lineage import digest
+    from pipelines.steps.lineage import digest
 
     made = [outcome.made_by for outcome in outcomes.values()]
     return made[0] if len(made) == 1 else digest(made)
@@ -160,7 +160,9 @@ def _column(column: Column) -> dg.TableColumn:
     return dg.TableColumn(column.name, kind, column.doc + unit)
 
 
-def run_metadata(engine: Engine, stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+def run_metadata(
+    engine: StageContext, stage: Stage, outcomes: Mapping[str, Outcome]
+) -> dict[str, Any]:
     """Row counts, table versions of inputs and output, and what the stage itself reports (pictures,
     numbers).
     """

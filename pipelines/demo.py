@@ -18,10 +18,10 @@ import typer
 from latentvla_core.errors import LatentVLAError, SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, short
 from latentvla_core.recipes import recipe_named
-from pipelines import warm
-from pipelines.engine import FORCED_MODEL, Engine
-from pipelines.lineage import stale_work
 from pipelines.settings import Settings
+from pipelines.steps import warm
+from pipelines.steps.engine import FORCED_MODEL, Engine
+from pipelines.steps.lineage import stale_work
 
 
 def demo(
@@ -91,9 +91,9 @@ def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
     """Execute a job over every partition in this process, recorded in DAGSTER_HOME if that is set."""
     import dagster as dg
 
-    from pipelines import graves
     from pipelines.definitions import build
     from pipelines.jobs import JOBS, all_partitions
+    from pipelines.steps import graves
 
     _check_job(job)
     if settings != Settings.from_env():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -11,23 +11,24 @@ import numpy as np
 
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES
 from latentvla_core.types import FRONT_CAMERA, SceneRecord
-from pipelines.assets.planners import BASELINES
-from pipelines.assets.scores import world_from_row
-from pipelines.engine import Engine, Outcome
-from pipelines.lineage import Stage, place_of
 from pipelines.settings import TEST
+from pipelines.steps.context import Outcome, StageContext
+from pipelines.steps.lineage import Stage, place_of
+from pipelines.steps.reading import UNTRAINED, sentences_of, world_from_row
 
 SHOWN_WORST = 3
 SHOWN_PLANS = ("human", "constant_velocity", "ipad", "ipad_latent", "ipad_student")
 
 
-def pictures_of(engine: Engine, stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+def pictures_of(
+    context: StageContext, stage: Stage, outcomes: Mapping[str, Outcome]
+) -> dict[str, Any]:
     """Metadata entry with a picture, for stages that have one and runs that made something."""
-    draw = PICTURES.get(stage.name)
+    draw = stage.picture
     made = [key for key, outcome in outcomes.items() if not outcome.skipped and outcome.rows]
     if draw is None or not made:
         return {}
-    drawn = draw(engine, made)
+    drawn = draw(context, made)
     pictures = [png for png in ([drawn] if isinstance(drawn, bytes) else drawn) if png]
     return {
         f"picture{'' if k == 1 else f'_{k}'}": as_markdown(png) for k, png in enumerate(pictures, 1)
@@ -41,79 +42,80 @@ def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
     )
 
 
-def scene_to_show(engine: Engine, keys: list[str]) -> SceneRecord | None:
+def scene_to_show(context: StageContext, keys: list[str]) -> SceneRecord | None:
     """The scene with pictures whose human drives farthest sideways: turns say more than straights."""
     seen = [
         r
-        for r in engine.records(**place_of(keys[-1]))
+        for r in context.records(**place_of(keys[-1]))
         if FRONT_CAMERA in r.camera_names and len(r.future_poses)
     ]
     return max(seen, key=lambda r: abs(float(r.future_poses[-1][1])), default=None)
 
 
 def plans_of(
-    engine: Engine, scene_token: str, names: tuple[str, ...] = SHOWN_PLANS
+    context: StageContext, scene_token: str, names: tuple[str, ...] = SHOWN_PLANS
 ) -> dict[str, np.ndarray]:
     """Plans {name: (8, 3)} stored for one scene."""
-    rows = engine.lake.rows("trajectories", {"scene_token": scene_token, "valid": True})
+    rows = context.lake.rows("trajectories", {"scene_token": scene_token, "valid": True})
     found = {row["trajectory_id"]: row["poses"] for row in rows}
     return {name: found[name] for name in names if name in found}
 
 
-def _scene(engine: Engine, keys: list[str]) -> bytes:
+def scene_strip(context: StageContext, keys: list[str]) -> bytes:
     from latentvla_core.viz.cameras import camera_strip
 
-    record = scene_to_show(engine, keys)
+    record = scene_to_show(context, keys)
     return camera_strip(record, {"human": record.future_poses[:8]}) if record else b""
 
 
-def _plans(engine: Engine, keys: list[str]) -> bytes:
+def plans_strip(context: StageContext, keys: list[str]) -> bytes:
     from latentvla_core.viz.cameras import camera_strip
 
-    record = scene_to_show(engine, keys)
-    return camera_strip(record, plans_of(engine, record.scene_token)) if record else b""
+    record = scene_to_show(context, keys)
+    return camera_strip(record, plans_of(context, record.scene_token)) if record else b""
 
 
-def _codes(engine: Engine, keys: list[str]) -> bytes:
+def code_histogram(context: StageContext, keys: list[str]) -> bytes:
     from latentvla_core.viz.codes import codebook_histogram
-    from pipelines.assets.latent_actions import sentences_of
 
-    codes = list(sentences_of(engine, sorted({place_of(key)["split"] for key in keys})).values())
+    codes = list(sentences_of(context, sorted({place_of(key)["split"] for key in keys})).values())
     return (
-        codebook_histogram(np.stack(codes), engine.recipe.latent.num_transitions) if codes else b""
+        codebook_histogram(np.stack(codes), context.recipe.latent.num_transitions) if codes else b""
     )
 
 
-def _worlds(engine: Engine, keys: list[str]) -> bytes:
-    rows = engine.lake.rows("scene_worlds", {**place_of(keys[-1]), "valid": True})
+def world_view(context: StageContext, keys: list[str]) -> bytes:
+    rows = context.lake.rows("scene_worlds", {**place_of(keys[-1]), "valid": True})
     return draw_world(rows[len(rows) // 2], {}, {}) if rows else b""
 
 
-def _worst_of_shard(engine: Engine, keys: list[str]) -> list[bytes]:
-    return [png for png, _ in worst_plans(engine, place_of(keys[-1]), 1)]
+def worst_of_shard(context: StageContext, keys: list[str]) -> list[bytes]:
+    return [png for png, _ in worst_plans(context, place_of(keys[-1]), 1)]
 
 
-def _worst_of_split(engine: Engine, keys: list[str]) -> list[bytes]:
+def worst_of_split(context: StageContext, keys: list[str]) -> list[bytes]:
     """The held-out split's, or those of whatever split there is."""
-    splits = engine.lake.read("pdm_summary", columns=["split"])["split"].to_pylist()
+    splits = context.lake.read("pdm_summary", columns=["split"])["split"].to_pylist()
     split = TEST if TEST in splits else splits[-1]
-    return [png for png, _ in worst_plans(engine, {"split": split}, SHOWN_WORST)]
+    return [png for png, _ in worst_plans(context, {"split": split}, SHOWN_WORST)]
 
 
-def worst_plans(engine: Engine, place: Mapping[str, Any], count: int) -> list[tuple[bytes, str]]:
+def worst_plans(
+    context: StageContext, place: Mapping[str, Any], count: int
+) -> list[tuple[bytes, str]]:
     """(picture, "planner, scene") of the plans that score least by the recipe's first metric, each
     failing differently.
 
     Plans of trained planners; of the baselines where there are no others.
     """
-    metric = engine.recipe.metrics[0]
-    rows = engine.lake.rows(
+    metric = context.recipe.metrics[0]
+    rows = context.lake.rows(
         "pdm_scores", {**place, "valid": True, "metric_version": METRIC_VERSIONS[metric]}
     )
     lost = [row for row in rows if row["score"] < 1.0]
-    planned = [row for row in lost if row["trajectory_id"] not in BASELINES] or lost
+    planned = [row for row in lost if row["trajectory_id"] not in UNTRAINED] or lost
     return [
-        (_failure(engine, row, metric), f"{row['trajectory_id']}, {row['scene_token']}")
+        (_failure(context, row, metric), f"{row['trajectory_id']}, {row['scene_token']}")
         for row in _least(planned, SUB_SCORES[metric], count)
     ]
 
@@ -141,7 +143,7 @@ def _least(rows: list[dict[str, Any]], names: tuple[str, ...], count: int) -> li
     return picked
 
 
-def _failure(engine: Engine, row: Mapping[str, Any], metric: Any) -> bytes:
+def _failure(context: StageContext, row: Mapping[str, Any], metric: Any) -> bytes:
     """Where and why one scored plan lost points."""
     from latentvla_core.pdms.explain import explain
     from latentvla_core.viz.failures import failure_view
@@ -149,10 +151,10 @@ def _failure(engine: Engine, row: Mapping[str, Any], metric: Any) -> bytes:
     name = row["trajectory_id"]
 
     def found(token: str) -> tuple[Any, np.ndarray] | None:
-        worlds = engine.lake.rows(
+        worlds = context.lake.rows(
             "scene_worlds", {"split": row["split"], "scene_token": token, "valid": True}
         )
-        plans = plans_of(engine, token, (name,))
+        plans = plans_of(context, token, (name,))
         return (world_from_row(worlds[0]), plans[name]) if worlds and plans else None
 
     now = found(row["scene_token"])
@@ -174,13 +176,3 @@ def draw_world(
     from latentvla_core.viz.birds_eye import birds_eye
 
     return birds_eye(world_from_row(row), plans, scores)
-
-
-PICTURES: dict[str, Callable[[Engine, list[str]], bytes | list[bytes]]] = {
-    "scenes": _scene,
-    "scene_worlds": _worlds,
-    "latent_actions": _codes,
-    "trajectories": _plans,
-    "pdm_scores": _worst_of_shard,
-    "pdm_summary": _worst_of_split,
-}

@@ -10,7 +10,7 @@ from latentvla_core.viz.report.page import codebooks, write_report_page
 from latentvla_core.viz.site.command import pages_of
 from latentvla_core.viz.site.export import export_site
 from latentvla_core.viz.site.options import ViewOptions
-from pipelines.lineage import git_commit
+from pipelines.steps.lineage import git_commit
 from pipelines.settings import TEST, Settings
 
 MOST_SCENES = 2_000

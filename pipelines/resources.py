@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 
 import dagster as dg
 
-from pipelines.engine import Engine
-from pipelines.lineage import Stage
 from pipelines.settings import Settings
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import Stage
 
 
 class LatentVLAResource(dg.ConfigurableResource):

@@ -10,9 +10,9 @@ import dagster as dg
 
 from latentvla_core.errors import SetupError
 from pipelines.jobs import all_partitions
-from pipelines.lineage import digest
 from pipelines.settings import Settings
 from pipelines.sources import list_logs
+from pipelines.steps.lineage import digest
 
 
 def nightly_retraining(job: Any, settings: Settings) -> dg.ScheduleDefinition:

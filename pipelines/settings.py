@@ -32,7 +32,7 @@ import yaml
 from latentvla_core.errors import SetupError
 from latentvla_core.lake.store import home_folder, lake_root
 from latentvla_core.recipes import Weights
-from pipelines.lineage import partition_key
+from pipelines.steps.lineage import partition_key
 
 SOURCE_FIELDS = {"format", "logs", "sensors", "maps", "filter", "part"}
 REGISTRIES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")

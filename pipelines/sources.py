@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
 from latentvla_core.recipes import Recipe
-from pipelines.lineage import digest, partition_key, shard_of, share_of
 from pipelines.settings import Settings, Source
+from pipelines.steps.lineage import digest, partition_key, shard_of, share_of
 
 if TYPE_CHECKING:
     from latentvla_core.data.filters import SceneFilter

@@ -17,7 +17,8 @@ from pipelines.assets import (
     scores,
     vlm,
 )
-from pipelines.lineage import Stage
+from pipelines.steps.declare import stages_of
+from pipelines.steps.lineage import Stage
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -34,5 +35,5 @@ STAGES: dict[str, Stage] = {
         scores,
         registry,
     )
-    for stage in module.STAGES
+    for stage in stages_of(module)
 }

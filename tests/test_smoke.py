@@ -18,10 +18,10 @@ from latentvla_core.lake.store import Lake
 from latentvla_core.recipes import RECIPES
 from latentvla_core.tables import TABLES
 from latentvla_core.tables.sentences import sentences
-from pipelines.engine import Engine
-from pipelines.lineage import UNPARTITIONED
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import UNPARTITIONED
 
 pytestmark = pytest.mark.smoke
 PLANNERS = (

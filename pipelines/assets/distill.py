@@ -5,78 +5,65 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentvla_core.errors import SetupError
-from pipelines.assets.latent_action_model import training_records
-from pipelines.assets.vlm import feature_output, features_of, labels_of
-from pipelines.engine import CHECKPOINTS, Engine, Model, Output, chunks
-from pipelines.lineage import Stage, place_of
+from pipelines.assets.vlm import feature_output
 from pipelines.settings import TRAIN, VAL
+from pipelines.steps import declare
+from pipelines.steps.context import CHECKPOINTS, Model, Output, StageContext, chunks
+from pipelines.steps.lineage import place_of
+from pipelines.steps.reading import features_of, labels_of, training_records
 
 
-def student(engine: Engine, folder: Path) -> Model:
+@declare.model(
+    deps=("scenes", "latent_actions", "vlm_features"),
+    group="distill",
+    recipe=("student",),
+    reads=(TRAIN, VAL),
+    kinds=("pytorch", "mlflow"),
+    heavy=True,
+)
+def student(context: StageContext, folder: Path) -> Model:
     """Decision transformer distilled from the VLM: KL over the 16 action logits, plus labels and
     features.
     """
     from latentvla_core.distill.evaluation import evaluate
     from latentvla_core.distill.train import train_student
 
-    records = training_records(engine)
-    teacher = features_of(engine, records, "vlm_features")
+    records = training_records(context)
+    teacher = features_of(context, records, "vlm_features")
     if teacher is None:
         raise SetupError(
             f"table vlm_features has no rows for split {TRAIN}; materialise vlm_features first"
         )
-    with engine.training("student", folder) as sink:
+    with context.training("student", folder) as sink:
         model = train_student(
-            records, labels_of(engine, records), teacher, engine.recipe.student,
-            sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=engine.device,
+            records, labels_of(context, records), teacher, context.recipe.student,
+            sink=sink, checkpoint_dir=folder / CHECKPOINTS, device=context.device,
         )  # fmt: skip
     model.save(folder)
-    held_out = engine.records(VAL) or records
+    held_out = context.records(VAL) or records
     metrics = evaluate(
-        model, held_out, labels_of(engine, held_out), features_of(engine, held_out, "vlm_features")
+        model,
+        held_out,
+        labels_of(context, held_out),
+        features_of(context, held_out, "vlm_features"),
     )
     return Model(model.num_parameters(), metrics)
 
 
-def student_features(engine: Engine, partition: str) -> Output:
+@declare.shards(
+    deps=("scenes", "student"), group="distill", kinds=("pytorch", "deltalake"), heavy=True
+)
+def student_features(context: StageContext, partition: str) -> Output:
     """What the student predicts: the same columns as `vlm_features`, at a fraction of the cost."""
     from latentvla_core.distill.predict import load_student
     from latentvla_core.vlm.features import concat
 
-    records = engine.records(**place_of(partition))
+    records = context.records(**place_of(partition))
     if not records:
         return Output([])
-    model = engine.model("student", lambda folder: load_student(folder, engine.device))
-    batch = engine.recipe.feature_batch
-    parts = engine.track(f"student_features {partition}", chunks(records))
+    model = context.model("student", lambda folder: load_student(folder, context.device))
+    batch = context.recipe.feature_batch
+    parts = context.track(f"student_features {partition}", chunks(records))
     return feature_output(
-        engine, records, concat([model.predict(part, batch) for part in parts]), "student"
+        context, records, concat([model.predict(part, batch) for part in parts]), "student"
     )
-
-
-STAGES = (
-    Stage(
-        name="student",
-        run=student,
-        kind="model",
-        table="models",
-        deps=("scenes", "latent_actions", "vlm_features"),
-        group="distill",
-        doc=student.__doc__ or "",
-        recipe=("student",),
-        reads=(TRAIN, VAL),
-        kinds=("pytorch", "mlflow"),
-        heavy=True,
-    ),
-    Stage(
-        name="student_features",
-        run=student_features,
-        kind="shards",
-        table="student_features",
-        deps=("scenes", "student"),
-        group="distill",
-        doc=student_features.__doc__ or "",
-        kinds=("pytorch", "deltalake"),
-        heavy=True,
-    ),
-)

@@ -7,21 +7,32 @@ from typing import Any
 
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.types import Frame
-from pipelines.engine import Engine, Output
-from pipelines.lineage import Stage, partition_key
+from pipelines.steps import declare
+from pipelines.steps.context import Output, StageContext
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import partition_key
 
 
-def logs(engine: Engine) -> Output:
+@declare.table(
+    prepare=Engine.write_sources,
+    files=("logs",),
+    deps=(),
+    group="ingest",
+    recipe=(),
+    kinds=("deltalake",),
+)
+def logs(context: StageContext) -> Output:
     """Every driving log the sources offer, with the split it belongs to. Writes the embedded world
     first, if that is the source.
 
     Train, val and test never share a log: the listing refuses to.
     """
-    counts = {s: sum(row["split"] == s for row in engine.listing) for s in engine.settings.splits}
-    return Output(engine.listing, metadata={f"logs/{split}": n for split, n in counts.items()})
+    counts = {s: sum(row["split"] == s for row in context.listing) for s in context.settings.splits}
+    return Output(context.listing, metadata={f"logs/{split}": n for split, n in counts.items()})
 
 
-def frames(engine: Engine, partition: str) -> Output:
+@declare.shards(files=("logs",), after=("logs",), group="ingest", kinds=("deltalake",))
+def frames(context: StageContext, partition: str) -> Output:
     """Key frames of the shard's logs: ego, route, lights, objects, and references to pictures and
     lidar (never copies).
 
@@ -32,8 +43,8 @@ def frames(engine: Engine, partition: str) -> Output:
 
     rows: list[dict[str, Any]] = []
     refused: list[DataError] = []
-    names = {log["log_name"] for log in engine.listing}
-    for log in engine.listing:
+    names = {log["log_name"] for log in context.listing}
+    for log in context.listing:
         if partition_key(log["split"], log["shard"]) == partition:
             found, faults = without_copies(log, *read_frames(log), names)
             refused += faults
@@ -92,36 +103,9 @@ def without_copies(
 
 
 def fault_row(fault: DataError) -> dict[str, str]:
-    """A row of `quarantine` without the columns the engine adds."""
+    """A row of `quarantine` without the columns the context adds."""
     path = Path(fault.file)
     file = (
         "/".join(path.parts[-2:]) if path.suffix == ".csv" else path.name
     )  # every sequence has a poses.csv
     return {"file": file, "frame": fault.frame, "field": fault.field, "reason": fault.reason}
-
-
-STAGES = (
-    Stage(
-        name="logs",
-        run=logs,
-        files=("logs",),
-        kind="table",
-        table="logs",
-        deps=(),
-        group="ingest",
-        doc=logs.__doc__ or "",
-        recipe=(),
-        kinds=("deltalake",),
-    ),
-    Stage(
-        name="frames",
-        run=frames,
-        files=("logs",),
-        kind="shards",
-        table="frames",
-        deps=("logs",),
-        group="ingest",
-        doc=frames.__doc__ or "",
-        kinds=("deltalake",),
-    ),
-)

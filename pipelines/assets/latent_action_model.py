@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentvla_core.errors import DataError, SetupError
+from latentvla_core.errors import DataError
 from latentvla_core.types import SceneRecord
-from pipelines.engine import CHECKPOINTS, CURVES, Engine, Model
-from pipelines.lineage import Stage
 from pipelines.settings import TRAIN, VAL
+from pipelines.steps import declare
+from pipelines.steps.context import CHECKPOINTS, CURVES, Model, StageContext
+from pipelines.steps.reading import training_records
 
 if TYPE_CHECKING:
     from latentvla_core.latent.config import LatentActionConfig
@@ -67,18 +68,9 @@ class Judged:
     sentence: str
 
 
-def training_records(engine: Engine) -> list[SceneRecord]:
-    """Scenes of the train split. Raises SetupError when there are none, which no training can mend."""
-    records = engine.records(TRAIN)
-    if not records:
-        raise SetupError(
-            f"split {TRAIN} has no scenes in {engine.settings.lake}; materialise logs, frames and scenes, and look at"
-            " the counts and at table quarantine"
-        )
-    return records
-
-
-def what_it_sees(engine: Engine, config: LatentActionConfig, *, mirror: bool = False) -> ImageCache:
+def what_it_sees(
+    context: StageContext, config: LatentActionConfig, *, mirror: bool = False
+) -> ImageCache:
     """Pictures; with DINOv2 the table of its features in the working folder, which training, report
     and labels share.
 
@@ -87,7 +79,7 @@ def what_it_sees(engine: Engine, config: LatentActionConfig, *, mirror: bool = F
     from latentvla_core.latent.feature_table import open_cache
 
     return open_cache(
-        config.features, engine.settings.home / "features", mirror=mirror, device=engine.device
+        config.features, context.settings.home / "features", mirror=mirror, device=context.device
     )
 
 
@@ -108,28 +100,39 @@ def judged_scenes(train: list[SceneRecord], val: list[SceneRecord]) -> Judged:
     return Judged([*val, *(r for r in train if r.log_name in set(seen))], None, sentence)
 
 
-def looking_at(engine: Engine, train: list[SceneRecord], cache: ImageCache) -> Measure | None:
+def looking_at(
+    context: StageContext, train: list[SceneRecord], cache: ImageCache
+) -> Measure | None:
     """The quality report's figures on a sample of what it will be made of, for while it trains;
     None, and why, without pictures.
     """
     from latentvla_core.latent.probes import HeldOut
 
-    config = engine.recipe.latent
+    config = context.recipe.latent
     if not config.quality_every:
         return None
-    judged = judged_scenes(train, engine.records(VAL))
+    judged = judged_scenes(train, context.records(VAL))
     try:
         sample = HeldOut.of(judged.records, judged.others, config.gap_frames, cache)
     except DataError as error:
-        engine.say(f"no quality figures during training: {error}")
+        context.say(f"no quality figures during training: {error}")
         return None
-    engine.say(
+    context.say(
         f"quality figures during training are of a sample of {len(sample.judged)} transitions. {judged.sentence}"
     )
     return sample.report
 
 
-def latent_action_model(engine: Engine, folder: Path) -> Model:
+@declare.model(
+    deps=("scenes",),
+    group="latent_actions",
+    recipe=("latent",),
+    reads=(TRAIN,),
+    code_version="2",
+    kinds=("pytorch", "mlflow"),
+    heavy=True,
+)
+def latent_action_model(context: StageContext, folder: Path) -> Model:
     """Two stages of inverse and forward dynamics around a VQ bottleneck: environment codes first,
     then 16 ego action codes.
 
@@ -141,18 +144,18 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
     from latentvla_core.latent.train import finished_steps, train_latent_action_model
     from latentvla_core.training.sinks import Tee, read_curves
 
-    config = engine.recipe.latent
-    records, cache = training_records(engine), what_it_sees(engine, config, mirror=config.mirror)
-    measure = looking_at(engine, records, cache)
+    config = context.recipe.latent
+    records, cache = training_records(context), what_it_sees(context, config, mirror=config.mirror)
+    measure = looking_at(context, records, cache)
     began_at = finished_steps(folder / CHECKPOINTS, config)
     watch = HealthWatch(before=read_curves(folder / CURVES, until=began_at))
-    with engine.training("latent_action_model", folder, SHOWN) as sink:
+    with context.training("latent_action_model", folder, SHOWN) as sink:
         model = train_latent_action_model(
             records,
             config,
             sink=Tee(sink, watch),
             checkpoint_dir=folder / CHECKPOINTS,
-            device=engine.device,
+            device=context.device,
             cache=cache,
             measure=measure,
         )
@@ -162,21 +165,3 @@ def latent_action_model(engine: Engine, folder: Path) -> Model:
     )  # the file survives a kill, so the figures are those of an undisturbed run
     metrics = {name: points[-1][1] for name, points in curves.items() if not name.endswith(PACE)}
     return Model(sum(p.numel() for p in model.parameters()), metrics)
-
-
-STAGES = (
-    Stage(
-        name="latent_action_model",
-        run=latent_action_model,
-        kind="model",
-        table="models",
-        deps=("scenes",),
-        group="latent_actions",
-        doc=latent_action_model.__doc__ or "",
-        recipe=("latent",),
-        reads=(TRAIN,),
-        code_version="2",
-        kinds=("pytorch", "mlflow"),
-        heavy=True,
-    ),
-)

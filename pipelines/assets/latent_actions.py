@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from latentvla_core.tables.sentences import sentences
 from latentvla_core.types import FRONT_CAMERA, SceneRecord
+from pipelines import pictures
 from pipelines.assets.latent_action_model import what_it_sees
-from pipelines.engine import CHUNK, Engine, Output
-from pipelines.lineage import Stage, place_of
+from pipelines.steps import declare
+from pipelines.steps.context import CHUNK, Output, StageContext
+from pipelines.steps.lineage import place_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from latentvla_core.latent.config import LatentActionConfig
     from latentvla_core.latent.label import Labels
 
@@ -24,7 +21,16 @@ EGO_COLUMNS = ("ego_codes", "ego_distances", "ego_confidence")
 MOTION_COLUMNS = ("speed_mps", "delta_speed_mps", "forward_m", "delta_heading_rad")
 
 
-def latent_actions(engine: Engine, partition: str) -> Output:
+@declare.shards(
+    picture=pictures.code_histogram,
+    deps=("frames", "scenes", "latent_action_model"),
+    group="latent_actions",
+    code_version="2",
+    gates=("latent_quality",),
+    kinds=("pytorch", "deltalake"),
+    heavy=True,
+)
+def latent_actions(context: StageContext, partition: str) -> Output:
     """Ego and environment codes of every scene of the shard: 3 transitions of one second, 4 ego
     codes each.
 
@@ -35,19 +41,19 @@ def latent_actions(engine: Engine, partition: str) -> Output:
 
     place = place_of(partition)
     records = sorted(
-        engine.records(**place), key=lambda r: (r.log_name, r.timestamp_us, r.scene_token)
+        context.records(**place), key=lambda r: (r.log_name, r.timestamp_us, r.scene_token)
     )
-    version = engine.ledger.made_by("latent_action_model", "")
-    data = engine.ledger.made_by("scenes", partition)
+    version = context.ledger.made_by("latent_action_model", "")
+    data = context.ledger.made_by("scenes", partition)
     if not records:
         return Output([], groups=(version,))
     rows: list[dict[str, Any]] = []
-    model, times = engine.model("latent_action_model", load), frame_times(engine, place)
-    cache = what_it_sees(engine, model.config)
-    for part in engine.track(f"latent_actions {partition}", whole_logs(records)):
+    model, times = context.model("latent_action_model", load), frame_times(context, place)
+    cache = what_it_sees(context, model.config)
+    for part in context.track(f"latent_actions {partition}", whole_logs(records)):
         cache.forget()  # no picture is in two logs
         labels = label_scenes(
-            part, model, batch_size=engine.recipe.label_batch, device=engine.device, cache=cache
+            part, model, batch_size=context.recipe.label_batch, device=context.device, cache=cache
         )
         rows += label_rows(
             part, labels, times, model.config, {"model_version": version, "data_version": data}
@@ -73,10 +79,10 @@ def whole_logs(records: Sequence[SceneRecord]) -> list[list[SceneRecord]]:
     return parts
 
 
-def frame_times(engine: Engine, place: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+def frame_times(context: StageContext, place: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     """(log, front picture) → timestamp_us of its frame."""
     columns = ["log_name", "timestamp_us", "camera_names", "camera_paths"]
-    rows = engine.lake.rows("frames", place, columns)
+    rows = context.lake.rows("frames", place, columns)
     return {
         (row["log_name"], path): row["timestamp_us"]
         for row in rows
@@ -126,26 +132,3 @@ def label_rows(
                 }
             )
     return rows
-
-
-def current_labels(engine: Engine, splits: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """Rows of `latent_actions` that the latest finished labelling of these splits wrote, other
-    model versions left out.
-    """
-    parts = [part for part in engine.settings.partitions if place_of(part)["split"] in splits]
-    made_by = sorted({engine.ledger.made_by("latent_actions", part) for part in parts})
-    return engine.lake.read("latent_actions", {"split": list(splits), "made_by": made_by}, columns)
-
-
-def sentences_of(engine: Engine, splits: Sequence[str]) -> dict[str, np.ndarray]:
-    """Scene → its (12,) int8 ego codes, time-major; scenes without a complete label are left out."""
-    labels = current_labels(engine, splits, ["scene_token", "step", "valid", "ego_codes"])
-    return sentences(labels, engine.recipe.latent.num_transitions)
-
-
-STAGES = (
-    Stage(name="latent_actions", run=latent_actions, kind="shards", table="latent_actions",
-          deps=("frames", "scenes", "latent_action_model"), group="latent_actions",
-          doc=latent_actions.__doc__ or "", code_version="2", gates=("latent_quality",),
-          kinds=("pytorch", "deltalake"), heavy=True),
-)  # fmt: skip

@@ -12,8 +12,9 @@ import numpy as np
 
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.types import Array, ObjectClass
-from pipelines.engine import Engine, Output
-from pipelines.lineage import UNPARTITIONED, Stage, place_of
+from pipelines.steps import declare
+from pipelines.steps.context import Output, StageContext
+from pipelines.steps.lineage import UNPARTITIONED, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +69,13 @@ class Labelled:
         return len(self.columns["step"])
 
 
-def latent_codes(engine: Engine) -> Output:
+@declare.table(
+    deps=("scenes", "scene_worlds", MODEL, "latent_actions"),
+    group="latent_actions",
+    code_version="6",
+    kinds=("deltalake",),
+)
+def latent_codes(context: StageContext) -> Output:
     """The code atlas: share, motion that follows, typical contexts, neighbours and a derived name
     for each ego code, with examples.
     """
@@ -83,11 +90,11 @@ def latent_codes(engine: Engine) -> Output:
     from latentvla_core.viz.atlas_page import Atlas, atlas_page
     from latentvla_core.viz.html import write_page
 
-    version = engine.ledger.made_by(MODEL, UNPARTITIONED)
-    model = engine.model(MODEL, load)
-    labels = labelled(engine, version)
-    scenes = scenes_of(engine, labels)
-    data = transitions_of(labels, scenes, red_lights(engine, labels), model.config.gap_s)
+    version = context.ledger.made_by(MODEL, UNPARTITIONED)
+    model = context.model(MODEL, load)
+    labels = labelled(context, version)
+    scenes = scenes_of(context, labels)
+    data = transitions_of(labels, scenes, red_lights(context, labels), model.config.gap_s)
     entries = atlas(data, model.ego.quantizer.codebook.detach().cpu().numpy())
     everything = (
         spread(data.delta_speed_mps, SPEED_EDGES_MPS),
@@ -106,7 +113,7 @@ def latent_codes(engine: Engine) -> Output:
         shown,
         model.config.gap_s,
     )
-    path = write_page(engine.page("latent_codes", version), atlas_page(page))
+    path = write_page(context.page("latent_codes", version), atlas_page(page))
     metadata = {
         "page": path,
         "transitions": len(labels),
@@ -119,18 +126,18 @@ def latent_codes(engine: Engine) -> Output:
     )
 
 
-def labelled(engine: Engine, version: str) -> Labelled:
+def labelled(context: StageContext, version: str) -> Labelled:
     """Valid labels of the model, shard by shard over all splits, until there are enough; a
     transition that several scenes show is taken once, where it is the first of its scene if it is
     that of any.
     """
     import pyarrow as pa
 
-    wanted = sorted(engine.settings.partitions, key=lambda p: (place_of(p)["shard"], p))
+    wanted = sorted(context.settings.partitions, key=lambda p: (place_of(p)["shard"], p))
     parts: dict[str, pa.Table] = {}
     for partition in wanted:
         where = {**place_of(partition), "model_version": version, "valid": True}
-        parts[partition] = engine.lake.read("latent_actions", where, LABELS)
+        parts[partition] = context.lake.read("latent_actions", where, LABELS)
         if sum(part.num_rows for part in parts.values()) >= MOST_TRANSITIONS:
             break
     filled = tuple(partition for partition, part in parts.items() if part.num_rows)
@@ -180,23 +187,23 @@ def sentence_of(labels: Labelled) -> str:
     return f"{len(labels):,} labelled transitions of {logs} logs{part}: {told}."
 
 
-def scenes_of(engine: Engine, labels: Labelled) -> dict[str, dict[str, Any]]:
+def scenes_of(context: StageContext, labels: Labelled) -> dict[str, dict[str, Any]]:
     """Rows of `scenes` by token, of the partitions that were read."""
     found = {}
     for partition in labels.partitions:
-        rows = engine.lake.rows("scenes", place_of(partition), SCENES)
+        rows = context.lake.rows("scenes", place_of(partition), SCENES)
         found |= {row["scene_token"]: row for row in rows}
     return found
 
 
-def red_lights(engine: Engine, labels: Labelled) -> dict[str, bool]:
+def red_lights(context: StageContext, labels: Labelled) -> dict[str, bool]:
     """Scene token → is a lane connector of the route red now; only scenes that have a world (a map)
     are in it.
     """
     found = {}
     for partition in labels.partitions:
         where = {**place_of(partition), "valid": True}
-        for row in engine.lake.rows(
+        for row in context.lake.rows(
             "scene_worlds", where, ["scene_token", "light_ids", "light_active"]
         ):
             found[row["scene_token"]] = (
@@ -312,10 +319,3 @@ def thumbnail(root: str, path: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(load_image(root, path, THUMBNAIL_WH)).save(buffer, "jpeg", quality=72)
     return buffer.getvalue()
-
-
-STAGES = (
-    Stage(name="latent_codes", run=latent_codes, kind="table", table="latent_codes",
-          deps=("scenes", "scene_worlds", MODEL, "latent_actions"), group="latent_actions",
-          doc=latent_codes.__doc__ or "", code_version="6", kinds=("deltalake",)),
-)  # fmt: skip

@@ -13,12 +13,12 @@ import numpy as np
 
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
-from pipelines.assets.latent_action_model import training_records
-from pipelines.assets.scores import worlds_of
-from pipelines.assets.vlm import features_of
-from pipelines.engine import CHECKPOINTS, Engine, Model, Output
-from pipelines.lineage import Stage, place_of
+from pipelines import pictures
 from pipelines.settings import TRAIN, VAL
+from pipelines.steps import declare
+from pipelines.steps.context import CHECKPOINTS, Model, Output, StageContext
+from pipelines.steps.lineage import place_of
+from pipelines.steps.reading import UNTRAINED, features_of, training_records, worlds_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,65 +44,73 @@ VARIANTS = tuple(
         Variant(f"{host}_student", host, "student_features", "student", f"{host}_latent"),
     )
 )
-BASELINES = ("constant_velocity", "human")
 
 
-def ego_status_mlp(engine: Engine, folder: Path) -> Model:
+@declare.model(
+    deps=("scenes",),
+    group="planners",
+    recipe=("ego_status",),
+    family="planner",
+    reads=(TRAIN, VAL),
+    kinds=("pytorch", "mlflow"),
+    heavy=True,
+)
+def ego_status_mlp(context: StageContext, folder: Path) -> Model:
     """Blind baseline: velocity, acceleration and command through an MLP. What a planner must beat
     to have seen anything.
     """
     from latentvla_core.planner.baselines import train_ego_status
     from latentvla_core.planner.model import save
 
-    records = training_records(engine)
-    with engine.training("ego_status_mlp", folder) as sink:
+    records = training_records(context)
+    with context.training("ego_status_mlp", folder) as sink:
         model, _ = train_ego_status(
             records,
-            engine.recipe.ego_status,
+            context.recipe.ego_status,
             sink=sink,
             checkpoint_dir=folder / CHECKPOINTS,
-            device=engine.device,
+            device=context.device,
         )
     save(model, folder)
-    return _report(engine, model, records, None, {})
+    return _report(context, model, records, None, {})
 
 
-def trainer_of(variant: Variant) -> Callable[[Engine, Path], Model]:
+def trainer_of(variant: Variant) -> Callable[[StageContext, Path], Model]:
     """The training function of one variant."""
 
-    def train(engine: Engine, folder: Path) -> Model:
+    def train(context: StageContext, folder: Path) -> Model:
         from latentvla_core.planner.model import save
         from latentvla_core.planner.train import train_planner
 
-        records = training_records(engine)
-        features = features_of(engine, records, variant.features) if variant.features else None
-        model = start_of(engine, variant, features)
-        with engine.training(variant.name, folder) as sink:
+        records = training_records(context)
+        features = features_of(context, records, variant.features) if variant.features else None
+        model = start_of(context, variant, features)
+        with context.training(variant.name, folder) as sink:
             train_planner(
                 model,
                 records,
-                engine.recipe.planner.train,
-                worlds=worlds_of(engine, records),
-                maps=_maps(engine),
+                context.recipe.planner.train,
+                worlds=worlds_of(context, records),
+                maps=_maps(context),
                 features=features,
                 sink=sink,
                 checkpoint_dir=folder / CHECKPOINTS,
-                device=engine.device,
+                device=context.device,
             )
         save(model, folder)
-        parts = {"features": engine.model_dir(variant.features_model)} if variant.features else {}
-        return _report(engine, model, records, variant.features or None, parts)
+        parts = {"features": context.model_dir(variant.features_model)} if variant.features else {}
+        return _report(context, model, records, variant.features or None, parts)
 
     return train
 
 
-def start_of(engine: Engine, variant: Variant, features: Any) -> Any:
+def start_of(context: StageContext, variant: Variant, features: Any) -> Any:
     """The planner before its training: a fresh host, a host with gates at zero, or a fused planner
     for new features.
     """
     from latentvla_core.planner.model import build_planner, fuse, load, refuse
 
-    recipe = engine.recipe.planner
+    recipe = context.recipe.planner
     if not variant.start:
         return build_planner(variant.host, recipe.host(variant.host))
     if features is None:
@@ -110,22 +118,22 @@ def start_of(engine: Engine, variant: Variant, features: Any) -> Any:
             f"table {variant.features} has no rows for split {TRAIN}; materialise {variant.features} first"
         )
     start: Any = load(
-        engine.model_dir(variant.start)
+        context.model_dir(variant.start)
     )  # a host or a fused planner: variants never start from the MLP
     if variant.start == variant.host:
         return fuse(start, recipe.fusion, features.width)
     return refuse(start, features.width)
 
 
-def _maps(engine: Engine) -> Any:
+def _maps(context: StageContext) -> Any:
     from latentvla_core.data.map_files.maps import MapStore
 
-    root = engine.settings.source(TRAIN).maps
+    root = context.settings.source(TRAIN).maps
     return MapStore(root) if root else None
 
 
 def _report(
-    engine: Engine,
+    context: StageContext,
     model: Any,
     records: list[SceneRecord],
     table: str | None,
@@ -136,9 +144,9 @@ def _report(
     """
     from latentvla_core.planner.plan import plan
 
-    held_out = engine.records(VAL) or records
-    features = features_of(engine, held_out, table) if table else None
-    poses = plan(model, held_out, features, device=engine.device)
+    held_out = context.records(VAL) or records
+    features = features_of(context, held_out, table) if table else None
+    poses = plan(model, held_out, features, device=context.device)
     truth = np.stack([record.future_poses[:8] for record in held_out])
     error_m = np.linalg.norm(poses[..., :2] - truth[..., :2], axis=-1)
     error_m = error_m[
@@ -150,13 +158,16 @@ def _report(
     return Model(sum(p.numel() for p in model.parameters()), metrics, parts)
 
 
-def baseline_trajectories(engine: Engine, partition: str) -> Output:
+@declare.shards(
+    table="trajectories", deps=("scenes",), group="planners", kinds=("numpy", "deltalake")
+)
+def baseline_trajectories(context: StageContext, partition: str) -> Output:
     """Plans that need no training: constant velocity, as the devkit's agent drives, and the human's
     own drive.
     """
     from latentvla_core.planner.baselines import constant_velocity, human
 
-    records = engine.records(**place_of(partition))
+    records = context.records(**place_of(partition))
     plans = {"constant_velocity": constant_velocity, "human": human}
     short = [
         f"the log has {len(r.future_poses)} of the 8 future poses of a human's plan"
@@ -168,25 +179,7 @@ def baseline_trajectories(engine: Engine, partition: str) -> Output:
         for name, plan in plans.items()
         for row in _rows(name, records, plan(records), "none", faults.get(name))
     ]
-    return Output(rows, groups=BASELINES, metadata={"scenes": len(records)})
-
-
-def trajectories(engine: Engine, partition: str) -> Output:
-    """The plan of every trained planner for every scene of the shard."""
-    from latentvla_core.planner.model import load
-    from latentvla_core.planner.plan import plan
-
-    records = engine.records(**place_of(partition))
-    rows: list[dict[str, Any]] = []
-    names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
-    tables = {variant.name: variant.features for variant in VARIANTS}
-    for name in engine.track(f"trajectories {partition} (planners)", names if records else ()):
-        model = engine.model(name, load)
-        features = features_of(engine, records, tables[name]) if tables.get(name) else None
-        faults: list[str] = []
-        poses = plan(model, records, features, device=engine.device, faults=faults)
-        rows += _rows(name, records, poses, engine.ledger.made_by(name, ""), faults)
-    return Output(rows, groups=names, metadata={"planners": len(names), "scenes": len(records)})
+    return Output(rows, groups=UNTRAINED, metadata={"scenes": len(records)})
 
 
 def _rows(
@@ -208,24 +201,6 @@ def _rows(
     return rows
 
 
-def _stage_of(variant: Variant) -> Stage:
-    deps = ["scenes", "scene_worlds", *filter(None, (variant.features, variant.start))]
-    return Stage(
-        name=variant.name,
-        run=trainer_of(variant),
-        kind="model",
-        table="models",
-        deps=tuple(deps),
-        group="planners",
-        doc=_doc_of(variant),
-        recipe=("planner",),
-        reads=(TRAIN, VAL),
-        files=("maps",),
-        kinds=("pytorch", "mlflow"),
-        heavy=True,
-    )
-
-
 def _doc_of(variant: Variant) -> str:
     if not variant.features:
         return f"The host {variant.host} alone: the baseline that its fused variants start from and must beat."
@@ -235,46 +210,46 @@ def _doc_of(variant: Variant) -> str:
     )
 
 
-STAGES = (
-    Stage(
-        name="baseline_trajectories",
-        run=baseline_trajectories,
-        kind="shards",
-        table="trajectories",
-        deps=("scenes",),
-        group="planners",
-        doc=baseline_trajectories.__doc__ or "",
-        kinds=("numpy", "deltalake"),
+def _declare(variant: Variant) -> None:
+    """One asset per variant: same training, other host and features."""
+    deps = ("scenes", "scene_worlds", *filter(None, (variant.features, variant.start)))
+    declare.model(
+        name=variant.name, doc=_doc_of(variant), deps=deps, group="planners", recipe=("planner",),
+        reads=(TRAIN, VAL), files=("maps",), kinds=("pytorch", "mlflow"), heavy=True,
+        family="planner",
+    )(trainer_of(variant))  # fmt: skip
+
+
+for _variant in VARIANTS:
+    _declare(_variant)
+
+
+@declare.shards(
+    picture=pictures.plans_strip,
+    deps=(
+        "scenes",
+        "vlm_features",
+        "student_features",
+        "ego_status_mlp",
+        *(v.name for v in VARIANTS),
     ),
-    Stage(
-        name="ego_status_mlp",
-        run=ego_status_mlp,
-        kind="model",
-        table="models",
-        deps=("scenes",),
-        group="planners",
-        doc=ego_status_mlp.__doc__ or "",
-        recipe=("ego_status",),
-        reads=(TRAIN, VAL),
-        kinds=("pytorch", "mlflow"),
-        heavy=True,
-    ),
-    *(_stage_of(variant) for variant in VARIANTS),
-    Stage(
-        name="trajectories",
-        run=trajectories,
-        kind="shards",
-        table="trajectories",
-        deps=(
-            "scenes",
-            "vlm_features",
-            "student_features",
-            "ego_status_mlp",
-            *(v.name for v in VARIANTS),
-        ),
-        group="planners",
-        doc=trajectories.__doc__ or "",
-        kinds=("pytorch", "deltalake"),
-        heavy=True,
-    ),
+    group="planners",
+    kinds=("pytorch", "deltalake"),
+    heavy=True,
 )
+def trajectories(context: StageContext, partition: str) -> Output:
+    """The plan of every trained planner for every scene of the shard."""
+    from latentvla_core.planner.model import load
+    from latentvla_core.planner.plan import plan
+
+    records = context.records(**place_of(partition))
+    rows: list[dict[str, Any]] = []
+    names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
+    tables = {variant.name: variant.features for variant in VARIANTS}
+    for name in context.track(f"trajectories {partition} (planners)", names if records else ()):
+        model = context.model(name, load)
+        features = features_of(context, records, tables[name]) if tables.get(name) else None
+        faults: list[str] = []
+        poses = plan(model, records, features, device=context.device, faults=faults)
+        rows += _rows(name, records, poses, context.ledger.made_by(name, ""), faults)
+    return Output(rows, groups=names, metadata={"planners": len(names), "scenes": len(records)})

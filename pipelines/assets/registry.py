@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pipelines.assets.planners import VARIANTS
-from pipelines.engine import Engine, Output
-from pipelines.lineage import Stage
 from pipelines.registry.gates import judge
 from pipelines.settings import TEST
+from pipelines.steps import declare
+from pipelines.steps.context import Output, StageContext
 
 
-def releases(engine: Engine) -> Output:
+@declare.table(
+    deps=("pdm_summary",), group="registry", recipe=("metrics",), kinds=("mlflow", "deltalake")
+)
+def releases(context: StageContext) -> Output:
     """The promotion gate: a planner becomes `champion` only if its score on the held-out split is
     not lower.
 
@@ -17,21 +20,6 @@ def releases(engine: Engine) -> Output:
     present champion earned on the very same scenes.
     """
     names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
-    rows = [judge(engine, name, TEST) for name in names]
+    rows = [judge(context, name, TEST) for name in names]
     promoted = [row["name"] for row in rows if row["decision"] == "promoted"]
     return Output(rows, groups=names, metadata={"promoted": ", ".join(promoted) or "none"})
-
-
-STAGES = (
-    Stage(
-        name="releases",
-        run=releases,
-        kind="table",
-        table="releases",
-        deps=("pdm_summary",),
-        group="registry",
-        doc=releases.__doc__ or "",
-        recipe=("metrics",),
-        kinds=("mlflow", "deltalake"),
-    ),
-)

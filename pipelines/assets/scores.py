@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.pdms.metrics import MEANINGS, METRIC_VERSIONS, metric_of
-from latentvla_core.types import SceneRecord
-from pipelines.engine import Engine, Output
-from pipelines.lineage import Stage, place_of
+from pipelines import pictures
+from pipelines.checks import complete
+from pipelines.steps import declare
+from pipelines.steps.context import Output, StageContext
+from pipelines.steps.lineage import place_of
+from pipelines.steps.reading import world_from_row
 
 COLUMNS = (*MEANINGS, "score")
 """Sub-scores of all metrics, and the score: the number columns of both tables."""
@@ -18,33 +21,25 @@ Plans = dict[str, dict[str, dict[str, Any]]]
 """Planner → scene token → row of `trajectories`."""
 
 
-def world_from_row(row: dict[str, Any]) -> Any:
-    """A row of `scene_worlds` as the scorer's World."""
-    from latentvla_core.pdms.world import World
-
-    return World.from_row(row)
-
-
-def worlds_of(engine: Engine, records: list[SceneRecord]) -> list[Any]:
-    """The World of each scene in order, None where the scene has none or cannot be scored."""
-    splits = sorted({record.split for record in records})
-    rows = engine.lake.rows("scene_worlds", {"split": splits, "valid": True})
-    worlds = {row["scene_token"]: world_from_row(row) for row in rows}
-    return [worlds.get(record.scene_token) for record in records]
-
-
-def pdm_scores(engine: Engine, partition: str) -> Output:
+@declare.shards(
+    picture=pictures.worst_of_shard,
+    deps=("scene_worlds", "baseline_trajectories", "trajectories"),
+    group="scores",
+    recipe=("metrics",),
+    kinds=("numpy", "deltalake"),
+)
+def pdm_scores(context: StageContext, partition: str) -> Output:
     """PDMS v1.1 and EPDMS v2.2 (the recipe's `metrics`) of every plan of the shard: sub-scores,
     score, valid, reason.
 
     A plan that cannot be scored is never a zero.
     """
     place = place_of(partition)
-    worlds = [world_from_row(row) for row in engine.lake.rows("scene_worlds", place)]
+    worlds = [world_from_row(row) for row in context.lake.rows("scene_worlds", place)]
     plans: Plans = defaultdict(dict)
-    for row in engine.lake.rows("trajectories", place):
+    for row in context.lake.rows("trajectories", place):
         plans[row["trajectory_id"]][row["scene_token"]] = row
-    tracked = engine.track(f"pdm_scores {partition} (metrics)", engine.recipe.metrics)
+    tracked = context.track(f"pdm_scores {partition} (metrics)", context.recipe.metrics)
     rows = [row for metric in tracked for row in score_rows(metric, worlds, plans)]
     return Output(
         rows, groups=tuple(sorted(plans)), metadata={"plans": len(rows), "planners": len(plans)}
@@ -101,20 +96,28 @@ def _score_row(
     }
 
 
-def pdm_summary(engine: Engine) -> Output:
+@declare.table(
+    picture=pictures.worst_of_split,
+    checks={"pdm_summary_complete": complete},
+    deps=("scene_worlds", "pdm_scores"),
+    group="scores",
+    recipe=("metrics",),
+    kinds=("deltalake",),
+)
+def pdm_summary(context: StageContext) -> Output:
     """Mean of every sub-score per planner, split and metric, with its standard error and "scored n
     of m".
 
     Incomplete means are NaN.
     """
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in engine.lake.rows("pdm_scores"):
+    for row in context.lake.rows("pdm_scores"):
         groups[row["split"], row["trajectory_id"], row["metric_version"]].append(row)
     expected: dict[str, set[str]] = defaultdict(set)
-    for row in engine.lake.rows("scene_worlds", columns=["split", "scene_token"]):
+    for row in context.lake.rows("scene_worlds", columns=["split", "scene_token"]):
         expected[row["split"]].add(row["scene_token"])
     rows = [_summary_row(*key, rows, expected[key[0]]) for key, rows in sorted(groups.items())]
-    headline = METRIC_VERSIONS[engine.recipe.metrics[0]]
+    headline = METRIC_VERSIONS[context.recipe.metrics[0]]
     means = {
         f"{r['split']}/{r['trajectory_id']}": r["score"]
         for r in rows
@@ -157,29 +160,3 @@ def _summary_row(
         "num_expected": found.expected_scenes,
         "reasons": "; ".join(f"{n} × {reason}" for reason, n in most),
     }
-
-
-STAGES = (
-    Stage(
-        name="pdm_scores",
-        run=pdm_scores,
-        kind="shards",
-        table="pdm_scores",
-        deps=("scene_worlds", "baseline_trajectories", "trajectories"),
-        group="scores",
-        doc=pdm_scores.__doc__ or "",
-        recipe=("metrics",),
-        kinds=("numpy", "deltalake"),
-    ),
-    Stage(
-        name="pdm_summary",
-        run=pdm_summary,
-        kind="table",
-        table="pdm_summary",
-        deps=("scene_worlds", "pdm_scores"),
-        group="scores",
-        doc=pdm_summary.__doc__ or "",
-        recipe=("metrics",),
-        kinds=("deltalake",),
-    ),
-)

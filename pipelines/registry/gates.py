@@ -9,24 +9,24 @@ from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from pipelines.registry.connection import answering, connect
 
 if TYPE_CHECKING:
-    from pipelines.engine import Engine
+    from pipelines.steps.context import StageContext
 
 CHAMPION = "champion"
 
 
-def judge(engine: Engine, name: str, split: str) -> dict[str, Any]:
+def judge(context: StageContext, name: str, split: str) -> dict[str, Any]:
     """One decision as a row of `releases`, by the recipe's first metric; moves the alias when it
     promotes.
     """
-    with answering(engine.settings, "start MLflow or set MLFLOW_TRACKING_URI, and run again"):
-        return _judged(engine, connect(engine.settings), name, split)
+    with answering(context.settings, "start MLflow or set MLFLOW_TRACKING_URI, and run again"):
+        return _judged(context, connect(context.settings), name, split)
 
 
-def _judged(engine: Engine, client: Any, name: str, split: str) -> dict[str, Any]:
-    made_by = engine.ledger.made_by(name, "")
-    found = engine.lake.rows("models", {"name": name, "version": made_by})
-    metric = METRIC_VERSIONS[engine.recipe.metrics[0]]
-    summary = engine.lake.rows(
+def _judged(context: StageContext, client: Any, name: str, split: str) -> dict[str, Any]:
+    made_by = context.ledger.made_by(name, "")
+    found = context.lake.rows("models", {"name": name, "version": made_by})
+    metric = METRIC_VERSIONS[context.recipe.metrics[0]]
+    summary = context.lake.rows(
         "pdm_summary", {"split": split, "trajectory_id": name, "metric_version": metric}
     )
     if not found or not summary:

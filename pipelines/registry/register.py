@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -19,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
-from pipelines.lineage import Stage, git_commit
 from pipelines.registry.connection import answering, connect, experiment_id, is_away
 from pipelines.registry.tracking import known_run, send_unsent
 from pipelines.settings import TRAIN, VAL, Settings
+from pipelines.steps.lineage import Stage, git_commit
 
 if TYPE_CHECKING:
-    from pipelines.engine import Engine
+    from pipelines.steps.context import StageContext
 
 CODE = Path(__file__).with_name("model_code.py")
 REQUIREMENTS = (
@@ -43,7 +42,7 @@ OUTPUT_SHAPES = {PLANS: (-1, 8, 3), "codes": (-1, 12)}
 
 
 def register_model(
-    engine: Engine,
+    context: StageContext,
     stage: Stage,
     folder: Path,
     summary: Mapping[str, Any],
@@ -55,20 +54,20 @@ def register_model(
     Raises SetupError when MLflow stays away; the model is complete by then and only its
     registration is left to do.
     """
-    away = is_away(engine.settings)
+    away = is_away(context.settings)
     if away:
-        engine.say(
-            f"MLflow at {engine.settings.mlflow_uri} does not answer ({away}); trying for some minutes"
+        context.say(
+            f"MLflow at {context.settings.mlflow_uri} does not answer ({away}); trying for some minutes"
         )
     remedy = (
         f"{stage.name} is trained and complete in {folder}: start MLflow or set MLFLOW_TRACKING_URI, and run again"
         " (or materialise the asset), which registers the model and does not train it again"
     )
-    with answering(engine.settings, remedy):
-        client = connect(engine.settings)
+    with answering(context.settings, remedy):
+        client = connect(context.settings)
         known = _known_version(client, stage.name, folder.name)
         if known is None:
-            known = _log(engine, stage, folder, summary, inputs)
+            known = _log(context, stage, folder, summary, inputs)
         client.set_registered_model_alias(stage.name, "challenger", known)
     return f"models:/{stage.name}/{known}"
 
@@ -79,7 +78,7 @@ def _known_version(client: Any, name: str, made_by: str) -> str | None:
 
 
 def _log(
-    engine: Engine,
+    context: StageContext,
     stage: Stage,
     folder: Path,
     summary: Mapping[str, Any],
@@ -89,21 +88,21 @@ def _log(
     import pandas as pd
 
     kind, client = kind_of(stage), mlflow.MlflowClient()
-    example = pd.DataFrame({"scene": [scene_json(example_record(engine))]})
+    example = pd.DataFrame({"scene": [scene_json(example_record(context))]})
     artifacts = {"model": str(folder), **summary["parts"]}
-    tags = lineage_tags(engine, stage, folder.name, inputs)
+    tags = lineage_tags(context, stage, folder.name, inputs)
     # MLflow talks on stderr about every step of a registration; what matters is raised as an error.
     with (
-        _run(engine.settings, stage.name, tags, known_run(client, folder)) as run,
+        _run(context.settings, stage.name, tags, known_run(client, folder)) as run,
         redirect_stderr(io.StringIO()),
         warnings.catch_warnings(action="ignore"),
     ):
         send_unsent(client, run.info.run_id, folder)
         mlflow.log_metrics(summary["metrics"])
         mlflow.log_params(
-            {"recipe": engine.recipe.name, "parameters": summary["parameters"], "kind": kind}
+            {"recipe": context.recipe.name, "parameters": summary["parameters"], "kind": kind}
         )
-        _log_inputs(engine, stage, inputs)
+        _log_inputs(context, stage, inputs)
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(CODE),
@@ -132,32 +131,32 @@ def _run(
         yield run
 
 
-def _log_inputs(engine: Engine, stage: Stage, inputs: Mapping[str, int]) -> None:
+def _log_inputs(context: StageContext, stage: Stage, inputs: Mapping[str, int]) -> None:
     """Dataset lineage: the Delta tables, at the versions the training read."""
     import mlflow
     from mlflow.data.delta_dataset_source import DeltaDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
     for dep, delta_version in inputs.items():
-        table = engine.stages[dep].table
-        source = DeltaDatasetSource(path=engine.lake.uri(table), delta_table_version=delta_version)
+        table = context.stages[dep].table
+        source = DeltaDatasetSource(path=context.lake.uri(table), delta_table_version=delta_version)
         mlflow.log_input(
             MetaDataset(source, name=table, digest=f"v{delta_version}"), context="training"
         )
 
 
 def lineage_tags(
-    engine: Engine, stage: Stage, made_by: str, inputs: Mapping[str, int]
+    context: StageContext, stage: Stage, made_by: str, inputs: Mapping[str, int]
 ) -> dict[str, str]:
     """What made this model, as tags on the run and on the registered version."""
-    versions = {f"delta.{engine.stages[dep].table}": str(v) for dep, v in inputs.items()}
+    versions = {f"delta.{context.stages[dep].table}": str(v) for dep, v in inputs.items()}
     return {
         "made_by": made_by,
-        "recipe": engine.recipe.name,
+        "recipe": context.recipe.name,
         "commit": git_commit(),
         "asset": stage.name,
         "code_version": stage.code_version,
-        "lake": engine.settings.lake,
+        "lake": context.settings.lake,
         **versions,
     }
 
@@ -187,9 +186,9 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
 
 
-def example_record(engine: Engine) -> SceneRecord:
+def example_record(context: StageContext) -> SceneRecord:
     """A scene of the val split, else of the train split."""
-    records = engine.records(VAL) or engine.records(TRAIN)
+    records = context.records(VAL) or context.records(TRAIN)
     if not records:
         raise SetupError("no scene to make an input example from; materialise scenes first")
     return records[0]
@@ -206,25 +205,3 @@ def scene_json(record: SceneRecord) -> str:
         for k, v in row_from_record(record).items()
     }
     return json.dumps(row)
-
-
-def fetch_model(settings: Settings, uri: str, target: Path) -> None:
-    """Bring the weights of a registered model to this machine."""
-    from mlflow.artifacts import download_artifacts
-
-    partial = target.with_name(target.name + ".fetching")
-    shutil.rmtree(partial, ignore_errors=True)
-    with answering(
-        settings,
-        f"{uri} is not on this machine, so its weights come from there; start MLflow and run again",
-    ):
-        connect(settings)
-        local = Path(download_artifacts(artifact_uri=uri, dst_path=str(partial)))
-    found = next(local.glob(f"artifacts/{target.name}"), None)
-    if found is None:
-        raise SetupError(
-            f"{uri} holds no folder {target.name}; materialise the model's asset again"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    found.rename(target)
-    shutil.rmtree(partial, ignore_errors=True)

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.registry.connection import answering, connect, experiment_id, impatient, said
 
 if TYPE_CHECKING:
-    from pipelines.engine import Engine
+    from latentvla_core.recipes import Recipe
     from pipelines.settings import Settings
 
 SECONDS_PER_CALL = 10.0
@@ -28,6 +28,18 @@ METRICS_PER_CALL = 1000  # MLflow's limit
 RUN_FILE = "mlflow_run.txt"  # inside a model's folder
 UNSENT_FILE = "mlflow_unsent.jsonl"  # beside it, until the model is registered
 Send = Callable[[list[Any]], None]
+
+
+class Training(Protocol):
+    """What is asked of whoever trains."""
+
+    say: Callable[[str], None]
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def recipe(self) -> Recipe: ...
 
 
 class RunSink:
@@ -86,8 +98,8 @@ class TrainingRun:
     if one is resumed.
     """
 
-    def __init__(self, engine: Engine, name: str, folder: Path) -> None:
-        self.engine, self.name, self.folder = engine, name, folder
+    def __init__(self, training: Training, name: str, folder: Path) -> None:
+        self.training, self.name, self.folder = training, name, folder
         self.client: Any = None
         self.run_id = ""
 
@@ -96,7 +108,7 @@ class TrainingRun:
         if self.run_id:
             return
         with impatient():
-            self.client = connect(self.engine.settings)
+            self.client = connect(self.training.settings)
             self.run_id = known_run(self.client, self.folder) or self._new()
 
     def send(self, metrics: list[Any]) -> None:
@@ -113,21 +125,21 @@ class TrainingRun:
 
     def _new(self) -> str:
         made_by = self.folder.name.removesuffix(".partial")
-        tags = {"asset": self.name, "recipe": self.engine.recipe.name, "made_by": made_by}
+        tags = {"asset": self.name, "recipe": self.training.recipe.name, "made_by": made_by}
         run = self.client.create_run(
-            experiment_id(self.engine.settings), run_name=self.name, tags=tags
+            experiment_id(self.training.settings), run_name=self.name, tags=tags
         )
         (self.folder / RUN_FILE).write_text(run.info.run_id)
         return str(run.info.run_id)
 
 
 @contextmanager
-def tracked(engine: Engine, name: str, folder: Path) -> Iterator[RunSink]:
+def tracked(training: Training, name: str, folder: Path) -> Iterator[RunSink]:
     """A sink to the MLflow run of this training. What MLflow never took lies in the folder for
     `send_unsent`.
     """
-    run = TrainingRun(engine, name, folder)
-    sink = RunSink(run.send, engine.say)
+    run = TrainingRun(training, name, folder)
+    sink = RunSink(run.send, training.say)
     sink.attempt(run.open)
     try:
         yield sink

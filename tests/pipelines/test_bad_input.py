@@ -31,9 +31,9 @@ from latentvla_core.errors import DataError, LatentVLAError, SetupError
 from latentvla_core.lake.store import Lake
 from latentvla_core.scoring import read_trajectories
 from pipelines.demo import run_job
-from pipelines.engine import Engine
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
+from pipelines.steps.engine import Engine
 
 TRAIN, TEST = "2021.05.25_veh-1", "2021.05.25_veh-9"
 PLAN = [[4.0 * k, 0.0, 0.0] for k in range(1, 9)]
@@ -472,8 +472,8 @@ def test_a_damaged_table_says_so_and_moving_it_away_makes_every_shard_anew(tree:
 
 KILLED = """
 import os, signal, sys
-from pipelines.engine import Engine
-from pipelines.lineage import Ledger
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import Ledger
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
 record = Ledger.record

@@ -11,12 +11,14 @@ import pytest
 from label_rows import label
 from PIL import Image
 
-import pipelines.engine as engine_module
+import pipelines.steps.context as context_module
+import pipelines.steps.engine as engine_module
 from latentvla_core.errors import DataError, SetupError
-from pipelines.engine import Engine, Output
-from pipelines.lineage import Stage, shard_of
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
+from pipelines.steps.context import Output
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import Stage, shard_of
 
 
 class Line:
@@ -32,7 +34,7 @@ class Line:
         self.version = "m"
         self.home = tmp_path
         monkeypatch.setattr(
-            engine_module,
+            context_module,
             "recipe_named",
             lambda name, weights: SimpleNamespace(name=name, latent=self.steps),
         )
@@ -107,7 +109,7 @@ def test_killed_between_rows_and_ledger_gives_the_same_table(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.lineage.Ledger.record", killed)
+        patch.setattr("pipelines.steps.lineage.Ledger.record", killed)
         with pytest.raises(KeyboardInterrupt):
             line.engine().execute("toy", "train-00")
     assert not line.engine().execute("toy", "train-00").skipped

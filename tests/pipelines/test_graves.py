@@ -7,7 +7,7 @@ import sys
 
 import dagster as dg
 
-from pipelines.graves import TAG, bury, process_tag
+from pipelines.steps.graves import TAG, bury, process_tag
 
 
 @dg.op

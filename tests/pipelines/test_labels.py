@@ -22,13 +22,13 @@ from latentvla_core.errors import SetupError
 from latentvla_core.lake.store import Lake
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel, save
-from pipelines.assets.latent_actions import STAGES as LATENT_STAGES
-from pipelines.assets.latent_actions import sentences_of, whole_logs
-from pipelines.assets.vlm import labels_of
+from pipelines.assets.latent_actions import whole_logs
 from pipelines.checks import verify
-from pipelines.engine import Engine
-from pipelines.lineage import Stage, stale_work
 from pipelines.settings import Settings
+from pipelines.stages import STAGES
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import Stage, stale_work
+from pipelines.steps.reading import labels_of, sentences_of
 
 torch.set_num_threads(1)
 PART = "train-00"
@@ -48,7 +48,7 @@ class Line:
         self.settings = Settings.from_env(
             {"LATENTVLA_HOME": str(home), "LATENTVLA_RECIPE": "debug", "LATENTVLA_SHARDS": "1"}
         )
-        labels = next(s for s in LATENT_STAGES if s.name == "latent_actions")
+        labels = STAGES["latent_actions"]
         stages = [
             toy("frames"),
             toy("scenes", deps=("frames",)),
@@ -202,7 +202,7 @@ def test_killed_between_rows_and_ledger_gives_the_same_table(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.lineage.Ledger.record", killed)
+        patch.setattr("pipelines.steps.lineage.Ledger.record", killed)
         with pytest.raises(KeyboardInterrupt):
             line.engine().execute("latent_actions", PART)
     before = Lake(line.settings.lake).read("latent_actions")

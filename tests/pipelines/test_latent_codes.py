@@ -36,9 +36,9 @@ from pipelines.assets.latent_codes import (
     thumbnail,
     transitions_of,
 )
-from pipelines.engine import Engine
-from pipelines.lineage import place_of
 from pipelines.settings import Settings
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import place_of
 
 NAN = float("nan")
 HISTORY, FRAMES, GAP = 4, 14, 2  # of a scene; key frames between the pictures of a transition

@@ -16,12 +16,13 @@ from latentvla_core.latent.health import HealthGate, UnhealthyModelError, judge
 from pipelines.assets.latent_quality import approve, row_of, stored_judgements
 from pipelines.dagster_assets import asset_of
 from pipelines.demo import _stopped_by
-from pipelines.engine import Engine, Output
-from pipelines.lineage import UNPARTITIONED, Stage
 from pipelines.registry.tracking import RunSink
 from pipelines.resources import LatentVLAResource
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
+from pipelines.steps.context import Output
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import UNPARTITIONED, Stage
 
 HEALTHY = {
     "transitions": 228.0,
@@ -52,6 +53,7 @@ class Line:
             run=self.quality,
             table="latent_quality",
             approve=approve,
+            figures=STAGES["latent_quality"].figures,
             **common,
         )
         labels = Stage(

@@ -16,9 +16,9 @@ from latentvla_core.latent.health_watch import CollapsedError
 from latentvla_core.latent.presets import preset
 from pipelines import sources
 from pipelines.assets.latent_quality import stored_judgements
-from pipelines.engine import Engine
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
+from pipelines.steps.engine import Engine
 
 torch.set_num_threads(1)
 SCENES = ("logs", "frames", "scenes")

@@ -28,10 +28,12 @@ from latentvla_core.latent.health import Bound, HealthGate, judge
 from latentvla_core.latent.model import LatentActionModel, load, save
 from latentvla_core.training.sinks import FileSink
 from latentvla_core.types import SceneRecord
-from pipelines.assets.latent_quality import MODEL, STAGES, Judged, read_curves_of, stored_judgements
-from pipelines.engine import CURVES, Engine, Outcome
-from pipelines.lineage import UNPARTITIONED, Stage
+from pipelines.assets.latent_quality import MODEL, Judged, read_curves_of, stored_judgements
 from pipelines.settings import Settings
+from pipelines.stages import STAGES
+from pipelines.steps.context import CURVES, Outcome
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import UNPARTITIONED, Stage
 
 torch.set_num_threads(1)
 GATE = HealthGate(
@@ -54,7 +56,7 @@ class Line:
         )
         common: dict[str, Any] = {"run": lambda *a: None, "deps": (), "group": "g", "doc": ""}
         stages = [Stage(name="scenes", kind="shards", table="scenes", **common),
-                  Stage(name=MODEL, kind="model", table="models", **common), *STAGES]  # fmt: skip
+                  Stage(name=MODEL, kind="model", table="models", **common), STAGES["latent_quality"]]  # fmt: skip
         self.stages, self.gate = {stage.name: stage for stage in stages}, gate
         for split in {r.split for r in records}:
             rows = [

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from latentvla_core.latent.config import LatentActionConfig
-from pipelines.lineage import (
+from pipelines.sources import maps_key
+from pipelines.stages import STAGES
+from pipelines.steps.lineage import (
     UNPARTITIONED,
     Ledger,
     Stage,
@@ -19,8 +21,6 @@ from pipelines.lineage import (
     share_of,
     stale_work,
 )
-from pipelines.sources import maps_key
-from pipelines.stages import STAGES
 
 PARTITIONS = ("train-00", "train-01", "test-00")
 
@@ -36,7 +36,7 @@ def graph(**changes: Any) -> dict[str, Stage]:
     """frames → scenes → model (train only) → labels; what the real line does, small."""
     stages = [
         stage("logs", kind="table", files=("logs",)),
-        stage("frames", ("logs",), files=("logs",)),
+        stage("frames", after=("logs",), files=("logs",)),
         stage("scenes", ("frames",)),
         stage("model", ("scenes",), "model", recipe=("latent",), reads=("train",)),
         stage("labels", ("scenes", "model")),
@@ -49,7 +49,7 @@ def all_done(stages: dict[str, Stage], recipe: Any, keys: dict[str, str]) -> Led
     """A ledger in which everything was finished in this state of the world."""
     ledger = Ledger(None, {})  # type: ignore[arg-type]
     predicted: dict[tuple[str, str], str] = {}
-    from pipelines.lineage import fingerprint
+    from pipelines.steps.lineage import fingerprint
 
     for s in stages.values():
         for part in PARTITIONS if s.partitioned else ("",):

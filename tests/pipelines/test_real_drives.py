@@ -13,9 +13,10 @@ import pytest
 
 from latentvla_core.pdms.metrics import MEANINGS, METRIC_VERSIONS, SUB_SCORES
 from latentvla_core.tables import to_rows
-from pipelines.engine import Engine, Outcome
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
+from pipelines.steps.context import Outcome
+from pipelines.steps.engine import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("LATENTVLA_SHARED", ROOT.parent / "shared"))

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-import pipelines.engine as engine_module
+import pipelines.steps.context as context_module
 from latentvla_core.errors import SetupError
-from pipelines.engine import Engine, Model
-from pipelines.lineage import Stage
 from pipelines.registry.connection import connect, is_away
 from pipelines.registry.database import ensure_database, local_database
 from pipelines.registry.info import registry_rows
 from pipelines.registry.tracking import RUN_FILE, UNSENT_FILE, known_run, send_unsent, tracked
 from pipelines.settings import Settings
+from pipelines.steps.context import Model
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import Stage
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -115,7 +116,7 @@ def test_a_finished_model_is_not_trained_again_when_only_its_registration_failed
 ):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(
-        engine_module, "recipe_named", lambda name, weights: SimpleNamespace(name=name)
+        context_module, "recipe_named", lambda name, weights: SimpleNamespace(name=name)
     )
     trained: list[Path] = []
 
@@ -131,7 +132,7 @@ def test_a_finished_model_is_not_trained_again_when_only_its_registration_failed
     ):
         Engine(settings, {"toy": stage}, said.append).execute("toy")
     assert any("does not answer" in text for text in said)
-    monkeypatch.setattr("pipelines.registry.register.register_model", lambda *_: "models:/toy/1")
+    monkeypatch.setattr("pipelines.steps.engine.register_model", lambda *_: "models:/toy/1")
     engine = Engine(Settings.from_env({"LATENTVLA_HOME": home}), {"toy": stage})
     assert not engine.execute("toy").skipped
     assert len(trained) == 1

@@ -15,7 +15,7 @@ import json
 import subprocess
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,22 @@ class Stage:
     """Kinds of files it reads beside tables, logs or maps: their contents are part of its
     fingerprint.
     """
+    after: tuple[str, ...] = ()
+    """Stages that must be done before, whose result is not part of its fingerprint."""
+    prepare: Callable[[Any], None] | None = None
+    """Given the engine, before it is asked whether the work is still true: writes what it lists."""
+    picture: Callable[[Any, list[str]], bytes | list[bytes]] | None = None
+    """Given the engine and the partitions just made: PNGs for the UI."""
+    checks: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """Beside the schema's, by name, given the lake: they report and do not block."""
+    figures: Any = None
+    """`checks.FigureChecks` of a report whose rows are figures with bounds."""
+    family: str = ""
+    """Of a model: which room loads it; empty: the stage's own name."""
     late: bool = False
     """True: begins after everything else that is ready, because what it waits for is being made
     beside the line.
     """
-
-    @property
-    def family(self) -> str:
-        """Which room loads the model: its own name, or planner."""
-        return self.name if self.name in ("latent_action_model", "vlm", "student") else "planner"
 
     @property
     def partitioned(self) -> bool:
@@ -137,8 +144,7 @@ def fingerprint(
 
 def _inputs_of(stage: Stage, partition: str, dep: Stage, partitions: Iterable[str]) -> list[str]:
     if not dep.partitioned:
-        # Frames depend on the files of their own shard (files_key), not on the whole list of logs.
-        return [] if stage.name == "frames" else [UNPARTITIONED]
+        return [UNPARTITIONED]
     if stage.partitioned:
         return [partition]
     return [p for p in partitions if not stage.reads or place_of(p)["split"] in stage.reads]
@@ -204,7 +210,7 @@ def stale_work(
 @lru_cache(maxsize=1)
 def git_commit() -> str:
     """Commit of the checkout the code runs from, `+` when it has changes; empty outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     try:
         done = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"],

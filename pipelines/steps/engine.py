@@ -12,20 +12,17 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from latentvla_core.errors import SetupError
-from latentvla_core.lake.store import Lake
-from latentvla_core.recipes import Recipe, recipe_named
 from latentvla_core.tables import TABLES
-from latentvla_core.types import SceneRecord
 from pipelines import sources
-from pipelines.lineage import (
+from pipelines.registry.register import register_model
+from pipelines.settings import TRAIN, Settings
+from pipelines.steps.context import CHECKPOINTS, Model, Outcome, Output, StageContext
+from pipelines.steps.lineage import (
     UNPARTITIONED,
     Ledger,
     Stage,
@@ -34,73 +31,19 @@ from pipelines.lineage import (
     git_commit,
     place_of,
 )
-from pipelines.settings import TRAIN, Settings
 
-if TYPE_CHECKING:
-    from latentvla_core.training.sinks import MetricSink, ProgressSink
-
-QUIET_S = 5.0  # shorter work needs no bar
-CHUNK = 512  # scenes between two signs of life of a model that predicts
 FORCED_MODEL = "A finished model is registered again, not trained: what it is made of has not changed; another seed would."
-Item = TypeVar("Item")
-CURVES = "curves.jsonl"  # inside a model's folder: what was logged while it was trained
-CHECKPOINTS = "checkpoints"  # inside a model's working folder; gone when the model is complete
 
 
-def chunks(items: Sequence[Item]) -> list[Sequence[Item]]:
-    """Parts of at most CHUNK items, in order."""
-    return [items[first : first + CHUNK] for first in range(0, len(items), CHUNK)]
-
-
-@dataclass(slots=True)
-class Output:
-    """What a table stage hands back for one shard (or for the whole table)."""
-
-    rows: list[dict[str, Any]]
-    quarantine: list[dict[str, str]] = field(default_factory=list)
-    """Dicts with file, frame, field, reason."""
-    groups: tuple[str, ...] = ()
-    """Values of the table's third partition column that this work replaces."""
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Model:
-    """What a model stage hands back; weights and config.json are already in its folder."""
-
-    parameters: int
-    metrics: dict[str, float]
-    parts: dict[str, Path] = field(default_factory=dict)
-    """Folders of other models that serving needs (a fused planner needs its VLM or student)."""
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What happened to one piece of work."""
-
-    made_by: str
-    skipped: bool
-    rows: int = 0
-    quarantined: int = 0
-    delta_version: int = -1
-    seconds: float = 0.0
-    inputs: dict[str, int] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-class Engine:
-    """One deployment and recipe: knows every stage, the lake and the ledger."""
+class Engine(StageContext):
+    """Remembers: what is done, whether it is still true, and what was written by whom. Reads like a
+    stage, of today's tables.
+    """
 
     def __init__(
         self, settings: Settings, stages: Mapping[str, Stage], say: Callable[[str], None] = print
     ) -> None:
-        self.settings = settings
-        self.stages = stages
-        self.say = say
-        self.recipe: Recipe = recipe_named(settings.recipe, settings.weights)
-        self.lake = Lake(settings.lake)
-        self._loaded: dict[str, Any] = {}
+        super().__init__(settings, stages, say)
         self._maps_keys: dict[str, str] = {}
         self._stored: dict[str, Counter[tuple[Any, ...]] | None] = {}
 
@@ -113,9 +56,11 @@ class Engine:
         _check_shards(ledger, self.settings)
         return ledger
 
-    @cached_property
-    def listing(self) -> list[dict[str, Any]]:
-        return sources.checked_logs(self.settings)
+    def write_sources(self) -> None:
+        """Make sure there is something to list, and forget what was listed before."""
+        sources.prepare(self.settings, self.recipe, self.say)
+        self.__dict__.pop("listing", None)
+        self._maps_keys.clear()
 
     def files_key(self, kind: str, partition: str) -> str:
         """Changes when the logs, or the maps, behind a piece of work do."""
@@ -131,80 +76,6 @@ class Engine:
             key if partition else digest(key, self.settings.shards)
         )  # `logs` tells the shard of each
 
-    @cached_property
-    def device(self) -> str:
-        import torch
-
-        if self.settings.device != "auto":
-            return _checked_device(self.settings.device)
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
-    def progress(self, title: str, first: Sequence[str] = ()) -> ProgressSink:
-        """A bar with a rate; use it as a context manager around anything over five seconds."""
-        from latentvla_core.training.sinks import ProgressSink
-
-        return ProgressSink(title, first=first)
-
-    @contextmanager
-    def training(self, name: str, folder: Path, first: Sequence[str] = ()) -> Iterator[MetricSink]:
-        """Where the numbers of a training go: the progress line (`first` before others), a file
-        beside the model, MLflow.
-        """
-        from latentvla_core.training.sinks import FileSink, Tee
-        from pipelines.registry.tracking import tracked
-
-        with self.progress(name, first) as bar, tracked(self, name, folder) as run:
-            yield Tee(bar, FileSink(folder / CURVES), run)
-
-    def track(self, title: str, items: Sequence[Item]) -> Iterator[Item]:
-        """The items, with a rate shown once they take longer than five seconds."""
-        started = time.monotonic()
-        with self.progress(title) as sink:
-            for done, item in enumerate(items, 1):
-                yield item
-                seconds = time.monotonic() - started
-                if seconds > QUIET_S:
-                    sink.log(done, {"progress": done / len(items), "samples_per_s": done / seconds})
-
-    # ---- reading, for stages -------------------------------------------------------------------
-
-    def records(self, split: str | tuple[str, ...], shard: int | None = None) -> list[SceneRecord]:
-        """Rows of `scenes` as records, in key order."""
-        from latentvla_core.data.records import record_from_row
-
-        where: dict[str, Any] = (
-            {"split": split} if shard is None else {"split": split, "shard": shard}
-        )
-        return [record_from_row(row) for row in self.lake.rows("scenes", where)]
-
-    def model_dir(self, name: str) -> Path:
-        """Folder of the latest finished version of a model; fetched from the registry when it is
-        not on this machine.
-        """
-        version = self.ledger.made_by(name, UNPARTITIONED)
-        path = self.settings.models / name / version
-        if version == "absent":
-            raise SetupError(
-                f"model {name} has not been trained in {self.settings.home}; materialise asset {name} first"
-            )
-        if not path.is_dir():
-            from pipelines.registry.register import fetch_model
-
-            row = self.lake.rows("models", {"name": name, "version": version})[0]
-            fetch_model(self.settings, row["mlflow_uri"], path)
-        return path
-
-    def page(self, name: str, version: str) -> Path:
-        """Where the HTML page of a model version is written."""
-        return self.settings.home / "reports" / f"{name}-{version}.html"
-
-    def model(self, name: str, load: Callable[[Path], Any]) -> Any:
-        """The latest finished version of a model, loaded once per run, not once per shard."""
-        folder = self.model_dir(name)
-        if str(folder) not in self._loaded:
-            self._loaded[str(folder)] = load(folder)
-        return self._loaded[str(folder)]
-
     # ---- working -------------------------------------------------------------------------------
 
     def execute(
@@ -215,10 +86,8 @@ class Engine:
             self.stages[name],
             self.ledger,
         )  # the ledger first: it refuses a lake before anything is written
-        if stage.name == "logs":
-            sources.prepare(self.settings, self.recipe, self.say)
-            self.__dict__.pop("listing", None)
-            self._maps_keys.clear()
+        if stage.prepare is not None:
+            stage.prepare(self)
         made_by = self.fingerprint(stage, partition)
         if (
             not force
@@ -236,13 +105,25 @@ class Engine:
                 approve(self)
         started = time.monotonic()
         outcome = Outcome(
-            made_by, skipped=False, inputs={dep: self._input_version(dep) for dep in stage.deps}
+            made_by,
+            skipped=False,
+            inputs={dep: self._input_version(dep) for dep in (*stage.deps, *stage.after)},
         )
         work = self._train if stage.kind == "model" else self._fill
         work(stage, partition, outcome)
         outcome.seconds = time.monotonic() - started
         ledger.record(self._ledger_row(stage, partition, outcome, run_id))
         return outcome
+
+    def as_of(self, stage: Stage, inputs: Mapping[str, int]) -> StageContext:
+        """What a stage works with: its inputs at these versions, which its lineage records."""
+        pins = {self.stages[dep].table: at for dep, at in inputs.items() if at >= 0}
+        context = StageContext(self.settings, self.stages, self.say, pins, self.recipe)
+        context._loaded = self._loaded  # a model is loaded once per run, not once per shard
+        context.__dict__["ledger"] = self.ledger
+        if "listing" in self.__dict__:
+            context.__dict__["listing"] = self.listing
+        return context
 
     def fingerprint(self, stage: Stage, partition: str) -> str:
         return fingerprint(
@@ -286,7 +167,8 @@ class Engine:
         return self.lake.version(self.stages[dep].table)
 
     def _fill(self, stage: Stage, partition: str, outcome: Outcome) -> None:
-        output: Output = stage.run(self, partition) if stage.partitioned else stage.run(self)
+        context = self.as_of(stage, outcome.inputs)
+        output: Output = stage.run(*((context, partition) if stage.partitioned else (context,)))
         place = place_of(partition)
         note = {"asset": stage.name, "partition": partition, "made_by": outcome.made_by}
         rows = [{**row, **place, "made_by": outcome.made_by} for row in output.rows]
@@ -334,14 +216,15 @@ class Engine:
         summary = working / "summary.json"
         if not final.is_dir():
             working.mkdir(parents=True, exist_ok=True)
-            model: Model = stage.run(self, working)
-            content = {"family": stage.family, **_summary_of(model, time.monotonic() - started)}
+            model: Model = stage.run(self.as_of(stage, outcome.inputs), working)
+            content = {
+                "family": stage.family or stage.name,
+                **_summary_of(model, time.monotonic() - started),
+            }
             summary.write_text(json.dumps(content, default=str))
             shutil.rmtree(working / CHECKPOINTS, ignore_errors=True)
             working.rename(final)
         done = json.loads((final / "summary.json").read_text())
-        from pipelines.registry.register import register_model
-
         uri = register_model(self, stage, final, done, outcome.inputs)
         row = {
             "name": stage.name,
@@ -402,20 +285,6 @@ def _check_shards(ledger: Ledger, settings: Settings) -> None:
             f" the others would stay, and their logs be counted twice; set LATENTVLA_SHARDS to {most} or more, or start a new lake"
             " (another LATENTVLA_HOME or LATENTVLA_LAKE)"
         )
-
-
-def _checked_device(name: str) -> str:
-    """The name itself, if this machine has such a device."""
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SetupError(
-            f"LATENTVLA_DEVICE is {name!r}: {reason}; use cpu, cuda or cuda:N, or unset it"
-        ) from error
-    return name
 
 
 def _summary_of(model: Model, seconds: float) -> dict[str, Any]:

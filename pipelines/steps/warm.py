@@ -1,7 +1,7 @@
 """What a first run builds once and keeps: MLflow's database and the scorer's compiled kernels.
 
 The demo starts it beside the writing of its world and the first training, which leave a core free:
-half a minute that nobody waits for. `python -m pipelines.warm` in an image build does the same for
+half a minute that nobody waits for. `python -m pipelines.steps.warm` in an image build does the same for
 a container.
 """
 
@@ -24,7 +24,7 @@ def start() -> None:
     """In a process of its own that gives way to all others. If it dies, the line builds what it
     needs itself.
     """
-    command = [sys.executable, "-m", "pipelines.warm"]
+    command = [sys.executable, "-m", "pipelines.steps.warm"]
     subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )

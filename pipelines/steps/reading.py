@@ -1,0 +1,85 @@
+"""What several assets read alike: scenes to train on, labels, features, worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latentvla_core.errors import SetupError
+from latentvla_core.tables.sentences import sentences
+from latentvla_core.types import SceneRecord
+from pipelines.settings import TRAIN
+from pipelines.steps.context import StageContext
+from pipelines.steps.lineage import place_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def training_records(context: StageContext) -> list[SceneRecord]:
+    """Scenes of the train split. Raises SetupError when there are none, which no training can mend."""
+    records = context.records(TRAIN)
+    if not records:
+        raise SetupError(
+            f"split {TRAIN} has no scenes in {context.settings.lake}; materialise logs, frames and scenes, and look at"
+            " the counts and at table quarantine"
+        )
+    return records
+
+
+UNTRAINED = ("constant_velocity", "human")
+"""Plans that need no training."""
+NO_LABEL = np.full(12, -1, np.int8)
+
+
+def labels_of(context: StageContext, records: list[SceneRecord]) -> np.ndarray:
+    """(N, 12) int8 ego codes of the scenes; -1 where there is no label."""
+    codes = sentences_of(context, sorted({record.split for record in records}))
+    return np.array(
+        [codes.get(record.scene_token, NO_LABEL) for record in records], np.int8
+    ).reshape(-1, 12)
+
+
+def features_of(context: StageContext, records: list[SceneRecord], table: str) -> Any:
+    """VlmFeatures of these scenes, in their order, from `vlm_features` or `student_features`; None
+    if there are none.
+    """
+    from latentvla_core.vlm.features import from_rows
+
+    splits = sorted({record.split for record in records})
+    rows = context.lake.rows(table, {"split": splits})
+    return from_rows(rows).aligned([record.scene_token for record in records]) if rows else None
+
+
+def world_from_row(row: dict[str, Any]) -> Any:
+    """A row of `scene_worlds` as the scorer's World."""
+    from latentvla_core.pdms.world import World
+
+    return World.from_row(row)
+
+
+def worlds_of(context: StageContext, records: list[SceneRecord]) -> list[Any]:
+    """The World of each scene in order, None where the scene has none or cannot be scored."""
+    splits = sorted({record.split for record in records})
+    rows = context.lake.rows("scene_worlds", {"split": splits, "valid": True})
+    worlds = {row["scene_token"]: world_from_row(row) for row in rows}
+    return [worlds.get(record.scene_token) for record in records]
+
+
+def current_labels(
+    context: StageContext, splits: Sequence[str], columns: Sequence[str]
+) -> pa.Table:
+    """Rows of `latent_actions` that the latest finished labelling of these splits wrote, other
+    model versions left out.
+    """
+    parts = [part for part in context.settings.partitions if place_of(part)["split"] in splits]
+    made_by = sorted({context.ledger.made_by("latent_actions", part) for part in parts})
+    return context.lake.read("latent_actions", {"split": list(splits), "made_by": made_by}, columns)
+
+
+def sentences_of(context: StageContext, splits: Sequence[str]) -> dict[str, np.ndarray]:
+    """Scene → its (12,) int8 ego codes, time-major; scenes without a complete label are left out."""
+    labels = current_labels(context, splits, ["scene_token", "step", "valid", "ego_codes"])
+    return sentences(labels, context.recipe.latent.num_transitions)
