@@ -190,11 +190,10 @@ def test_functions_and_files_stay_readable(path: Path):
 
 
 MOST_FILES = 16
-CROWDED = {"pipelines": 19}
+CROWDED: dict[str, int] = {}
 """Folders that have more, and how many; to be made fewer, never more."""
 CIRCLES = {
     ("latentvla_core.closed_loop.scene", "latentvla_core.closed_loop.situations"),
-    ("pipelines.engine", "pipelines.registry.register", "pipelines.registry.tracking"),
 }
 """Circles that are left; a new one fails."""
 MOST_WIDE_LINES = 0.01

@@ -1,8 +1,8 @@
 """What a first run builds once and keeps: MLflow's database and the scorer's compiled kernels.
 
 The demo starts it beside the writing of its world and the first training, which leave a core free:
-half a minute that nobody waits for. `python -m pipelines.steps.warm` in an image build does the same for
-a container.
+half a minute that nobody waits for. `python -m pipelines.steps.warm` in an image build does the
+same for a container.
 """
 
 from __future__ import annotations
