@@ -10,8 +10,8 @@ from latentvla_core.viz.report.page import codebooks, write_report_page
 from latentvla_core.viz.site.command import pages_of
 from latentvla_core.viz.site.export import export_site
 from latentvla_core.viz.site.options import ViewOptions
-from pipelines.steps.lineage import git_commit
 from pipelines.settings import TEST, Settings
+from pipelines.steps.lineage import git_commit
 
 MOST_SCENES = 2_000
 """A lake with more held-out scenes gets its browser when `latentvla view` asks for it."""
