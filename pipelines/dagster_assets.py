@@ -5,7 +5,7 @@ Everything a stage *does* is in `engine.py` and `assets/`; this file only says i
 no postponed annotations, because Dagster inspects those of an asset's context.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import dagster as dg
 
 from latentvla_core.tables import TABLES, Column
 from pipelines.checks import FigureVerdict, Verdict, verify
+from pipelines.engines.shards import execute_shards
 from pipelines.resources import LatentVLAResource
 from pipelines.settings import Settings
 from pipelines.steps.context import Outcome, StageContext
-from pipelines.steps.engine import FORCED_MODEL
+from pipelines.steps.engine import FORCED_MODEL, Engine
 from pipelines.steps.lineage import UNPARTITIONED, Stage
 
 
@@ -75,10 +76,7 @@ def asset_of(
         engine = latentvla.engine(stages, context.log.info)
         keys = context.partition_keys if stage.partitioned else [UNPARTITIONED]
         force = context.op_execution_context.op_config["force"]
-        outcomes = {}
-        for number, key in enumerate(keys, 1):
-            outcomes[key] = engine.execute(stage.name, key, run_id=context.run_id, force=force)
-            engine.say(_line(stage, key, number, len(keys), outcomes[key]))
+        outcomes = _executed(engine, stage, keys, context.run_id, force)
         checked = verify(engine.lake, stage, outcomes)
         yield dg.MaterializeResult(
             metadata=run_metadata(engine, stage, outcomes),
@@ -94,6 +92,22 @@ def asset_of(
         )
 
     return body
+
+
+def _executed(
+    engine: Engine, stage: Stage, keys: Sequence[str], run_id: str, force: bool
+) -> dict[str, Outcome]:
+    """The work itself: shards by the engine of shards, everything else here."""
+    numbers = {key: number for number, key in enumerate(keys, 1)}
+
+    def tell(key: str, outcome: Outcome) -> None:
+        engine.say(_line(stage, key, numbers[key], len(keys), outcome))
+
+    if stage.partitioned:
+        return execute_shards(engine, stage, keys, run_id=run_id, force=force, tell=tell)
+    outcome = engine.execute(stage.name, UNPARTITIONED, run_id=run_id, force=force)
+    tell(UNPARTITIONED, outcome)
+    return {UNPARTITIONED: outcome}
 
 
 def _result(name: str, verdict: Verdict) -> dg.AssetCheckResult:

@@ -16,7 +16,7 @@ from pipelines.dagster_assets import asset_of  # noqa: E402
 from pipelines.jobs import EXECUTOR, jobs_of  # noqa: E402
 from pipelines.maintenance import lake_maintenance, weekly_maintenance  # noqa: E402
 from pipelines.resources import LatentVLAResource  # noqa: E402
-from pipelines.sensors import new_logs, nightly_retraining  # noqa: E402
+from pipelines.sensors import failures, new_logs, nightly_retraining  # noqa: E402
 from pipelines.settings import Settings  # noqa: E402
 from pipelines.stages import STAGES  # noqa: E402
 
@@ -29,7 +29,7 @@ def build(settings: Settings, *, pooled: bool = True) -> dg.Definitions:
         assets=assets,
         jobs=[*jobs.values(), lake_maintenance],
         schedules=[nightly_retraining(jobs["whole_line"], settings), weekly_maintenance()],
-        sensors=[new_logs(jobs["whole_line"], settings)],
+        sensors=[new_logs(jobs["ingest_and_label"], settings), failures()],
         resources={"latentvla": LatentVLAResource()},
         executor=EXECUTOR,
     )

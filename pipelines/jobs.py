@@ -33,6 +33,10 @@ JOBS = {
         ),
         "Latent action labels for new logs, with the model's quality report and the atlas of its codes.",
     ),
+    "ingest_and_label": (
+        ("logs", "frames", "scenes", "latent_actions"),
+        "Labels of new logs by the latent model there is; trains nothing. What `new_logs` asks for.",
+    ),
     "baseline_scores": (
         (
             "logs",

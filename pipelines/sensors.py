@@ -4,20 +4,28 @@ until switched on.
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
-from latentvla_core.errors import SetupError
+from latentvla_core.errors import LatentVLAError, SetupError
 from pipelines.jobs import all_partitions
-from pipelines.settings import Settings
-from pipelines.sources import list_logs
-from pipelines.steps.lineage import digest
+from pipelines.nights.arrivals import Arrivals, decide
+from pipelines.nights.messages import Message, tell
+from pipelines.nights.retraining import Plan, plan
+from pipelines.settings import TRAIN, Settings
+from pipelines.sources import MARKER, list_logs
+from pipelines.stages import STAGES
+from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import digest, stale_work
 
 
 def nightly_retraining(job: Any, settings: Settings) -> dg.ScheduleDefinition:
-    """The whole line at 02:00; stages whose inputs did not change return at once, so an idle night
-    costs seconds.
+    """At 02:00 what is stale, where enough is new and nobody else writes; else it says why it
+    skips (nights/retraining.py).
     """
 
     @dg.schedule(
@@ -26,19 +34,61 @@ def nightly_retraining(job: Any, settings: Settings) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.STOPPED,
         name="nightly_retraining",
     )
-    def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        running = _running(context, settings)
+        try:
+            decision = tonight(settings, running)
+        except LatentVLAError as error:
+            return dg.SkipReason(str(error))
+        if not decision.assets:
+            return dg.SkipReason(decision.reason)
         day = context.scheduled_execution_time.strftime("%Y-%m-%d")
         return dg.RunRequest(
             run_key=f"nightly-{day}",
-            tags={**all_partitions(settings), "latentvla/trigger": "nightly"},
+            asset_selection=[dg.AssetKey(asset) for asset in decision.assets],
+            tags={
+                **all_partitions(settings),
+                **writes_to(settings),
+                "latentvla/trigger": "nightly",
+            },
         )
 
     return nightly
 
 
+def tonight(settings: Settings, running: list[str]) -> Plan:
+    """What a night would do now, by the ledger and the counts of training scenes."""
+    if settings.embedded and not (settings.home / "world" / MARKER).is_file():
+        return Plan(tuple(STAGES)) if not running else plan((), {}, 0, 0, running)
+    engine = Engine(settings, STAGES)
+    stale = stale_work(
+        STAGES,
+        engine.recipe,
+        settings.partitions,
+        engine.ledger,
+        engine.files_key,
+        is_there=engine.is_there,
+    )
+    models = {name: stage for name, stage in STAGES.items() if stage.kind == "model"}
+    return plan(stale, models, *scenes_known(engine, models), running)
+
+
+def scenes_known(engine: Engine, models: Mapping[str, Any]) -> tuple[int, int]:
+    """Training scenes there are, and those that the latest finished training read."""
+    rows = [row for (asset, _), row in engine.ledger.latest.items() if asset in models]
+    lake = engine.lake
+    now = lake.read("scenes", {"split": TRAIN}, ["scene_token"]).num_rows
+    for row in sorted(rows, key=lambda row: row["finished_us"], reverse=True):
+        version = json.loads(row["inputs"]).get("scenes", -1)
+        if version >= 0:
+            then = lake.read("scenes", {"split": TRAIN}, ["scene_token"], version)
+            return now, then.num_rows
+    return now, 0
+
+
 def new_logs(job: Any, settings: Settings) -> dg.SensorDefinition:
-    """Asks for a run when the list of log files changes; the cursor is a hash of names and
-    contents.
+    """Asks for labels when an upload is over: every log whole and quiet for two minutes. Logs that
+    were taken away and brought back are a new run.
     """
 
     @dg.sensor(
@@ -54,12 +104,60 @@ def new_logs(job: Any, settings: Settings) -> dg.SensorDefinition:
             return dg.SkipReason(str(error))
         if not listing:
             return dg.SkipReason(f"no logs in {[source.logs for source in settings.sources]}")
-        key = digest([(row["log_name"], row["content_key"]) for row in listing])
-        if key == context.cursor:
-            return dg.SkipReason(f"{len(listing)} logs, none of them new")
-        tags = {**all_partitions(settings), "latentvla/trigger": "new_logs"}
-        return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=f"logs-{key}", tags=tags)], cursor=key
-        )
+        arrivals, decision = decide(Arrivals.read(context.cursor), listing, time.time())
+        if not decision.run_key:
+            return dg.SensorResult(
+                skip_reason=dg.SkipReason(decision.reason), cursor=arrivals.written()
+            )
+        tags = {**all_partitions(settings), **writes_to(settings), "latentvla/trigger": "new_logs"}
+        request = dg.RunRequest(run_key=decision.run_key, tags=tags)
+        return dg.SensorResult(run_requests=[request], cursor=arrivals.written())
 
     return sensor
+
+
+def failures() -> dg.SensorDefinition:
+    """One message for every run that failed, a refusing gate included (nights/messages.py)."""
+
+    @dg.run_failure_sensor(
+        name="tell_failures",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        monitor_all_code_locations=False,
+    )
+    def sensor(context: dg.RunFailureSensorContext) -> None:
+        run = context.dagster_run
+        steps = [_why(event) for event in context.get_step_failure_events()]
+        text = "\n".join([context.failure_event.message or "", *steps])
+        title = f"LatentVLA: job {run.job_name} failed"
+        message = Message(event="run_failed", title=title, text=text, key=run.run_id)
+        for fault in tell(message):
+            context.log.warning(fault)
+
+    return sensor
+
+
+def _why(event: dg.DagsterEvent) -> str:
+    """The step and the innermost error, which says what to do."""
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return f"{event.step_key}: {error.message.strip() if error else event.message}"
+
+
+def writes_to(settings: Settings) -> dict[str, str]:
+    """Tag of every run that writes to this lake; dagster.yaml lets one of them run at a time."""
+    return {"latentvla/writes": digest(settings.lake, str(settings.home))}
+
+
+def _running(context: dg.ScheduleEvaluationContext, settings: Settings) -> list[str]:
+    """Ids of runs that write to this lake now or will."""
+    busy = [
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
+    found = context.instance.get_run_records(
+        dg.RunsFilter(statuses=busy, tags=writes_to(settings)), limit=5
+    )
+    return [record.dagster_run.run_id for record in found]

@@ -17,6 +17,8 @@ otherwise |
 | LATENTVLA_QWEN, LATENTVLA_DINOV2 | local folders of published weights, for single_gpu and paper |
 – |
 | LATENTVLA_DEVICE | torch device | cuda if there is one, else cpu |
+| LATENTVLA_ENGINE | who does shards: processes of this machine, or ray (RAY_ADDRESS) | processes |
+| LATENTVLA_WORKERS | processes of this machine side by side; 1 = one after the other | its cores |
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from pipelines.steps.lineage import partition_key
 
 SOURCE_FIELDS = {"format", "logs", "sensors", "maps", "filter", "part"}
 REGISTRIES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+ENGINES = ("processes", "ray")
 TRAIN, VAL, TEST = "train", "val", "test"
 
 
@@ -90,6 +93,10 @@ class Settings:
     """True: the logs are written by the embedded world."""
     sources: tuple[Source, ...]
     weights: Weights = field(default_factory=Weights)
+    engine: str = "processes"
+    """Who does the shards of an asset: processes or ray."""
+    workers: int = 1
+    """Processes of this machine side by side."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -146,6 +153,8 @@ class Settings:
             weights=Weights(
                 qwen=env.get("LATENTVLA_QWEN", ""), dinov2=env.get("LATENTVLA_DINOV2", "")
             ),
+            engine=_engine(env.get("LATENTVLA_ENGINE") or ENGINES[0]),
+            workers=_workers(env.get("LATENTVLA_WORKERS")),
         )
 
 
@@ -161,6 +170,20 @@ def _registry(uri: str) -> str:
         f"MLFLOW_TRACKING_URI is {uri!r}; needs a server or a database ({known}) or databricks; unset it for"
         " sqlite in LATENTVLA_HOME"
     )
+
+
+def _engine(name: str) -> str:
+    if name not in ENGINES:
+        raise SetupError(f"LATENTVLA_ENGINE is {name!r}; use {' or '.join(ENGINES)}")
+    return name
+
+
+def _workers(text: str | None) -> int:
+    if not text:
+        return os.cpu_count() or 1
+    if not text.isdigit() or int(text) < 1:
+        raise SetupError(f"LATENTVLA_WORKERS is {text!r}; needs a whole number from 1")
+    return int(text)
 
 
 def _shards(text: str | None, default: int) -> int:

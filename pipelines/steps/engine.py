@@ -89,11 +89,7 @@ class Engine(StageContext):
         if stage.prepare is not None:
             stage.prepare(self)
         made_by = self.fingerprint(stage, partition)
-        if (
-            not force
-            and ledger.made_by(name, partition) == made_by
-            and self.is_there(stage, partition)
-        ):
+        if not force and self.is_current(stage, partition, made_by):
             return Outcome(
                 made_by,
                 skipped=True,
@@ -135,6 +131,21 @@ class Engine(StageContext):
             self.ledger.made_by,
             self.files_key,
         )
+
+    def is_current(self, stage: Stage, partition: str, made_by: str = "") -> bool:
+        """Whether nothing is to be done: finished with this fingerprint, and still there."""
+        wanted = made_by or self.fingerprint(stage, partition)
+        recorded = self.ledger.made_by(stage.name, partition)
+        return recorded == wanted and self.is_there(stage, partition)
+
+    def look_again(self) -> None:
+        """Others have written: the ledger and what is stored are read anew."""
+        self.__dict__.pop("ledger", None)
+        self._stored.clear()
+
+    def keep_models(self, other: Engine) -> None:
+        """Take over the models that another engine of this deployment has loaded."""
+        self._loaded |= other._loaded
 
     def is_there(self, stage: Stage, partition: str) -> bool:
         """Whether what the ledger calls finished still exists: a table or model folder may have

@@ -11,6 +11,7 @@ import pytest
 
 from latentvla_core.latent.health import FIGURES
 from pipelines.definitions import build
+from pipelines.sensors import failures, tonight, writes_to
 from pipelines.settings import Settings
 
 SNAPSHOT = Path(__file__).resolve().parents[1] / "golden" / "asset_graph.json"
@@ -114,9 +115,11 @@ def test_a_hole_in_a_split_fails_a_check(tmp_path: Path):
 
 def test_one_night_asks_for_every_partition(tmp_path: Path):
     schedule = build(settings(tmp_path)).get_repository_def().get_schedule_def("nightly_retraining")
-    tick = schedule.evaluate_tick(
-        dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 2, 2, 0, tzinfo=UTC))
-    )
+    with dg.instance_for_test() as instance:
+        context = dg.build_schedule_context(
+            instance, scheduled_execution_time=datetime(2026, 1, 2, 2, 0, tzinfo=UTC)
+        )
+        tick = schedule.evaluate_tick(context)
     (request,) = tick.run_requests or []
     assert request.run_key == "nightly-2026-01-02"
     assert request.tags["dagster/asset_partition_range_start"] == "train-00"
@@ -133,20 +136,83 @@ def test_the_sensor_asks_once_per_new_log(tmp_path: Path, monkeypatch: pytest.Mo
     env |= {"LATENTVLA_TRAIN_SPLIT": str(rules), "LATENTVLA_TEST_SPLIT": str(rules)}
     sensor = build(Settings.from_env(env)).get_repository_def().get_sensor_def("new_logs")
 
+    now_s = [0.0]
+    monkeypatch.setattr("pipelines.sensors.time.time", lambda: now_s[0])
+
     def tick(cursor: str | None) -> tuple[int, str | None]:
+        now_s[0] += 300.0
         with dg.build_sensor_context(cursor=cursor) as context:
             result = sensor.evaluate_tick(context)
             return len(result.run_requests or []), result.cursor or cursor
 
     assert tick(None) == (0, None)
-    (folder / "trainval" / "a.pkl").write_bytes(b"one")
+    (folder / "trainval" / "a.pkl").write_bytes(b"one.")
     asked, cursor = tick(None)
+    assert asked == 0, "it may still be on its way"
+    asked, cursor = tick(cursor)
     assert asked == 1
     assert tick(cursor) == (0, cursor)
-    (folder / "test" / "b.pkl").write_bytes(b"two")
+    (folder / "test" / "b.pkl").write_bytes(b"tw")
     asked, later = tick(cursor)
+    assert asked == 0 and tick(later)[0] == 0, "half a log"
+    (folder / "test" / "b.pkl").write_bytes(b"two.")
+    _, later = tick(later)
+    asked, later = tick(later)
     assert asked == 1
     assert later != cursor
+
+
+def test_a_night_says_why_it_skips_while_another_run_writes(tmp_path: Path):
+    made = settings(tmp_path)
+    assert tonight(made, ["r1"]).reason.startswith("run r1 works on this home")
+    assert "pdm_scores" in tonight(made, []).assets
+    with dg.instance_for_test() as instance:
+        instance.create_run_for_job(
+            _idle_job(),
+            tags=writes_to(made),
+            status=dg.DagsterRunStatus.STARTED,
+        )
+        schedule = build(made).get_repository_def().get_schedule_def("nightly_retraining")
+        context = dg.build_schedule_context(
+            instance, scheduled_execution_time=datetime(2026, 1, 2, 2, 0, tzinfo=UTC)
+        )
+        tick = schedule.evaluate_tick(context)
+    assert not tick.run_requests and "works on this home" in (tick.skip_message or "")
+
+
+def _idle_job() -> dg.JobDefinition:
+    @dg.op
+    def idle() -> None: ...
+
+    @dg.job
+    def busy() -> None:
+        idle()
+
+    return busy
+
+
+def test_a_failed_run_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LATENTVLA_TELL_FILE", str(tmp_path / "told"))
+
+    @dg.op
+    def breaks() -> None:
+        raise ValueError("the disk is full")
+
+    @dg.job
+    def night() -> None:
+        breaks()
+
+    with dg.instance_for_test() as instance:
+        result = night.execute_in_process(instance=instance, raise_on_error=False)
+        context = dg.build_run_status_sensor_context(
+            sensor_name="tell_failures",
+            dagster_event=result.get_run_failure_event(),
+            dagster_instance=instance,
+            dagster_run=result.dagster_run,
+        )
+        failures()(context.for_run_failure())
+    (line,) = (tmp_path / "told").read_text().splitlines()
+    assert "job night failed" in line and "the disk is full" in line
 
 
 if __name__ == "__main__":

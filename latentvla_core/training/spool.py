@@ -1,0 +1,72 @@
+"""Items of a training in a file instead of a list: written once as a stream, read one at a time.
+
+A list of 93 000 scenes with their worlds is 30 GB. A spool is a sequence like it that holds 8 bytes
+an item in memory; the system's page cache keeps what is read often and gives it back when memory is
+short. Any item can be read at any time, so the order of samples stays the loop's own
+(`SampleOrder`: a whole shuffle per pass, exact resume, the same for any number of readers) where a
+shuffle buffer would only mix neighbours.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar, overload
+
+import numpy as np
+
+from latentvla_core.errors import DataError
+
+Item = TypeVar("Item")
+
+
+class Spool(Sequence[Item], Generic[Item]):
+    """Items in a nameless file of `folder`, gone with this object even if the process is killed."""
+
+    def __init__(self, items: Iterable[Item], folder: Path | str | None = None) -> None:
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, open as long as this object
+        ends = [0]
+        for item in items:
+            ends.append(ends[-1] + self._file.write(pickle.dumps(item, protocol=5)))
+        self._file.flush()
+        self._ends = np.array(ends, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]  # negative numbers, and IndexError
+        first, end = int(self._ends[number]), int(self._ends[number + 1])
+        return pickle.loads(self._read(first, end - first))
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return int(self._ends[-1])
+
+    def close(self) -> None:
+        """Give the file back now."""
+        self._file.close()
+
+    def _read(self, first: int, count: int) -> bytes:
+        data = os.pread(self._file.fileno(), count, first)
+        if len(data) != count:  # another program cut the file, or the disk failed
+            raise DataError(
+                f"a spool gave {len(data)} of {count} bytes at {first}; its disk is damaged: start"
+                " the training again with LATENTVLA_HOME on another disk"
+            )
+        return data
