@@ -47,6 +47,10 @@ class PlannerFeatures:
     """(N,) bool, of the features they come from."""
     scene_tokens: tuple[str, ...]
     """Of the features they come from; () when those name no scenes."""
+    codes: Array | None = None
+    """(N, 12) answered codes, if the features have them."""
+    logits: Array | None = None
+    """(N, 12, 16) before the softmax, if the features have them."""
 
 
 def control_features(features: VlmFeatures, control: Control, seed: int = 0) -> PlannerFeatures:
@@ -58,9 +62,12 @@ def control_features(features: VlmFeatures, control: Control, seed: int = 0) -> 
     if control not in CONTROLS:
         raise ValueError(f"control is {control!r}; choose one of {', '.join(CONTROLS)}")
     visual, action = features.visual, features.action
+    codes, logits = getattr(features, "codes", None), getattr(features, "logits", None)
     if control == "noise":
         rng = np.random.default_rng(seed)
         visual, action = _noise_like(visual, rng), _noise_like(action, rng)
+        logits = None if logits is None else _noise_like(logits, rng)
+        codes = None if logits is None else logits.argmax(-1)
     seen = CONTROLS[control]
     count = len(visual)
     return PlannerFeatures(
@@ -70,6 +77,8 @@ def control_features(features: VlmFeatures, control: Control, seed: int = 0) -> 
         has_action=np.full(count, seen.action),
         valid=np.asarray(getattr(features, "valid", np.ones(count, bool))),
         scene_tokens=tuple(getattr(features, "scene_tokens", ())),
+        codes=codes,
+        logits=logits,
     )
 
 

@@ -7,14 +7,18 @@ host width, S = M_v + 12 key/value tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from latentvla_core.planner.attention import Mlp, MultiHeadAttention, SwiGLU
-from latentvla_core.types import NUM_ACTION_TOKENS
+from latentvla_core.types import CODEBOOK_SIZE, NUM_ACTION_TOKENS, PLAN_STEPS, Array
+
+MOTION_UNITS = (10.0, 3.0, 0.3)
+"""Metres, metres, radians: decoded motion is of the order of one in them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +39,10 @@ class FusionConfig:
     """Probability that a training sample sees no VLM token at all, so that the planner survives a
     missing VLM.
     """
+    decodes_motion: bool = True
+    """Whether the scorer is told the mean motion under the VLM's distribution over codes."""
+    motion_neck: int = 16
+    """Numbers that decoded motion is brought to on its way to the scorer."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.modality_dropout < 1.0:
@@ -56,7 +64,8 @@ class FusionConfig:
 
     @classmethod
     def paper(cls) -> FusionConfig:
-        return cls(pool_width=256, visual_tokens=16, layers=2, heads=8, ffn_ratio=4)
+        """As published: without a path for decoded motion."""
+        return replace(cls.single_gpu(), decodes_motion=False)
 
 
 class VlmTokens(NamedTuple):
@@ -70,6 +79,8 @@ class VlmTokens(NamedTuple):
     """(B,) bool"""
     has_action: Tensor
     """(B,) bool"""
+    answer: Tensor | None = None
+    """(B, 12 · 16) probabilities of the codes; zeros where there is no answer."""
 
 
 class Memory(NamedTuple):
@@ -135,10 +146,42 @@ class GatedCrossAttention(nn.Module):
         return queries + self.ffn_gate * self.ffn(self.ffn_norm(queries))
 
 
+class MotionPath(nn.Module):
+    """Codes' probabilities → mean motion → what is added to the scorer's input; nothing until it is
+    trained.
+
+    No layer has a bias, so a scene without an answer (zeros) is scored as by the host.
+    """
+
+    decoder: Tensor
+
+    def __init__(self, config: FusionConfig, width: int) -> None:
+        super().__init__()
+        codes, numbers = NUM_ACTION_TOKENS * CODEBOOK_SIZE, PLAN_STEPS * 3
+        self.register_buffer("decoder", torch.zeros(codes, numbers))
+        self.neck = nn.Linear(numbers, config.motion_neck, bias=False)
+        self.out = nn.Linear(config.motion_neck, width, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, answer: Tensor) -> Tensor:
+        """(B, 12 · 16) → (B, C)"""
+        return self.out(torch.tanh(self.neck(answer @ self.decoder)))
+
+    def learn_codes(self, codes: Array, poses: Array, ridge: float = 1.0) -> None:
+        """Least squares from (S, 12) codes to (S, 8, 3) driven poses: what each code means."""
+        said = np.eye(CODEBOOK_SIZE)[codes].reshape(len(codes), -1)  # (S, 192)
+        driven = (np.asarray(poses, np.float64) / MOTION_UNITS).reshape(len(codes), -1)
+        normal = said.T @ said + ridge * np.eye(said.shape[1])
+        weights = np.linalg.solve(normal, said.T @ (driven - driven.mean(0)))
+        self.decoder.copy_(torch.from_numpy(weights))
+
+
 class Fusion(nn.Module):
     """Pools VLM embeddings to S tokens and lets host queries read them."""
 
-    def __init__(self, config: FusionConfig, feature_dim: int, query_width: int) -> None:
+    def __init__(
+        self, config: FusionConfig, feature_dim: int, query_width: int, ego_width: int = 0
+    ) -> None:
         super().__init__()
         pool = (config.pool_width, config.heads, config.ffn_ratio)
         self.config, self.feature_dim = config, feature_dim
@@ -151,16 +194,28 @@ class Fusion(nn.Module):
             GatedCrossAttention(query_width, config.heads, config.ffn_ratio)
             for _ in range(config.layers)
         )
+        self.ego = nn.Linear(ego_width, pool[0]) if ego_width else None
+        self.to_scorer = GatedCrossAttention(query_width, config.heads, config.ffn_ratio)
+        self.motion = MotionPath(config, query_width) if config.decodes_motion else None
 
-    def memory(self, vlm: VlmTokens) -> Memory:
-        """Key/value tokens [visual; action]. In training, whole samples lose them with
-        `modality_dropout`.
+    def tell(self, pooled: Tensor, vlm: VlmTokens) -> Tensor:
+        """(B, N, C) → the same with decoded motion added: for the scorer alone. Not in training: the
+        path learns in the scorer's own phase (`choosing`), where proposals stand still.
+        """
+        if self.motion is None or vlm.answer is None or self.training:
+            return pooled
+        return pooled + self.motion(vlm.answer.to(pooled.dtype))[:, None]
+
+    def memory(self, vlm: VlmTokens, ego: Tensor | None = None) -> Memory:
+        """Key/value tokens [visual; action], pooled in the light of the (B, E) ego status. In
+        training, whole samples lose them with `modality_dropout`.
         """
         kept = self._keep(vlm.has_visual)
         has_visual, has_action = vlm.has_visual & kept, vlm.has_action & kept
         dtype = self.to_host.weight.dtype
+        asked = None if self.ego is None or ego is None else self.ego(ego.to(dtype))[:, None]
         visual = self.visual_pool(
-            vlm.visual.to(dtype), _spread(has_visual, vlm.visual.shape[1])
+            vlm.visual.to(dtype), _spread(has_visual, vlm.visual.shape[1]), asked
         )  # (B, M_v, d)
         start = visual.mean(dim=1, keepdim=True) * has_visual[:, None, None]
         usable_actions = _spread(has_action, NUM_ACTION_TOKENS)

@@ -19,7 +19,14 @@ from latentvla_core.errors import DataError
 from latentvla_core.planner import features
 from latentvla_core.planner.fusion import VlmTokens
 from latentvla_core.planner.hosts.raster import MapLayers, semantic_map
-from latentvla_core.types import NUM_ACTION_TOKENS, PLAN_STEPS, Array, RoadMap, SceneRecord
+from latentvla_core.types import (
+    CODEBOOK_SIZE,
+    NUM_ACTION_TOKENS,
+    PLAN_STEPS,
+    Array,
+    RoadMap,
+    SceneRecord,
+)
 
 KEEP_ROWS = (
     20_000  # rows of derived arrays kept in memory; 20 000 lidar histograms of 256² are 1.3 GB
@@ -152,11 +159,22 @@ class VlmInputs:
         answered = np.full(count, vlm is not None) & np.asarray(getattr(vlm, "valid", True))
         self.has_visual = torch.from_numpy(answered & np.asarray(getattr(vlm, "has_visual", True)))
         self.has_action = torch.from_numpy(answered & np.asarray(getattr(vlm, "has_action", True)))
+        self.answer = _answers(vlm, self.has_action)
 
     def batch(self, indices: Array) -> VlmTokens:
         visual = torch.from_numpy(np.asarray(self.visual[indices], np.float32))
         action = torch.from_numpy(np.asarray(self.action[indices], np.float32))
-        return VlmTokens(visual, action, self.has_visual[indices], self.has_action[indices])
+        answer = self.answer[indices]
+        return VlmTokens(visual, action, self.has_visual[indices], self.has_action[indices], answer)
+
+
+def _answers(vlm: VlmFeatures | None, has_action: torch.Tensor) -> torch.Tensor:
+    """(N, 12 · 16) probabilities of the codes; zeros without logits or where there is no answer."""
+    logits = getattr(vlm, "logits", None)
+    if logits is None:
+        return torch.zeros(len(has_action), NUM_ACTION_TOKENS * CODEBOOK_SIZE)
+    likely = torch.from_numpy(np.asarray(logits, np.float32)).softmax(-1).flatten(1)
+    return torch.where(has_action[:, None], likely, torch.zeros_like(likely))
 
 
 def _check_features(vlm: VlmFeatures, records: Sequence[SceneRecord], feature_dim: int) -> None:

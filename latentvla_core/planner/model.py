@@ -34,6 +34,9 @@ HOSTS: dict[str, Host] = {
     "ipad": Host(Ipad, IpadConfig, IpadInputs),
 }
 
+PROJECTIONS = ("fusion.visual_pool.key_value.", "fusion.action_pool.key_value.")
+"""What depends on the width of the VLM's embeddings."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannerSpec:
@@ -94,8 +97,10 @@ def fuse(host: Planner, fusion: FusionConfig, feature_dim: int, seed: int = 0) -
 
 
 def refuse(planner: Planner, feature_dim: int, seed: int = 0) -> Planner:
-    """A fused planner for embeddings of another width (the student's): all but the two input
-    projections copied.
+    """A fused planner for other embeddings (the student's), everything copied.
+
+    A student imitates the teacher's states, so embeddings of the teacher's width keep the learned
+    input projections and can be swapped in without training; only another width starts those anew.
     """
     if planner.fusion is None:
         raise SetupError(f"this {planner.name} has no fusion to keep; use fuse() on a host")
@@ -103,9 +108,8 @@ def refuse(planner: Planner, feature_dim: int, seed: int = 0) -> Planner:
     fused = build_planner(
         planner.name, planner.config, fused=True, fusion=fusion, feature_dim=feature_dim, seed=seed
     )
-    copy_weights(
-        planner, fused, fresh=("fusion.visual_pool.key_value.", "fusion.action_pool.key_value.")
-    )
+    same = feature_dim == planner.fusion.feature_dim
+    copy_weights(planner, fused, fresh=() if same else PROJECTIONS)
     return fused
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from latentvla_core.errors import DataError, SetupError
+from latentvla_core.planner.choosing import ChoosingConfig, train_choice
 from latentvla_core.planner.hosts.ipad import Ipad
 from latentvla_core.planner.hosts.ipad_loss import ipad_loss
 from latentvla_core.planner.hosts.proposal_targets import Simulator
@@ -27,7 +28,7 @@ from latentvla_core.planner.model import Planner
 from latentvla_core.planner.plan import Batches, inputs_of, with_features
 from latentvla_core.training.loop import FitConfig, FitResult, Loss, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
-from latentvla_core.types import Array, SceneRecord
+from latentvla_core.types import PLAN_STEPS, Array, SceneRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,16 @@ class PlannerTrainConfig:
     """Peak rate of planner and fusion when fine-tuning."""
     fine_tune_backbone_scale: float = 0.1
     """Rate of the ResNets when fine-tuning, as a part of the planner's."""
+    epochs: float = 0.0
+    """Passes over the scenes from scratch, in place of `steps`; 0 = `steps` counts."""
+    fine_tune_epochs: float = 0.0
+    """Passes from a host checkpoint, in place of `fine_tune_steps`; 0 = that counts."""
+    gate_rate_scale: float = 30.0
+    """Rate of the fusion's gates, as a multiple of the planner's: they start at zero, and at the
+    planner's rate a fusion stays unused.
+    """
+    choosing: ChoosingConfig = field(default_factory=ChoosingConfig)
+    """The scorer's own phase after the training; read for iPad."""
     weight_decay: float = 0.0
     """The hosts were trained by Adam without decay."""
     warmup_steps: int = 20
@@ -65,9 +76,24 @@ class PlannerTrainConfig:
     log_every: int = 25
     """Steps per line of metrics."""
 
+    def length(self, scenes: int, fine_tune: bool) -> int:
+        """Optimiser steps for so many scenes."""
+        epochs = self.fine_tune_epochs if fine_tune else self.epochs
+        if not epochs:
+            return self.fine_tune_steps if fine_tune else self.steps
+        return -int(-epochs * scenes // (self.batch_size * self.accumulate))
+
     @classmethod
     def debug(cls) -> PlannerTrainConfig:
-        return cls(steps=2, fine_tune_steps=2, batch_size=2, warmup_steps=0, log_every=1)
+        choosing = ChoosingConfig(epochs=1)
+        return cls(
+            steps=2,
+            fine_tune_steps=2,
+            batch_size=2,
+            warmup_steps=0,
+            log_every=1,
+            choosing=choosing,
+        )
 
     @classmethod
     def mini(cls) -> PlannerTrainConfig:
@@ -76,8 +102,8 @@ class PlannerTrainConfig:
     @classmethod
     def single_gpu(cls) -> PlannerTrainConfig:
         return cls(
-            steps=32_000,
-            fine_tune_steps=8_000,
+            epochs=20,
+            fine_tune_epochs=5,
             batch_size=64,
             learning_rate=1e-4,
             fine_tune_learning_rate=1e-4,
@@ -92,8 +118,9 @@ class PlannerTrainConfig:
     def paper(cls) -> PlannerTrainConfig:
         """20 epochs of navtrain at batch 64, as iPad; Transfuser's own recipe allows up to 100."""
         return cls(
-            steps=32_280,
-            fine_tune_steps=32_280,
+            epochs=20,
+            fine_tune_epochs=20,
+            choosing=ChoosingConfig(epochs=0),
             batch_size=64,
             learning_rate=1e-4,
             fine_tune_learning_rate=1e-4,
@@ -143,24 +170,59 @@ def train_planner(
     seen = inputs_of(planner, records, scratch)
     inputs = with_features(planner, seen, records, features)
     usable = readable(seen)
+    _explain_codes(planner, records, features)
     targets = make_targets(planner, records, maps)
-    loss = make_loss(planner, worlds, config.simulation_processes)
+    simulate = simulator_of(planner, worlds, config.simulation_processes)
+    loss = make_loss(planner, simulate)
 
     def collate(indices: Array) -> dict[str, Any]:
         return {**inputs(indices), "targets": targets(indices), "index": indices}
 
-    return fit(
+    result = fit(
         planner,
         num_samples=len(usable),
         collate=lambda indices, rng: collate(usable[indices]),
         loss=loss,
-        config=fit_config(config, tune),
+        config=fit_config(config, tune, len(usable)),
         param_groups=param_groups(planner, config, tune),
         sink=sink,
         checkpoint_dir=checkpoint_dir,
         device=device,
         until=until,
     )
+    if not isinstance(planner, Ipad) or simulate is None or until is not None:
+        return result
+    train_choice(
+        planner,
+        inputs,
+        usable,
+        simulate,
+        config.choosing,
+        seed=config.seed,
+        checkpoint_dir=checkpoint_dir,
+        device=device,
+    )
+    return result
+
+
+def _explain_codes(
+    planner: Planner, records: Sequence[SceneRecord], features: VlmFeatures | None
+) -> None:
+    """Let a fusion learn from the training scenes which motion each answered code goes with; a
+    planner that knows it already (a student's) keeps it.
+    """
+    path = None if planner.fusion is None else planner.fusion.motion
+    codes = getattr(features, "codes", None)
+    if path is None or codes is None or bool(path.decoder.any()):
+        return
+    known = [
+        i
+        for i, record in enumerate(records)
+        if (np.asarray(codes[i]) >= 0).all() and record.num_future >= PLAN_STEPS
+    ]
+    if known:
+        poses = np.stack([records[i].future_poses[:PLAN_STEPS] for i in known])
+        path.learn_codes(np.asarray(codes)[known].astype(np.int64), poses)
 
 
 def readable(inputs: Inputs) -> Array:
@@ -173,10 +235,10 @@ def readable(inputs: Inputs) -> Array:
     return usable
 
 
-def fit_config(config: PlannerTrainConfig, fine_tune: bool) -> FitConfig:
-    """The loop's settings for training from scratch or fine-tuning."""
+def fit_config(config: PlannerTrainConfig, fine_tune: bool, scenes: int) -> FitConfig:
+    """The loop's settings for training from scratch or fine-tuning on so many scenes."""
     return FitConfig(
-        steps=config.fine_tune_steps if fine_tune else config.steps,
+        steps=config.length(scenes, fine_tune),
         batch_size=config.batch_size,
         accumulate=config.accumulate,
         learning_rate=config.fine_tune_learning_rate if fine_tune else config.learning_rate,
@@ -193,17 +255,21 @@ def fit_config(config: PlannerTrainConfig, fine_tune: bool) -> FitConfig:
 def param_groups(
     planner: Planner, config: PlannerTrainConfig, fine_tune: bool
 ) -> list[dict[str, Any]]:
-    """AdamW groups; when fine-tuning, the ResNets' own at the lower rate."""
+    """AdamW groups: gates at their own rate, and the ResNets at a lower one when fine-tuning."""
     groups = default_param_groups(planner, config.weight_decay)
-    if not fine_tune:
-        return groups
-    slow = {id(p) for p in planner.backbone_parameters()}
-    rate = config.fine_tune_learning_rate
+    rate = config.fine_tune_learning_rate if fine_tune else config.learning_rate
+    gates = {id(p) for name, p in planner.named_parameters() if name.endswith("_gate")}
+    slow = {id(p) for p in planner.backbone_parameters()} if fine_tune else set()
+    scales = (
+        (1.0, lambda p: id(p) not in gates | slow),
+        (config.fine_tune_backbone_scale, lambda p: id(p) in slow),
+        (config.gate_rate_scale, lambda p: id(p) in gates),
+    )
     split: list[dict[str, Any]] = []
     for group in groups:
-        for lr, inside in ((rate, False), (rate * config.fine_tune_backbone_scale, True)):
-            chosen = [p for p in group["params"] if (id(p) in slow) == inside]
-            split += [{**group, "params": chosen, "lr": lr}] if chosen else []
+        for scale, inside in scales:
+            chosen = [p for p in group["params"] if inside(p)]
+            split += [{**group, "params": chosen, "lr": rate * scale}] if chosen else []
     return split
 
 
@@ -214,16 +280,24 @@ def make_targets(planner: Planner, records: Sequence[SceneRecord], maps: Maps | 
     return TransfuserTargets(planner.config, records, maps).batch
 
 
-def make_loss(planner: Planner, worlds: Sequence[Any] | None, processes: int = 0) -> Loss:
-    """(batch, step) → (loss, parts) of the host."""
-    if isinstance(planner, Transfuser):
-        return lambda batch, step: transfuser_loss(planner.config, planner(batch), batch["targets"])
+def simulator_of(
+    planner: Planner, worlds: Sequence[Any] | None, processes: int = 0
+) -> Simulator | None:
+    """What scores iPad's proposals; None for a host that is not trained on scores."""
+    if not isinstance(planner, Ipad):
+        return None
     if worlds is None or not any(world is not None and world.valid for world in worlds):
         raise SetupError(
             "iPad learns to score its proposals in simulated scenes, and not one valid world is given; "
             "pass worlds=[pdms.world.build(scene, road_map), ...]"
         )
-    simulator = Simulator(worlds, processes)
+    return Simulator(worlds, processes)
+
+
+def make_loss(planner: Planner, simulator: Simulator | None) -> Loss:
+    """(batch, step) → (loss, parts) of the host."""
+    if isinstance(planner, Transfuser):
+        return lambda batch, step: transfuser_loss(planner.config, planner(batch), batch["targets"])
 
     def loss(batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float]]:
         simulate = simulator if step % planner.config.score_every == 0 else None

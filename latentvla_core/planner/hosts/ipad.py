@@ -7,13 +7,14 @@ simulated steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentvla_core.pdms.aggregate import MULTIPLIERS_V1, WEIGHTS_V1
 from latentvla_core.planner.attention import Mlp
 from latentvla_core.planner.fusion import Fusion, FusionConfig, Memory
 from latentvla_core.planner.hosts.deformable import (
@@ -34,6 +35,7 @@ from latentvla_core.types import PLAN_STEPS, Vehicle
 HALF_LENGTH_M = Vehicle.LENGTH_M / 2 + 0.25
 HALF_WIDTH_M = Vehicle.WIDTH_M / 2 + 0.10
 RANGE_M = 32.0  # predicted (x, y) of ± this span the self-attention's map
+EGO_NUMBERS = 11  # pose 3, velocity 2, acceleration 2, command 4
 SUB_STEPS = 5  # simulated steps per pose, 0.1 s each
 SCORES = (
     "no_at_fault_collisions",
@@ -91,7 +93,7 @@ class IpadConfig:
     """Weight of an iteration's proposal loss over that of the next."""
     score_weight: float = 1.0
     """Weight of the total score's BCE."""
-    sub_score_weight: float = 0.0
+    sub_score_weight: float = 1.0
     """Weight of the other five scores' BCE (iPad: 0)."""
     area_weight: float = 2.0
     """Weight of the off-road and off-route BCE."""
@@ -99,6 +101,10 @@ class IpadConfig:
     """Weight of the colliding boxes' L1 (iPad's code)."""
     collision_weight: float = 1.0
     """Weight of the colliding boxes' validity BCE (iPad's code)."""
+    choice: Literal["composed", "total"] = "composed"
+    """What the plan is chosen by: the formula over the five sub-scores, or the total's own logit
+    (iPad).
+    """
     score_every: int = 1
     """Optimiser steps between simulations of the proposals; the other steps train the proposals
     only.
@@ -153,7 +159,7 @@ class IpadConfig:
 
     @classmethod
     def single_gpu(cls) -> IpadConfig:
-        return cls.paper()
+        return replace(cls.paper(), sub_score_weight=1.0, choice="composed")
 
     @classmethod
     def paper(cls) -> IpadConfig:
@@ -175,6 +181,8 @@ class IpadConfig:
             picture_points=1,
             collision_steps=40,
             pose_scale_m=1.0,
+            sub_score_weight=0.0,
+            choice="total",
         )
 
 
@@ -190,7 +198,7 @@ class Ipad(nn.Module):
         self.config = config
         width, hidden = config.width, config.hidden_width
         self.pictures = PictureEncoder(config)
-        self.ego = nn.Linear(11, width)
+        self.ego = nn.Linear(EGO_NUMBERS, width)
         self.query_embedding = nn.Parameter(torch.randn(config.proposals * PLAN_STEPS, width))
         self.pose_head = nn.Sequential(
             nn.Linear(width, hidden),
@@ -203,17 +211,19 @@ class Ipad(nn.Module):
         self.scorer = Mlp(width, hidden, len(SCORES))
         self.area_head = Mlp(width, hidden, SUB_STEPS * 2)
         self.collision_head = Mlp(width, hidden, config.collision_steps * 2 * 9)
-        self.fusion = None if fusion is None else Fusion(fusion, feature_dim, width)
+        self.fusion = None if fusion is None else Fusion(fusion, feature_dim, width, EGO_NUMBERS)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Batch of `inputs.IpadInputs` → poses (B, 8, 3) of the best proposal, proposals (K, B, N,
-        8, 3), scores (B, N, 6) logits; in training also areas (B, N, 8, 5, 2) logits and collisions
-        (B, N, S, 2, 9).
+        8, 3), scores (B, N, 6) logits, chosen (B,), pooled (B, N, D) queries; in training also
+        areas (B, N, 8, 5, 2) logits and collisions (B, N, S, 2, 9).
         """
         features = self.pictures(batch["images"])  # (B, C, D, H, W)
         projection = self._to_padded(batch["projection"])
-        memory = None if self.fusion is None else self.fusion.memory(batch["vlm"])
+        memory = None if self.fusion is None else self.fusion.memory(batch["vlm"], batch["ego"])
         queries = self.query_embedding + self.ego(batch["ego"])[:, None]  # (B, Q, D)
+        if self.fusion is not None and memory is not None:
+            queries = self.fusion(queries, memory)  # the first poses know of the VLM, too
         proposals = []
         for _ in range(self.config.iterations):
             with full_precision(queries):  # metres
@@ -223,24 +233,44 @@ class Ipad(nn.Module):
                 )
             proposals.append(poses)
             queries = self.layer(queries, features, anchors, self.fusion, memory)
-        return self._answers(queries.unflatten(1, (-1, PLAN_STEPS)), torch.stack(proposals))
+        grouped = queries.unflatten(1, (-1, PLAN_STEPS))  # (B, N, T, D)
+        pooled = grouped.amax(dim=2)  # (B, N, D)
+        told = pooled
+        if self.fusion is not None and memory is not None:
+            pooled = self.fusion.to_scorer(pooled, memory, None)
+            told = self.fusion.tell(pooled, batch["vlm"])
+        return self._answers(grouped, pooled, told, torch.stack(proposals))
 
     def _poses(self, queries: Tensor) -> Tensor:
         """(B, Q, D) → (B, Q, 3) metres, metres, radians."""
         scale = self.config.pose_scale_m
         return self.pose_head(queries) * queries.new_tensor([scale, scale, 1.0])
 
-    def _answers(self, queries: Tensor, proposals: Tensor) -> dict[str, Tensor]:
-        """(B, N, T, D) final queries, (K, B, N, T, 3) proposals → the outputs of `forward`."""
-        pooled = queries.amax(dim=2)  # (B, N, D)
-        scores = self.scorer(pooled)
-        best = scores[..., -1].argmax(dim=1)  # (B,)
+    def choice(self, logits: Tensor) -> Tensor:
+        """(B, N, 6) logits → (B, N) what the plan is chosen by; the largest is the plan."""
+        if self.config.choice == "total":
+            return logits[..., -1]
+        p: dict[str, Tensor] = dict(zip(SCORES, logits.float().sigmoid().unbind(-1), strict=True))
+        rest = torch.stack([weight * p[name] for name, weight in WEIGHTS_V1.items()]).sum(0)
+        product = torch.stack([p[name] for name in MULTIPLIERS_V1]).prod(0)
+        return product * rest / sum(WEIGHTS_V1.values())
+
+    def _answers(
+        self, queries: Tensor, pooled: Tensor, told: Tensor, proposals: Tensor
+    ) -> dict[str, Tensor]:
+        """(B, N, T, D) final queries, (B, N, D) their pools, without and with what the scorer alone
+        is told, (K, B, N, T, 3) proposals → the outputs of `forward`.
+        """
+        scores = self.scorer(told)
+        best = self.choice(scores).argmax(dim=1)  # (B,)
         poses = proposals[-1][torch.arange(len(best), device=best.device), best]
         heading = torch.atan2(torch.sin(poses[..., 2:]), torch.cos(poses[..., 2:]))
         out = {
             "poses": torch.cat([poses[..., :2], heading], -1),
             "proposals": proposals,
             "scores": scores,
+            "chosen": best,
+            "pooled": pooled,
         }
         if not self.training:
             return out

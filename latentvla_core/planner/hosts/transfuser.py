@@ -181,7 +181,7 @@ class Transfuser(nn.Module):
         self.agent_label = nn.Linear(config.width, 1)
         self.pyramid = TopDown(config.stage_widths[-1], config.bev_channels)
         self.semantic_head = SemanticHead(config)
-        self.fusion = None if fusion is None else Fusion(fusion, feature_dim, config.width)
+        self.fusion = None if fusion is None else Fusion(fusion, feature_dim, config.width, 8)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Batch of `inputs.TransfuserInputs` → poses (B, 8, 3), boxes (B, A, 5), box logits (B, A),
@@ -191,7 +191,9 @@ class Transfuser(nn.Module):
         tokens = self.to_token(bev).flatten(2).transpose(1, 2)  # (B, g², D)
         if self.fusion is not None:
             position = self.key_embedding[: tokens.shape[1]]
-            tokens = self.fusion(tokens, self.fusion.memory(batch["vlm"]), position)
+            tokens = self.fusion(
+                tokens, self.fusion.memory(batch["vlm"], batch["status"]), position
+            )
         status = self.status(batch["status"])[:, None]  # (B, 1, D)
         keys = torch.cat([tokens, status], dim=1) + self.key_embedding
         queries = self.query_embedding.expand(len(keys), -1, -1)
