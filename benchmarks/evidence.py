@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from latentvla_core.encoders.encoder import EncoderConfig
@@ -75,9 +76,25 @@ def run(out: Path, config: StudyConfig) -> None:
         for key, rows in run_seed(material.scenes, material.worlds, told, seed, config, done):
             store(out / "runs" / f"run-{key[0]}-{key[1]}-{key[2]}.parquet", rows)
             say(f"{key} {len(rows)} rows")
+    collect(out)
+
+
+def collect(out: Path) -> None:
+    """All runs as rows.parquet and teachers.parquet: floats of 32 bits, five decimals."""
     for name, pattern in (("rows", "run-*.parquet"), ("teachers", "teachers-*.parquet")):
         parts = [pq.read_table(path) for path in sorted((out / "runs").glob(pattern))]
-        pq.write_table(pa.concat_tables(p for p in parts if p.num_rows), out / f"{name}.parquet")
+        rows = pa.concat_tables([part for part in parts if part.num_rows])
+        pq.write_table(_small(rows), out / f"{name}.parquet", compression="zstd")
+
+
+def _small(table: pa.Table) -> pa.Table:
+    columns = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if pa.types.is_floating(column.type):
+            column = pc.round(column, 5).cast(pa.float32())
+        columns[name] = column
+    return pa.table(columns)
 
 
 def finished(folder: Path) -> list[tuple[str, int, int]]:

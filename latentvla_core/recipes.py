@@ -20,6 +20,7 @@ from latentvla_core.types import CODEBOOK_SIZE, MOST_INT8_CODES, NUM_ACTION_TOKE
 if TYPE_CHECKING:
     from latentvla_core.data.filters import SceneFilter
     from latentvla_core.distill.config import StudentConfig
+    from latentvla_core.evidence.config import EvidenceConfig
     from latentvla_core.latent.config import LatentActionConfig
     from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
@@ -63,6 +64,8 @@ class Recipe:
     student: StudentConfig
     ego_status: EgoStatusConfig
     planner: PlannerRecipe
+    evidence: EvidenceConfig
+    """The study of what pictures and latent actions are worth: job `evidence`."""
     metrics: tuple[Metric, ...] = ("pdms", "epdms")
     """What plans are scored by; the first one decides about promotions and which scenes are worst."""
     label_batch: int = 64
@@ -115,6 +118,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
     """A recipe whose every section is the room's configuration of that size."""
     from latentvla_core.data.filters import SceneFilter
     from latentvla_core.distill.config import StudentConfig
+    from latentvla_core.evidence.config import EvidenceConfig
     from latentvla_core.latent.config import LatentActionConfig
     from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
@@ -143,6 +147,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
             fusion=getattr(FusionConfig, size)(),
             train=getattr(PlannerTrainConfig, size)(),
         ),
+        evidence=getattr(EvidenceConfig, size)(),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,22 @@ def read_logs(logs: Sequence[Log]) -> Material:
     return Material(Scenes.concat(parts), worlds, records)
 
 
+def gather(
+    records: Mapping[str, Sequence[SceneRecord]], worlds: Mapping[str, Sequence[World | None]]
+) -> Material:
+    """Material of scenes by role whose worlds are known; a scene without a world is left out."""
+    check_disjoint({role: [r.log_name for r in found] for role, found in records.items()})
+    parts, kept_worlds, kept_records = [], [], []
+    for role, found in records.items():
+        both = [(r, w) for r, w in zip(found, worlds[role], strict=True) if w is not None]
+        own = [record for record, _ in both]
+        situations = [situation_of(record, world) for record, world in both]
+        parts.append(scenes_of(own, situations, role))
+        kept_worlds += [world for _, world in both]
+        kept_records += own
+    return Material(Scenes.concat(parts), kept_worlds, kept_records)
+
+
 def look(material: Material, config: EyeConfig, encoder: EncoderConfig) -> dict[str, Array]:
     """`features` (P, D) of P pictures, `rows` (N, 2) of the scenes' two, `black` (D,)."""
     scenes, roots = material.scenes, _roots(material.records)
@@ -143,11 +159,6 @@ def kept(path: Path, make: Callable[[], Mapping[str, Array]]) -> dict[str, Array
         partial.replace(path)
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
-
-
-def as_arrays(scenes: Scenes) -> dict[str, Array]:
-    """The fields of scenes, for `kept`."""
-    return {field.name: getattr(scenes, field.name) for field in fields(scenes)}
 
 
 def study_latent(seed: int, steps: int = 900) -> LatentActionConfig:

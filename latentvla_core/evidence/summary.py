@@ -8,7 +8,7 @@ are drawn again: an interval is about logs, the seeds stand beside it one by one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,9 +97,9 @@ class Difference:
 def difference(
     rows: Rows, a: str, b: str, labelled: int, role: str, meaning: str = "", column: str = "pdms"
 ) -> Difference:
-    """Paired scene by scene and seed by seed."""
-    one, two = (cells(rows, name, labelled, role, column) for name in (a, b))
-    if one.seeds != two.seeds or not np.array_equal(one.keys, two.keys):
+    """Paired scene by scene and seed by seed, over the seeds that both arms were run with."""
+    one, two = _common(*(cells(rows, name, labelled, role, column) for name in (a, b)))
+    if not one.seeds or not np.array_equal(one.keys, two.keys):
         raise SetupError(f"{a} and {b} were not run on the same seeds and scenes; run both")
     weights, logs = one.scenes, np.repeat(one.logs, one.scenes)
     left, right = (np.repeat(part.values.mean(0), weights) for part in (one, two))
@@ -107,6 +107,16 @@ def difference(
     return Difference(
         a, b, meaning, labelled, role, paired_difference(left, right, logs), tuple(by_seed)
     )
+
+
+def _common(one: Cells, two: Cells) -> tuple[Cells, Cells]:
+    """Both with the seeds they share."""
+    seeds = tuple(seed for seed in one.seeds if seed in two.seeds)
+    left, right = (
+        replace(part, values=part.values[[part.seeds.index(s) for s in seeds]], seeds=seeds)
+        for part in (one, two)
+    )
+    return left, right
 
 
 def present(rows: Rows) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ changelog. `python -m latentvla_core.tables > docs/tables.md` writes the page.
 from __future__ import annotations
 
 from latentvla_core.schema import Column, TableSpec, page, to_arrow, to_rows, wrapped
-from latentvla_core.tables import actions, drives, health, records, scores, views
+from latentvla_core.tables import actions, drives, evidence, health, records, scores, views
 
 __all__ = ["TABLES", "Column", "TableSpec", "tables_page", "to_arrow", "to_rows"]
 
@@ -29,6 +29,9 @@ TABLES: dict[str, TableSpec] = {
         scores.TRAJECTORIES,
         scores.PDM_SCORES,
         scores.PDM_SUMMARY,
+        evidence.EVIDENCE_TEACHERS,
+        evidence.EVIDENCE_RUNS,
+        evidence.EVIDENCE_SUMMARY,
         records.MODELS,
         records.RELEASES,
         records.QUARANTINE,

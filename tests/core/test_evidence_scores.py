@@ -154,7 +154,9 @@ def test_differences_are_paired_and_refuse_arms_of_other_seeds():
     assert found.interval.mean == pytest.approx(1.5)
     assert found.by_seed == pytest.approx((1.5, 1.5))
     assert found.interval.groups == 12
-    other = [r for r in rows if not (r["variant"] == "menu" and r["seed"] == 1)]
+    one = [r for r in rows if not (r["variant"] == "menu" and r["seed"] == 1)]
+    assert len(difference(one, "menu+teacher", "menu", 20, "test").by_seed) == 1
+    other = [r for r in rows if (r["variant"] == "menu") == (r["seed"] == 1)]
     with pytest.raises(SetupError, match="same seeds"):
         difference(other, "menu+teacher", "menu", 20, "test")
 
