@@ -19,8 +19,17 @@ EXECUTOR = dg.multiprocess_executor.configured(
     }
 )
 
+STUDY = tuple(name for name, stage in STAGES.items() if stage.group == "evidence")
 JOBS = {
-    "whole_line": (tuple(STAGES), "Everything, from logs to released models."),
+    "whole_line": (
+        tuple(name for name in STAGES if name not in STUDY),
+        "Everything, from logs to released models.",
+    ),
+    "evidence": (
+        ("logs", "frames", "scenes", "scene_worlds", *STUDY),
+        "What pictures and latent actions are worth: every arm of the study by name, and its page. "
+        "Needs hundreds of logs (examples/evidence.yaml) to say anything.",
+    ),
     "labels": (
         (
             "logs",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pipelines.assets import (
     distill,
+    evidence,
     ingest,
     latent_action_model,
     latent_actions,
@@ -34,6 +35,7 @@ STAGES: dict[str, Stage] = {
         planners,
         scores,
         registry,
+        evidence,
     )
     for stage in stages_of(module)
 }
