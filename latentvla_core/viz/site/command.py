@@ -25,6 +25,13 @@ def view(
     picture_width: Annotated[
         int, typer.Option(help="Scale pictures down to this width in pixels; 0: no pictures.")
     ] = 448,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="PLANNER@VERSION: an older version beside today's, to compare."),
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Folder of closed-loop runs (latentvla drive --out).")
+    ] = None,
 ) -> None:
     """A page to browse drives, codes, plans and scores; opens from disk, a bucket or a mail."""
     from latentvla_core.lake.store import Lake, home_folder, lake_root
@@ -39,6 +46,8 @@ def view(
         where=where,
         cameras=cameras_named(cameras),
         width_px=0 if cameras == "none" else picture_width,
+        also=tuple(also or ()),
+        runs=runs,
     )
     with counting("scenes") as progress:
         done = export_site(Lake(lake_root()), options, chapters=pages_of(home), progress=progress)

@@ -19,9 +19,11 @@ from latentvla_core.viz.site.chapters import write_chapters
 from latentvla_core.viz.site.code_pages import CodePages, code_facts
 from latentvla_core.viz.site.files import file_name, write_data
 from latentvla_core.viz.site.index import Index
+from latentvla_core.viz.site.older import add_older, older_versions
 from latentvla_core.viz.site.options import ViewOptions
 from latentvla_core.viz.site.pictures import camera_sizes, write_pictures
 from latentvla_core.viz.site.read import LogRows, chosen_scenes, read_log
+from latentvla_core.viz.site.runs import write_runs
 from latentvla_core.viz.site.scene_page import drive_data, frame_numbers, scene_data, window_of
 
 MARK = ".latentvla-site"
@@ -62,9 +64,10 @@ def export_site(
     done = Exported(options.out, logs=len(chosen))
     index, codes = Index(), CodePages()
     total = sum(len(tokens) for tokens in chosen.values())
-    model = ""
+    model, older = "", older_versions(lake, options.also)
     for place in sorted(chosen, key=lambda p: (p[0], p[2])):
         log = read_log(lake, place, chosen[place])
+        add_older(log, older)
         model = _write_log(log, options, index, codes, done) or model
         done.scenes += len(log.records)
         if progress:
@@ -75,6 +78,7 @@ def export_site(
         "codes": code_facts(lake, model),
         "label_model": model,
         "chapters": write_chapters(options.out, chapters or {}),
+        "runs": write_runs(options.out, options.runs) if options.runs else [],
         **_facts(options),
     }
     write_data(options.out, "index", index.data(facts))

@@ -28,6 +28,8 @@ class ViewOptions:
     """False: the index alone, without a page per scene."""
     also: tuple[str, ...] = ()
     """Older versions shown beside today's: "PLANNER@VERSION"."""
+    runs: Path | None = None
+    """Folder of closed-loop runs, as `latentvla drive --out` writes it."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.cameras) - set(CAMERA_NAMES):

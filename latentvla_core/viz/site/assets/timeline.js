@@ -4,14 +4,14 @@
 const ROLL = { left: 44, right: 10, row: 10, codes: 16, mark: 22, signal: 46, gap: 8 };
 
 /* `notes`: [{t, until, code, label, teacher, student, confidence, chances: [16]}]. */
-LV.timeline = (host, { times, notes, signals, marks, onseek, onmark }) => {
+LV.timeline = (host, { times, notes, signals, marks, onseek, onmark, codes = true }) => {
   const start = Math.min(...times), end = Math.max(...times, ...notes.map((n) => n.until), ...signals.flatMap((s) => s.lines.flatMap((l) => l.t)));
   const line = {};
   const render = () => {
     const width = Math.max(280, host.clientWidth), inner = width - ROLL.left - ROLL.right;
     const x = (t) => ROLL.left + ((t - start) / (end - start || 1)) * inner;
-    const top = marks.length ? ROLL.mark : 4, rollBottom = top + ROLL.codes * ROLL.row;
-    const parts = [...grid(x, start, end, top, rollBottom), ...rollOf(notes, x, top, rollBottom)];
+    const top = marks.length ? ROLL.mark : 4, rows = codes ? ROLL.codes : 0, rollBottom = top + rows * ROLL.row;
+    const parts = [...grid(x, start, end, top, rollBottom, rows), ...rollOf(notes, x, top, rollBottom)];
     let y = rollBottom + 18;
     for (const signal of signals) { parts.push(signalOf(signal, x, y, width)); y += ROLL.signal + ROLL.gap; }
     marks.forEach((m, k) => parts.push(markOf(m, k, x, y)));
@@ -35,13 +35,13 @@ LV.timeline = (host, { times, notes, signals, marks, onseek, onmark }) => {
 
 const spoken = (notes, marks) => `Codes by time; ${notes.length} positions. ${marks.map((m) => m.text).join('. ')}`;
 
-function* grid(x, start, end, top, bottom) {
-  for (let code = 0; code < ROLL.codes; code++) {
+function* grid(x, start, end, top, bottom, rows) {
+  for (let code = 0; code < rows; code++) {
     const y = top + code * ROLL.row;
     yield `<rect x="${x(start)}" y="${y}" width="${x(end) - x(start)}" height="${ROLL.row - 1}" fill="var(--road)" opacity=".55"/>`;
     if (code % 5 === 0 || code === 15) yield `<text x="${ROLL.left - 6}" y="${y + 9}" text-anchor="end">${code}</text>`;
   }
-  yield `<text x="2" y="${top + 9}">code</text>`;
+  if (rows) yield `<text x="2" y="${top + 9}">code</text>`;
   const step = end - start > 30 ? 10 : end - start > 12 ? 2 : 1;
   for (let t = Math.ceil(start / step) * step; t <= end; t += step) {
     yield `<line x1="${x(t)}" x2="${x(t)}" y1="${top}" y2="${bottom + 4}" stroke="var(--edge)" stroke-width="${t === 0 ? 1.6 : 0.5}"/>`;
