@@ -18,6 +18,8 @@ import typer
 
 from latentvla_core import __version__
 from latentvla_core.errors import LatentVLAError, SetupError
+from latentvla_core.exports.command import EPILOG as EXPORT_EPILOG
+from latentvla_core.exports.command import export
 from latentvla_core.viz.progress import counting
 from latentvla_core.viz.site.command import EPILOG as VIEW_EPILOG
 from latentvla_core.viz.site.command import view
@@ -34,6 +36,7 @@ app.add_typer(data_app, name="data")
 lake_app = typer.Typer(no_args_is_help=True, help="The Delta tables: keeping them compact.")
 app.add_typer(lake_app, name="lake")
 app.command("view", epilog=VIEW_EPILOG)(view)
+app.command("export", epilog=EXPORT_EPILOG)(export)
 
 
 @world_app.command(

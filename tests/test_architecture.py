@@ -37,6 +37,7 @@ ORDER = (
     "recipes",
     "sizes",
     "viz",
+    "exports",
     "info",
     "prompt",
     "cli",

@@ -1,0 +1,133 @@
+"""Exports come back whole: by the public readers where they are installed, by Parquet and tar else."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.site_lake import write_lake
+from latentvla_core.errors import DataError
+from latentvla_core.exports.lerobot import IMAGE, statistics, write_lerobot
+from latentvla_core.exports.shards import write_shards
+from latentvla_core.lake.store import Lake
+from latentvla_core.viz.site.options import ViewOptions
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    root = tmp_path_factory.mktemp("exports")
+    return write_lake(root / "lake", 30, pictures=root / "pictures")
+
+
+def labels_of(lake: Lake, token: str) -> list[int]:
+    rows = sorted(lake.rows("latent_actions", {"scene_token": token}), key=lambda r: r["step"])
+    return np.concatenate([row["ego_codes"] for row in rows]).tolist()
+
+
+def test_shards_hold_every_scene_with_its_picture_and_codes(lake, tmp_path):
+    done = write_shards(lake, ViewOptions(out=tmp_path), per_shard=10)
+    assert [path.name for path in done.files] == [
+        "train-000000.tar", "train-000001.tar", "train-000002.tar", "val-000000.tar"
+    ]  # fmt: skip
+    found = {}
+    for path in done.files:
+        with tarfile.open(path) as shard:
+            for member in shard.getmembers():
+                key, _, suffix = member.name.partition(".")
+                found.setdefault(key, {})[suffix] = shard.extractfile(member).read()
+    assert len(found) == done.samples == 30
+    for row in lake.rows("scenes"):
+        sample = found[row["scene_token"]]
+        facts = json.loads(sample["json"])
+        assert facts["codes"]["label"] == labels_of(lake, row["scene_token"])
+        future = np.load(io.BytesIO(sample["future.npy"]))
+        np.testing.assert_allclose(future, row["future_poses"], atol=1e-5)
+        assert sample["front.jpg"].startswith(b"\xff\xd8")
+
+
+def test_same_rows_same_bytes(lake, tmp_path):
+    first = write_shards(lake, ViewOptions(out=tmp_path / "a"))
+    second = write_shards(lake, ViewOptions(out=tmp_path / "b"))
+    pairs = zip(first.files, second.files, strict=True)
+    assert all(a.read_bytes() == b.read_bytes() for a, b in pairs)
+
+
+def test_the_public_reader_reads_the_shards(lake, tmp_path):
+    wds = pytest.importorskip("webdataset", reason="pip install webdataset")
+    done = write_shards(lake, ViewOptions(out=tmp_path, where="split = 'train'"))
+    samples = list(wds.WebDataset([str(p) for p in done.files], shardshuffle=False).decode("rgb"))
+    assert len(samples) == 25
+    assert samples[0]["front.jpg"].shape == (36, 64, 3)
+    token = samples[0]["json"]["scene_token"]
+    assert samples[0]["__key__"] == token
+    assert samples[0]["json"]["codes"]["label"] == labels_of(lake, token)
+
+
+def test_a_scene_without_its_picture_is_left_out_and_told(tmp_path):
+    lake = write_lake(tmp_path / "lake", 3, pictures=tmp_path / "pictures")
+    gone = lake.rows("scenes")[0]
+    (Path(gone["sensor_root"]) / gone["camera_paths"][0]).unlink()
+    done = write_shards(lake, ViewOptions(out=tmp_path / "out"))
+    assert done.samples == 2 and gone["camera_paths"][0] in done.refused[0]
+
+
+def test_a_lerobot_episode_is_a_drive_with_actions_that_retrace_it(lake, tmp_path):
+    import pyarrow.parquet as pq
+
+    done = write_lerobot(lake, ViewOptions(out=tmp_path))
+    info = json.loads((tmp_path / "meta" / "info.json").read_text())
+    assert (info["total_episodes"], info["fps"]) == (2, 2) and info["total_frames"] == done.samples
+    table = pq.read_table(done.files[0]).to_pylist()
+    assert set(table[0]) == set(info["features"])
+    frames = sorted(lake.rows("frames", {"split": "train"}), key=lambda row: row["log_index"])
+    pose = np.array(frames[0]["ego_pose"])
+    for row in table[:-1]:
+        x, y, yaw = row["action"]
+        c, s = np.cos(pose[2]), np.sin(pose[2])
+        pose = pose + [c * x - s * y, s * x + c * y, yaw]
+    np.testing.assert_allclose(pose[:2], frames[-1]["ego_pose"][:2], atol=1e-3)
+    token = frames[5]["token"]
+    assert table[5]["latent_action"] == labels_of(lake, token)[:4]
+    assert table[0]["latent_action"] == [-1] * 4  # no scene begins in the first frames
+    assert table[7]["timestamp"] == 3.5 and table[7][IMAGE]["bytes"].startswith(b"\xff\xd8")
+
+
+def test_statistics_are_those_of_all_frames(lake, tmp_path):
+    import pyarrow.parquet as pq
+
+    done = write_lerobot(lake, ViewOptions(out=tmp_path))
+    rows = [row for path in done.files for row in pq.read_table(path).to_pylist()]
+    stats = json.loads((tmp_path / "meta" / "stats.json").read_text())
+    speed = np.array([row["observation.state"][0] for row in rows])
+    assert stats["observation.state"]["mean"][0] == pytest.approx(speed.mean(), abs=1e-5)
+    assert stats["observation.state"]["std"][0] == pytest.approx(speed.std(), abs=1e-5)
+    assert np.shape(stats[IMAGE]["mean"]) == (3, 1, 1)
+    one = {"a": (2, np.array([3.0]), np.array([5.0]), np.array([1.0]), np.array([2.0]))}
+    assert statistics([one])["a"]["mean"] == [1.5]
+
+
+def test_a_picture_that_cannot_be_read_ends_an_episode(tmp_path):
+    lake = write_lake(tmp_path / "lake", 3, pictures=tmp_path / "pictures")
+    frame = lake.rows("frames", {"log_index": 6})[0]
+    (Path(frame["sensor_root"]) / frame["camera_paths"][0]).write_bytes(b"torn")
+    done = write_lerobot(lake, ViewOptions(out=tmp_path / "out"))
+    assert len(done.files) == 2 and len(done.refused) == 1
+    for path in (tmp_path / "pictures").rglob("*.jpg"):
+        path.unlink()
+    with pytest.raises(DataError, match="front picture"):
+        write_lerobot(lake, ViewOptions(out=tmp_path / "none"))
+
+
+def test_the_public_reader_reads_the_lerobot_data_set(lake, tmp_path):
+    reader = pytest.importorskip("lerobot.datasets.lerobot_dataset", reason="pip install lerobot")
+    done = write_lerobot(lake, ViewOptions(out=tmp_path))
+    found = reader.LeRobotDataset("local/drives", root=tmp_path)
+    assert len(found) == done.samples and found.num_episodes == 2
+    item = found[5]
+    assert item[IMAGE].shape == (3, 36, 64) and item["observation.state"].shape == (4,)
+    assert item["task"] in ("turn left", "drive straight on", "turn right", "drive")
