@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentvla_core.data.files import join, read_bytes
+from latentvla_core.data.files import join
+from latentvla_core.data.guards.places import read_below
 from latentvla_core.errors import DataError
 from latentvla_core.types import Array
 
@@ -89,7 +90,7 @@ def _piece(root: str, path: str, size_wh: tuple[int, int], crop_xy: tuple[float,
 def _bytes(root: str, path: str) -> bytes:
     if not path:
         raise DataError("the frame has no picture of this camera (empty path)", file=root)
-    return read_bytes(join(root, path), remedy=_REMEDY)
+    return read_below(root, path, remedy=_REMEDY)
 
 
 def _open(data: bytes, name: str) -> Image:

@@ -4,12 +4,14 @@ and written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from latentvla_core.data.files import read_bytes
+from latentvla_core.data.guards.places import LARGEST_B, check_file
 from latentvla_core.errors import DataError
 from latentvla_core.types import Array
 
@@ -26,6 +28,7 @@ _KEYWORDS = (
     "POINTS",
     "DATA",
 )
+_COUNT, _MOST_FIELDS = re.compile(r"\d{1,12}"), 64
 _KINDS = {"F": "f", "U": "u", "I": "i"}
 _REMEDY = "download the point clouds of this log, or leave the lidar out"
 
@@ -35,11 +38,12 @@ def read_pcd(path: str | Path) -> Array:
 
     Raises DataError naming the file and the line or length at fault.
     """
+    check_file(path, largest_b=LARGEST_B)
     data = read_bytes(path, remedy=_REMEDY)
     header, start = _header(data, str(path))
     try:
         record, count = _record(header), int(header["POINTS"][0])
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
         raise DataError(f"header not understood ({error}); {_REMEDY}", file=str(path)) from error
     if len(data) - start < count * record.itemsize:
         have = (len(data) - start) // record.itemsize
@@ -79,8 +83,10 @@ def _record(header: Mapping[str, list[str]]) -> np.dtype:
     """Packed record of one point."""
     if any(count != "1" for count in header["COUNT"]):
         raise ValueError(f"COUNT {' '.join(header['COUNT'])}, only 1 is read")
-    if int(header["POINTS"][0]) < 0:
-        raise ValueError(f"POINTS {header['POINTS'][0]}")
+    if not _COUNT.fullmatch(header["POINTS"][0]):
+        raise ValueError(f"POINTS {header['POINTS'][0][:40]}")
+    if not set(header["SIZE"]) <= {"1", "2", "4", "8"} or len(header["FIELDS"]) > _MOST_FIELDS:
+        raise ValueError(f"SIZE {' '.join(header['SIZE'])[:80]}")
     columns = zip(header["FIELDS"], header["TYPE"], header["SIZE"], strict=True)
     return np.dtype([(name, f"<{_KINDS[kind]}{int(size)}") for name, kind, size in columns])
 

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from latentvla_core.data.cameras import decode_image
-from latentvla_core.data.files import join, read_bytes
+from latentvla_core.data.files import join
+from latentvla_core.data.guards.places import read_below
 from latentvla_core.errors import DataError
 from latentvla_core.latent.features import DinoFeatures, FeatureConfig
 from latentvla_core.training.checkpoint import file_sha256
@@ -121,8 +122,8 @@ class FeatureTable(ImageCache):
 
     def _read(self, key: Key) -> _Read:
         try:
-            data = read_bytes(
-                join(*key), remedy="download the sensor blobs of this log, or leave the log out"
+            data = read_below(
+                *key, remedy="download the sensor blobs of this log, or leave the log out"
             )
             content = hashlib.blake2b(data, digest_size=16).hexdigest()
             known = (content, False) in self._found and (

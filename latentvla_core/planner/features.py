@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from latentvla_core.data.cameras import PANORAMA_CAMERAS, load_image, load_panorama
-from latentvla_core.data.files import exists, is_remote, join
+from latentvla_core.data.files import exists, is_remote
+from latentvla_core.data.guards.places import place_below
 from latentvla_core.data.lidar import read_pcd
 from latentvla_core.data.projections import picture_of
+from latentvla_core.errors import DataError
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import Array, Box, Command, ObjectClass, SceneRecord
 
@@ -146,7 +148,7 @@ def lidar_of(record: SceneRecord, cells: int, range_m: float, max_hits: int) -> 
     """(1, cells, cells) histogram of a record's point cloud; zeros when it has none."""
     if not record.lidar_path:
         return np.zeros((1, cells, cells), np.float32)
-    points = read_pcd(join(record.sensor_root, record.lidar_path))
+    points = read_pcd(place_below(record.sensor_root, record.lidar_path))
     return lidar_histogram(points, cells, range_m, max_hits=max_hits)
 
 
@@ -154,8 +156,13 @@ def lidar_fault(record: SceneRecord) -> str:
     """Why a record's point cloud cannot be there, without reading it; "" when it has none, is
     there, or is remote.
     """
-    path = join(record.sensor_root, record.lidar_path)
-    if not record.lidar_path or is_remote(path) or exists(path):
+    if not record.lidar_path:
+        return ""
+    try:
+        path = place_below(record.sensor_root, record.lidar_path)
+    except DataError as fault:
+        return str(fault)
+    if is_remote(path) or exists(path):
         return ""
     return f"{path}: the file does not exist; download the point clouds of this log, or leave the lidar out"
 

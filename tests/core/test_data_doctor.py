@@ -274,7 +274,7 @@ def test_data_roots_are_found_and_near_misses_named(
     data = DataRoot.find(tree)
     assert data.splits() == ["mini"]
     assert [Path(path).name for path in data.logs("mini")] == [f"{LOG}.pkl"]
-    assert data.v2.synthetic_scenes("navhard_two_stage") == []
+    assert data.synthetic_scenes("navhard_two_stage") == []
     for wrong, says in (
         (tree / "navsim_logs", "parent folder"),
         (tree.parent / "tre", "did you mean 'tree'"),

@@ -26,6 +26,7 @@ from latentvla_core.data.filters import (
     scenes_of_log,
     why_no_scenes,
 )
+from latentvla_core.data.guards.places import place_below
 from latentvla_core.data.layout import DATA_ROOT_VARIABLE, MAPS_ROOT_VARIABLE, DataRoot
 from latentvla_core.data.lidar import read_pcd
 from latentvla_core.data.navsim import read_log_slots
@@ -298,7 +299,7 @@ class _Examination:
             if what == "pictures":
                 load_image(self.sensor_root, path, (64, 36))
             else:
-                read_pcd(join(self.sensor_root, path))
+                read_pcd(place_below(self.sensor_root, path))
         except DataError as error:
             remedy = "download the sensor blobs of this log again"
             self.findings.add(

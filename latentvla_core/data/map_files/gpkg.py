@@ -30,6 +30,13 @@ _ENVELOPE_BYTES = (
 )  # by envelope code of the header's flags (OGC 12-128r19 §2.1.3.1.1)
 
 
+MOST_ROWS = 2_000_000
+LARGEST_VALUE_B = 64_000_000
+MOST_STEPS = 100_000_000
+"""Of SQLite's machine per query; the largest nuPlan layer takes a thousandth of it."""
+_STEP = 100_000
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One feature layer in feature-id order, which is the order every reader of GeoPackages sees."""
@@ -96,6 +103,9 @@ class GeoPackage:
     def meta(self) -> dict[str, str]:
         """The layer `meta`: `projectedCoordSystem` and others."""
         rows, names = self._rows("meta")
+        if not {"key", "value"} <= set(names):
+            message = f"layer 'meta' has columns {names}; key and value are expected"
+            raise DataError(message[:500], file=str(self.path), field="meta")
         key, value = names.index("key"), names.index("value")
         return {str(row[key]): str(row[value]) for row in rows}
 
@@ -112,6 +122,9 @@ class GeoPackage:
         """
         rows, names = self._rows(name, order_by_id=True)
         fid, geometry = self._key_column(name), self._geometry_column(name)
+        if absent := [column for column in (fid, geometry) if column not in names]:
+            message = f"layer {name!r} has no column {absent[0]!r:.60}"
+            raise DataError(message, file=str(self.path), field=name)
         srs, shapes = _decode(
             [row[names.index(geometry)] for row in rows], f"{self.path}, layer {name}"
         )
@@ -134,10 +147,22 @@ class GeoPackage:
             with closing(
                 sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
             ) as db:
+                _bound(db)
                 cursor = db.execute(sql, args)
-                return cursor.fetchall(), [d[0] for d in cursor.description]
+                rows = cursor.fetchmany(MOST_ROWS + 1)
+                if len(rows) > MOST_ROWS:
+                    message = f"layer {layer!r} has more than {MOST_ROWS:,} rows"
+                    raise DataError(message, file=str(self.path), field=layer)
+                return rows, [d[0] for d in cursor.description]
+        except (sqlite3.DataError, OverflowError, MemoryError, ValueError) as error:
+            message = f"layer {layer!r} holds values that cannot be read ({error})"
+            raise DataError(message, file=str(self.path), field=layer) from error
         except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
+            if "interrupted" in str(error):
+                message = (
+                    f"layer {layer!r} takes more than {MOST_STEPS:,} steps: a view without end"
+                )
+            elif "no such table" in str(error):
                 message = f"layer {layer!r} is missing; use the complete nuPlan map of this city, or write an empty layer"
             else:
                 message = f"cannot be read ({error}); check its permissions"
@@ -166,10 +191,16 @@ class GeoPackage:
         source = self._authority(srs) if len(shapes) else crs
         if source.upper() == crs.upper():
             return shapes
-        move = _transformer(source, crs)
-        return shapely.transform(
-            shapes, lambda xy: np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
-        )
+        try:
+            move = _transformer(source, crs)
+            moved = shapely.transform(
+                shapes, lambda xy: np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
+            )
+        except (RuntimeError, ValueError, TypeError) as error:  # pyproj's and shapely's own
+            message = f"no way from {source[:60]!r} to {crs[:60]!r} ({str(error)[:200]})"
+            raise DataError(message, file=str(self.path), field="projectedCoordSystem") from error
+        _check_finite(moved, f"{self.path}, moved to {crs}")
+        return moved
 
     def _authority(self, srs: int) -> str:
         """`EPSG:4326` for the srs id of a geometry."""
@@ -198,6 +229,9 @@ def _decode(blobs: Sequence[bytes | None], where: str) -> tuple[int, Array]:
     """
     srs, wkbs = 0, []
     for blob in blobs:
+        if blob is not None and not isinstance(blob, bytes):
+            message = f"a geometry that is a {type(blob).__name__}; download the map again"
+            raise DataError(message, file=where)
         if blob is None:
             wkbs.append(shapely.to_wkb(shapely.Polygon()))
             continue
@@ -211,8 +245,26 @@ def _decode(blobs: Sequence[bytes | None], where: str) -> tuple[int, Array]:
         srs = int.from_bytes(blob[4:8], "little" if flags & 1 else "big", signed=True)
         wkbs.append(blob[8 + _ENVELOPE_BYTES[envelope] :])
     try:
-        return srs, shapely.force_2d(shapely.from_wkb(np.array(wkbs, dtype=object)))
-    except shapely.errors.GEOSException as error:
+        shapes = shapely.force_2d(shapely.from_wkb(np.array(wkbs, dtype=object)))
+    except (shapely.errors.GEOSException, ValueError, TypeError, MemoryError) as error:
         raise DataError(
             f"a geometry is broken ({error}); download the map again", file=where
         ) from error
+    _check_finite(shapes, where)
+    return srs, shapes
+
+
+def _check_finite(shapes: Array, where: str) -> None:
+    """Infinite coordinates make every distance and area infinite, in silence."""
+    xy = shapely.get_coordinates(shapes)
+    bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
+    if len(bad):
+        message = f"{len(bad):,} of {len(xy):,} coordinates are no numbers ({xy[bad[0]].tolist()})"
+        raise DataError(f"{message}; download the map again", file=where)
+
+
+def _bound(db: sqlite3.Connection) -> None:
+    """A file may hold views that never end, and rows of gigabytes."""
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE_B)
+    steps = iter(range(MOST_STEPS // _STEP))
+    db.set_progress_handler(lambda: next(steps, None) is None, _STEP)

@@ -16,6 +16,7 @@ import shapely
 
 from latentvla_core.data.fields import near_miss
 from latentvla_core.data.files import exists, join, local_file, read_bytes
+from latentvla_core.data.guards.places import place_below
 from latentvla_core.data.map_files.gpkg import GeoPackage, Layer
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.types import Array, GroupConnectors, LaneConnectors, Lanes, Polygons, RoadMap
@@ -48,7 +49,7 @@ def read_index(maps_root: str | Path) -> dict[str, str]:
     try:
         raw = json.loads(read_bytes(path, remedy=_INDEX_REMEDY))
         return {str(location): str(entry["version"]) for location, entry in raw.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"not a nuPlan map index ({error}); {_INDEX_REMEDY}", file=path) from error
 
 
@@ -60,7 +61,7 @@ def map_path(maps_root: str | Path, location: str) -> str:
         raise SetupError(
             f"{INDEX_FILE} does not list {location!r} (it lists {listed}){near_miss(location, index)}"
         )
-    return join(maps_root, f"{location}/{index[location]}/map.gpkg")
+    return place_below(str(maps_root), f"{location}/{index[location]}/map.gpkg")
 
 
 def load_map(maps_root: str | Path, location: str) -> RoadMap:

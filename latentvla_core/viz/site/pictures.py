@@ -6,8 +6,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-from latentvla_core.data.cameras import decode_image
-from latentvla_core.data.files import join, read_bytes
+from latentvla_core.data.cameras import FORMATS, decode_image
+from latentvla_core.data.files import join
+from latentvla_core.data.guards.places import read_below
 from latentvla_core.errors import DataError
 from latentvla_core.viz.site.files import file_name
 from latentvla_core.viz.site.options import ViewOptions
@@ -63,10 +64,10 @@ def scaled(root: str, path: str, width_px: int) -> bytes:
     """
     from PIL import Image
 
-    data = read_bytes(join(root, path), remedy=REMEDY)
+    data = read_below(root, path, remedy=REMEDY)
     with io.BytesIO(data) as stream:
         try:
-            with Image.open(stream) as opened:
+            with Image.open(stream, formats=FORMATS) as opened:
                 size, kind, turned = opened.size, opened.format, opened.getexif().get(274, 1)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"no readable picture; {REMEDY}", file=join(root, path)) from error
