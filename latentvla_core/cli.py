@@ -322,13 +322,21 @@ def _write_csv(table: Any, out: Path | None) -> None:
 def _print_table(table: Any) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(*table.column_names, header_style="bold")
+    shown = Table(header_style="bold")
+    for name in table.column_names:
+        shown.add_column(Text(printable(name)))
     for row in table.to_pylist():
-        shown.add_row(*(_cell(value) for value in row.values()))
+        shown.add_row(*(Text(printable(_cell(value))) for value in row.values()))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(shown)
     console.print(f"{table.num_rows} rows")
+
+
+def printable(text: str) -> str:
+    """Text out of files, without what steers a terminal: control characters are written out."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _cell(value: Any) -> str:
@@ -338,6 +346,22 @@ def _cell(value: Any) -> str:
         text = " ".join(_cell(v) for v in value[:24])
         return text if len(value) <= 24 else f"{text} … ({len(value)})"
     return str(value)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"latentvla {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def latentvla(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Say it and end."),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @app.command("info", epilog="Example: latentvla info")
@@ -390,7 +414,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
+    typer.secho(f"error: {printable(message)}", fg=typer.colors.RED, err=True)
     sys.exit(2)
 
 

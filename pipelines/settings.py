@@ -32,7 +32,7 @@ from typing import Any
 import yaml
 
 from latentvla_core.errors import SetupError
-from latentvla_core.lake.store import home_folder, lake_root
+from latentvla_core.lake.store import home_folder, lake_root, usable_folder
 from latentvla_core.recipes import Weights
 from pipelines.steps.lineage import partition_key
 
@@ -121,7 +121,8 @@ class Settings:
         """
         ours = Path(__file__).resolve().parent.parent / "dagster_home"
         default = ours if (ours / "dagster.yaml").is_file() else self.home / "dagster"
-        home = Path(os.environ.setdefault("DAGSTER_HOME", str(default))).absolute()
+        home = usable_folder("DAGSTER_HOME", os.environ.get("DAGSTER_HOME") or str(default))
+        os.environ["DAGSTER_HOME"] = str(home)
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():
             text = (

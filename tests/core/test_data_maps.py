@@ -154,3 +154,45 @@ def test_golden_maps_equal_the_devkits_polygons_and_read_fast() -> None:
     np.testing.assert_array_equal(
         shapely.get_coordinates(ours), shapely.get_coordinates(theirs)
     )  # bit by bit
+
+
+def _change(root: Path, *sql: str) -> None:
+    import sqlite3
+
+    with sqlite3.connect(next(root.rglob("map.gpkg"))) as db:
+        for statement in sql:
+            db.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        (("UPDATE lanes_polygons SET geom = 7",), "a geometry that is a int"),
+        (("UPDATE meta SET value = 'EPSG:999999'",), "no way from"),
+        (("UPDATE meta SET value = 'a city''s own'",), "no way from"),
+        (("DROP TABLE meta", "CREATE TABLE meta (a)", "INSERT INTO meta VALUES (1)"), "key and value"),
+        (("DROP TABLE lanes_polygons", "CREATE VIEW lanes_polygons AS WITH RECURSIVE n(fid) AS"
+          " (SELECT 1 UNION ALL SELECT fid + 1 FROM n) SELECT max(fid) AS fid, NULL AS geom FROM n"),
+         "a view without end"),
+    ],
+)  # fmt: skip
+def test_a_map_made_to_harm_is_refused_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.setattr("latentvla_core.data.map_files.gpkg.MOST_STEPS", 2_000_000)
+    root = _root(tmp_path, _layers())
+    _change(root, *sql)
+    with pytest.raises(DataError, match=f"map.gpkg.*{says}"):
+        load_map(root, "us-ma-boston")
+
+
+def test_infinite_coordinates_and_an_index_that_leaves_the_root_are_refused(tmp_path: Path) -> None:
+    layers = _layers()
+    shape = shapely.Polygon([(0, 0), (np.inf, 0), (1, 1)])
+    layers["lane_groups_polygons"] = [(101, shape, ())]
+    with pytest.raises(DataError, match=r"map\.gpkg.*coordinates are no numbers"):
+        load_map(_root(tmp_path, layers), "us-ma-boston")
+    index = {"us-ma-boston": {"version": "../../elsewhere"}}
+    (tmp_path / "nuplan-maps-v1.0.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match="leaves the root"):
+        load_map(tmp_path, "us-ma-boston")

@@ -1,0 +1,40 @@
+"""What the command line prints out of files steers no terminal; folders it cannot use are named."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from latentvla_core import __version__
+from latentvla_core.cli import app, printable, write_table
+from latentvla_core.errors import SetupError
+from latentvla_core.lake.store import home_folder
+
+
+def test_the_version_is_told():
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0 and result.output.strip() == f"latentvla {__version__}"
+
+
+def test_markup_and_escape_codes_in_cells_are_shown_and_do_nothing(capsys):
+    write_table(pa.table({"[b]name": ["[red]x[/red]", "[/nope]", "\x1b[2Jgone"]}), "table", None)
+    out = capsys.readouterr().out
+    assert "[b]name" in out and "[red]x[/red]" in out and "[/nope]" in out
+    assert "\x1b[2J" not in out and "\\x1b[2Jgone" in out
+
+
+def test_printable_leaves_letters_of_all_languages():
+    assert printable("Fahrt ä 東京\nzwei") == "Fahrt ä 東京\nzwei"
+    assert printable("a\x07\u202eb") == "a\\x07\\u202eb"
+
+
+@pytest.mark.parametrize("sign", "%?")
+def test_a_home_that_no_database_can_have_is_refused_with_the_variable(sign):
+    with pytest.raises(SetupError, match="LATENTVLA_HOME"):
+        home_folder({"LATENTVLA_HOME": f"scratch/a{sign}b"})
+
+
+def test_a_tilde_means_the_home_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home_folder({"LATENTVLA_HOME": "~/lv"}) == tmp_path / "lv"
