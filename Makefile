@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: setup demo test ui lint types bench clean
+.PHONY: setup demo test quick ui lint types bench clean
 setup: $(VENV)/.stamp
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -16,8 +16,10 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 
 demo: setup          ## embedded world -> whole line -> table, report, registry
 	$(VENV)/bin/latentvla demo
-test: setup lint types  ## everything CI runs
-	$(PY) -m pytest
+test: setup lint types  ## everything CI runs; files of tests are shared out between two processes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+quick: setup         ## the inner loop: tests that are neither slow nor a whole line
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m "not slow and not smoke"
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

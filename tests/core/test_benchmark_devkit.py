@@ -20,6 +20,8 @@ from benchmarks import devkit
 from latentvla_core.errors import SetupError
 from latentvla_core.world.write import WorldConfig, write_world
 
+pytestmark = pytest.mark.slow
+
 CACHES = """
 import lzma, pickle, pathlib
 class Entry: pass

@@ -15,6 +15,8 @@ from benchmarks import gpu
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.model import build_meta
 
+pytestmark = pytest.mark.slow
+
 
 def bench(monkeypatch, tmp_path, *words):
     monkeypatch.setattr(

@@ -20,6 +20,8 @@ from pipelines.settings import Settings
 from pipelines.stages import STAGES
 from pipelines.steps.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 SCENES = ("logs", "frames", "scenes")
 
