@@ -8,9 +8,9 @@ used: a recipe costs torch's import only when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, Metric
@@ -34,16 +34,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannerRecipe:
-    """Both hosts, what is fused into them, and how they are trained."""
+    """The hosts, what is fused into them, and how they are trained."""
 
     transfuser: TransfuserConfig
     ipad: IpadConfig
     fusion: FusionConfig
     train: PlannerTrainConfig
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """Configurations of the hosts that are not published ones (planner/hosts/registry.py)."""
 
-    def host(self, name: str) -> TransfuserConfig | IpadConfig:
-        """Configuration of a host by name."""
-        return self.transfuser if name == "transfuser" else self.ipad
+    def host(self, name: str) -> Any:
+        """Configuration of a host by name. Raises SetupError for one that the recipe lacks."""
+        known = {"transfuser": self.transfuser, "ipad": self.ipad, **self.others}
+        if name not in known:
+            raise SetupError(f"the recipe has no host {name!r}; it has {', '.join(known)}")
+        return known[name]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +129,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
     from latentvla_core.planner.baselines import EgoStatusConfig
     from latentvla_core.planner.fusion import FusionConfig
     from latentvla_core.planner.hosts.ipad import IpadConfig
+    from latentvla_core.planner.hosts.registry import MODULES, host_of
     from latentvla_core.planner.hosts.transfuser import TransfuserConfig
     from latentvla_core.planner.train import PlannerTrainConfig
     from latentvla_core.vlm.config import VlmConfig
@@ -146,6 +152,11 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
             ipad=getattr(IpadConfig, size)(),
             fusion=getattr(FusionConfig, size)(),
             train=getattr(PlannerTrainConfig, size)(),
+            others={
+                host: getattr(host_of(host).config, size)()
+                for host in MODULES
+                if host not in ("transfuser", "ipad")
+            },
         ),
         evidence=getattr(EvidenceConfig, size)(),
     )

@@ -31,6 +31,7 @@ from typing import Any
 
 import yaml
 
+from latentvla_core.data.formats import MODULES
 from latentvla_core.errors import SetupError
 from latentvla_core.lake.store import home_folder, lake_root, usable_folder
 from latentvla_core.recipes import Weights
@@ -65,9 +66,9 @@ class Source:
     """
 
     def __post_init__(self) -> None:
-        if self.format not in ("navsim", "frames_poses"):
+        if self.format not in MODULES:
             raise SetupError(
-                f"source {self.split}: format is {self.format!r}; use navsim or frames_poses"
+                f"source {self.split}: format is {self.format!r}; use {' or '.join(MODULES)}"
             )
         if not 0.0 <= self.part[0] < self.part[1] <= 1.0:
             raise SetupError(

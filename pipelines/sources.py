@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentvla_core.data.formats import format_of
 from latentvla_core.errors import SetupError
 from latentvla_core.recipes import Recipe
 from pipelines.settings import Settings, Source
@@ -66,27 +66,11 @@ def _logs_of(source: Source, shards: int) -> list[dict[str, Any]]:
 
 
 def _offered(source: Source) -> list[tuple[str, Path]]:
-    """(log name, path) of every log a source holds. A folder's name that occurs twice below the
-    source becomes its relative path: two drives, two names.
-    """
+    """(log name, path) of every log a source holds."""
     folder = Path(source.logs)
     if not folder.is_dir():
         return []
-    if source.format == "navsim":
-        return sorted((path.name.removesuffix(".pkl"), path) for path in folder.glob("*.pkl"))
-    from latentvla_core.data.frames_poses import name_of
-
-    found = [(name_of(path), path) for path in _sequences(folder)]
-    names = Counter(name for name, _ in found)
-    return [
-        (name if names[name] == 1 or name != path.name else _below(path, folder), path)
-        for name, path in found
-    ]
-
-
-def _below(path: Path, folder: Path) -> str:
-    """Relative path as a name: `day1__front`."""
-    return "__".join(path.relative_to(folder).parts) or path.name
+    return format_of(source.format).find(folder)
 
 
 def checked_logs(settings: Settings) -> list[dict[str, Any]]:
@@ -110,11 +94,7 @@ def _why_empty(source: Source) -> str:
     """
     there = _offered(source)
     if not there:
-        what = (
-            "no .pkl file"
-            if source.format == "navsim"
-            else "no sequence (a folder with frames/ and poses.csv)"
-        )
+        what = f"no {format_of(source.format).what}"
         return f"split {source.split}: {source.logs} holds {what}; download its logs, or leave the split out"
     named = filter_of(source).log_names if source.filter else None
     if named is None or any(name in named for name, _ in there):
@@ -152,34 +132,17 @@ def filter_of(source: Source) -> SceneFilter:
         ) from error
 
 
-def _sequences(folder: Path) -> list[Path]:
-    """Folders with pictures or with poses, at any depth, links followed: one that lacks the other is
-    listed too, so that ingest can say why it is refused.
-    """
-    found, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()  # a link back to where we were
-            continue
-        seen.add(real)
-        if "frames" in folders or "poses.csv" in files:
-            found.append(Path(place))
-            folders[:] = [name for name in folders if name != "frames"]
-    return sorted(found)
-
-
 def _row(source: Source, name: str, path: Path, shards: int) -> dict[str, Any]:
-    file = path if path.is_file() else path / "poses.csv"
+    kind = format_of(source.format)
+    file = kind.file(path)
     size, key = (file.stat().st_size, content_key(file)) if file.is_file() else (0, "")
-    default_root = path if source.format == "frames_poses" else path.parent
     return {
         "split": source.split,
         "shard": shard_of(name, shards),
         "log_name": name,
         "format": source.format,
         "path": str(path),
-        "sensor_root": source.sensors or str(default_root),
+        "sensor_root": source.sensors or str(kind.sensors(path)),
         "maps_root": source.maps,
         "size_bytes": size,
         "content_key": key,

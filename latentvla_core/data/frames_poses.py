@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from latentvla_core.data.formats import DataFormat
 from latentvla_core.data.pose_file import (
     COLUMNS,
     POSES_FILE,
@@ -242,3 +245,54 @@ def _camera(config: SequenceConfig) -> tuple[Array, Array, Array, Array]:
         intrinsics = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
     position = np.array([config.camera_ahead_of_rear_axle_m, 0.0, config.camera_height_m])
     return OPTICAL_TO_EGO, position, intrinsics, np.zeros(5)
+
+
+def find_sequences(folder: Path) -> list[tuple[str, Path]]:
+    """(name, folder) of every sequence at any depth. A folder's name that occurs twice becomes its
+    relative path, `day1__front`: two drives, two names.
+    """
+    found = [(name_of(path), path) for path in _sequences(folder)]
+    names = Counter(name for name, _ in found)
+    return [
+        (name if names[name] == 1 or name != path.name else _below(path, folder), path)
+        for name, path in found
+    ]
+
+
+def _below(path: Path, folder: Path) -> str:
+    return "__".join(path.relative_to(folder).parts) or path.name
+
+
+def _sequences(folder: Path) -> list[Path]:
+    """Folders with pictures or with poses, at any depth, links followed: one that lacks the other is
+    listed too, so that ingest can say why it is refused.
+    """
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()  # a link back to where we were
+            continue
+        seen.add(real)
+        if FRAMES_FOLDER in folders or POSES_FILE in files:
+            found.append(Path(place))
+            folders[:] = [name for name in folders if name != FRAMES_FOLDER]
+    return sorted(found)
+
+
+def _read(path: Path, name: str) -> tuple[list[list[Frame | None]], list[DataError]]:
+    """A drive of which not one frame has a picture has poses, and nothing to label: a fault."""
+    logs = [*read_logs(path, name=name).values()]
+    if any(frame.cameras for frames in logs for frame in frames):
+        return [list(frames) for frames in logs], []
+    rule = "frames/ holds no picture, so nothing of this drive is labelled"
+    return [list(frames) for frames in logs], [DataError(rule, file=str(path))]
+
+
+FORMAT = DataFormat(
+    what=f"sequence (a folder with {FRAMES_FOLDER}/ and {POSES_FILE})",
+    find=find_sequences,
+    read=_read,
+    file=lambda path: path / POSES_FILE,
+    sensors=lambda path: path,
+)

@@ -19,6 +19,7 @@ import numpy as np
 
 from latentvla_core.data.fields import Fields, near_miss
 from latentvla_core.data.files import read_bytes
+from latentvla_core.data.formats import DataFormat
 from latentvla_core.data.unpickle import PickleKind, loads
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.types import (
@@ -317,3 +318,22 @@ def camera_of(f: Fields, memo: Calibrations) -> Camera:
             return Camera(f.text("data_path", empty=True), *arrays)
         memo[key] = arrays
     return Camera(f.text("data_path", empty=True), *memo[key])
+
+
+def _find(folder: Path) -> list[tuple[str, Path]]:
+    return sorted((path.name.removesuffix(".pkl"), path) for path in folder.glob("*.pkl"))
+
+
+def _read(path: Path, name: str) -> tuple[list[list[Frame | None]], list[DataError]]:
+    slots, faults = read_log_slots(path)
+    return [slots], faults
+
+
+FORMAT = DataFormat(
+    what=".pkl file",
+    find=_find,
+    read=_read,
+    file=lambda path: path,
+    sensors=lambda path: path.parent,
+    name_inside=True,
+)

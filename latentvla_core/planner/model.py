@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,26 +13,11 @@ from torch import nn
 from latentvla_core.errors import SetupError
 from latentvla_core.planner.baselines import EgoStatusConfig, EgoStatusMlp
 from latentvla_core.planner.fusion import FusionConfig
-from latentvla_core.planner.hosts.ipad import Ipad, IpadConfig
-from latentvla_core.planner.hosts.transfuser import Transfuser, TransfuserConfig
-from latentvla_core.planner.inputs import IpadInputs, TransfuserInputs
+from latentvla_core.planner.hosts.registry import MODULES, Host, host_of
 
-HostConfig = TransfuserConfig | IpadConfig
-Planner = Transfuser | Ipad
-
-
-class Host(NamedTuple):
-    """What one host consists of."""
-
-    model: Callable[..., Any]
-    config: type
-    inputs: Callable[..., Any]
-
-
-HOSTS: dict[str, Host] = {
-    "transfuser": Host(Transfuser, TransfuserConfig, TransfuserInputs),
-    "ipad": Host(Ipad, IpadConfig, IpadInputs),
-}
+Planner = Any
+"""The network of a host (hosts/registry.py says what it offers)."""
+HOSTS: dict[str, Host] = {name: host_of(name) for name in MODULES}
 
 PROJECTIONS = ("fusion.visual_pool.key_value.", "fusion.action_pool.key_value.")
 """What depends on the width of the VLM's embeddings."""
@@ -43,13 +28,9 @@ class PlannerSpec:
     """Everything needed to build a planner before its weights are loaded."""
 
     host: str
-    """"transfuser", "ipad" or "ego_status_mlp"."""
-    transfuser: TransfuserConfig | None = None
-    """Its configuration, if that is the host."""
-    ipad: IpadConfig | None = None
-    """Its configuration, if that is the host."""
-    ego_status_mlp: EgoStatusConfig | None = None
-    """Its configuration, if that is the planner."""
+    """A name of HOSTS, or "ego_status_mlp"."""
+    config: Any
+    """Its configuration."""
     fusion: FusionConfig | None = None
     """None: the host alone."""
     feature_dim: int = 0
@@ -58,7 +39,7 @@ class PlannerSpec:
 
 def build_planner(
     host: str,
-    config: HostConfig | None = None,
+    config: Any = None,
     *,
     fused: bool = False,
     fusion: FusionConfig | None = None,
@@ -72,16 +53,15 @@ def build_planner(
         feature_dim: width of the VLM embeddings the fusion will read; the student's may differ from
         the teacher's.
     """
-    if host not in HOSTS:
-        raise SetupError(f"host {host!r} is unknown; choose one of {', '.join(HOSTS)}")
     if fused and feature_dim < 1:
         raise SetupError(
             f"feature_dim is {feature_dim}; a fused planner needs the width of its VLM embeddings"
         )
-    config = config or HOSTS[host].config.mini()
+    found = host_of(host)
+    config = config or found.config.mini()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return HOSTS[host].model(config, (fusion or FusionConfig()) if fused else None, feature_dim)
+        return found.network(config, (fusion or FusionConfig()) if fused else None, feature_dim)
 
 
 def fuse(host: Planner, fusion: FusionConfig, feature_dim: int, seed: int = 0) -> Planner:
@@ -129,12 +109,14 @@ def copy_weights(source: nn.Module, target: nn.Module, fresh: tuple[str, ...] = 
 
 def spec_of(planner: Planner | EgoStatusMlp) -> PlannerSpec:
     """The spec that builds this planner again."""
-    configs: Mapping[str, Any] = {planner.name: planner.config}
     fusion = None if isinstance(planner, EgoStatusMlp) else planner.fusion
     if fusion is None:
-        return PlannerSpec(host=planner.name, **configs)
+        return PlannerSpec(host=planner.name, config=planner.config)
     return PlannerSpec(
-        host=planner.name, fusion=fusion.config, feature_dim=fusion.feature_dim, **configs
+        host=planner.name,
+        config=planner.config,
+        fusion=fusion.config,
+        feature_dim=fusion.feature_dim,
     )
 
 
@@ -149,19 +131,32 @@ def save(
 
 def load(folder: Path | str) -> Planner | EgoStatusMlp:
     """The planner of a folder, ready to plan."""
-    from latentvla_core.training.artifacts import load_config, load_weights
+    from latentvla_core.training.artifacts import load_weights
 
-    spec = load_config(folder, PlannerSpec)
-    planner = EgoStatusMlp(spec.ego_status_mlp) if spec.ego_status_mlp else _build(spec)
+    spec = load_spec(folder)
+    planner = EgoStatusMlp(spec.config) if spec.host == EgoStatusMlp.name else _build(spec)
     load_weights(folder, planner)
     return planner.eval()
 
 
+def load_spec(folder: Path | str) -> PlannerSpec:
+    """What a folder's planner is made of. Folders saved before hosts were a list hold the
+    configuration under the host's name, and those of the others as null.
+    """
+    from latentvla_core.training.artifacts import from_dict, load_fields
+
+    saved = load_fields(folder, PlannerSpec)
+    name = str(saved.get("host"))
+    fields = {k: v for k, v in saved.items() if k not in (*HOSTS, EgoStatusMlp.name)}
+    spec = from_dict(PlannerSpec, {"config": saved.get(name), **fields})
+    kind = EgoStatusConfig if name == EgoStatusMlp.name else host_of(name).config
+    return replace(spec, config=from_dict(kind, spec.config))
+
+
 def _build(spec: PlannerSpec) -> Planner:
-    config = spec.ipad if spec.host == "ipad" else spec.transfuser
     return build_planner(
         spec.host,
-        config,
+        spec.config,
         fused=spec.fusion is not None,
         fusion=spec.fusion,
         feature_dim=spec.feature_dim,

@@ -8,25 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from latentvla_core.errors import DataError, SetupError
-from latentvla_core.planner.choosing import ChoosingConfig, train_choice
-from latentvla_core.planner.hosts.ipad import Ipad
-from latentvla_core.planner.hosts.ipad_loss import ipad_loss
-from latentvla_core.planner.hosts.proposal_targets import Simulator
-from latentvla_core.planner.hosts.transfuser import Transfuser
-from latentvla_core.planner.hosts.transfuser_loss import transfuser_loss
+from latentvla_core.planner.choosing import ChoosingConfig
 from latentvla_core.planner.inputs import (
     Inputs,
     Maps,
-    TrajectoryTargets,
-    TransfuserTargets,
     VlmFeatures,
 )
-from latentvla_core.planner.model import Planner
-from latentvla_core.planner.plan import Batches, inputs_of, with_features
-from latentvla_core.training.loop import FitConfig, FitResult, Loss, default_param_groups, fit
+from latentvla_core.planner.model import HOSTS, Planner
+from latentvla_core.planner.plan import inputs_of, with_features
+from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import PLAN_STEPS, Array, SceneRecord
 
@@ -171,9 +163,10 @@ def train_planner(
     inputs = with_features(planner, seen, records, features)
     usable = readable(seen)
     _explain_codes(planner, records, features)
-    targets = make_targets(planner, records, maps)
-    simulate = simulator_of(planner, worlds, config.simulation_processes)
-    loss = make_loss(planner, simulate)
+    host = HOSTS[planner.name]
+    targets = host.targets(planner.config, records, maps).batch
+    simulate = host.simulator(worlds, config.simulation_processes) if host.simulator else None
+    loss = host.loss(planner, simulate)
 
     def collate(indices: Array) -> dict[str, Any]:
         return {**inputs(indices), "targets": targets(indices), "index": indices}
@@ -190,9 +183,9 @@ def train_planner(
         device=device,
         until=until,
     )
-    if not isinstance(planner, Ipad) or simulate is None or until is not None:
+    if host.last_phase is None or until is not None:
         return result
-    train_choice(
+    host.last_phase(
         planner,
         inputs,
         usable,
@@ -271,39 +264,6 @@ def param_groups(
             chosen = [p for p in group["params"] if inside(p)]
             split += [{**group, "params": chosen, "lr": rate * scale}] if chosen else []
     return split
-
-
-def make_targets(planner: Planner, records: Sequence[SceneRecord], maps: Maps | None) -> Batches:
-    """A function from (B,) indices to the host's target batch."""
-    if isinstance(planner, Ipad):
-        return TrajectoryTargets(records).batch
-    return TransfuserTargets(planner.config, records, maps).batch
-
-
-def simulator_of(
-    planner: Planner, worlds: Sequence[Any] | None, processes: int = 0
-) -> Simulator | None:
-    """What scores iPad's proposals; None for a host that is not trained on scores."""
-    if not isinstance(planner, Ipad):
-        return None
-    if worlds is None or not any(world is not None and world.valid for world in worlds):
-        raise SetupError(
-            "iPad learns to score its proposals in simulated scenes, and not one valid world is given; "
-            "pass worlds=[pdms.world.build(scene, road_map), ...]"
-        )
-    return Simulator(worlds, processes)
-
-
-def make_loss(planner: Planner, simulator: Simulator | None) -> Loss:
-    """(batch, step) → (loss, parts) of the host."""
-    if isinstance(planner, Transfuser):
-        return lambda batch, step: transfuser_loss(planner.config, planner(batch), batch["targets"])
-
-    def loss(batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float]]:
-        simulate = simulator if step % planner.config.score_every == 0 else None
-        return ipad_loss(planner.config, planner(batch), batch, simulate)
-
-    return loss
 
 
 def displacement_errors(poses: Array, records: Sequence[SceneRecord]) -> dict[str, float]:

@@ -55,12 +55,17 @@ def save_model(
 
 def load_config(folder: Path | str, config_class: type[Config]) -> Config:
     """The config dataclass a model folder was saved with."""
+    return from_dict(config_class, load_fields(folder, config_class))
+
+
+def load_fields(folder: Path | str, config_class: type[Any]) -> dict[str, Any]:
+    """The config as it was saved, before it becomes the dataclass it must be of."""
     content = _content(folder)
     if content["config_class"] != config_class.__name__:
         raise SetupError(
             f"{folder}: holds a {content['config_class']}, not a {config_class.__name__}; check the path"
         )
-    return from_dict(config_class, content["config"])
+    return content["config"]
 
 
 def load_extra(folder: Path | str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from latentvla_core.data.formats import format_of
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.types import Frame
 from pipelines.steps import declare
@@ -67,26 +68,12 @@ def read_frames(log: dict[str, Any]) -> tuple[list[list[Frame | None]], list[Dat
 
     A sequence recorded faster than 2 Hz holds several logs, one per phase.
     """
-    from latentvla_core.data.frames_poses import read_logs
-    from latentvla_core.data.navsim import read_log_slots
-
     try:
-        if log["format"] == "frames_poses":
-            logs = [*read_logs(Path(log["path"]), name=log["log_name"]).values()]
-            return [list(frames) for frames in logs], _without_pictures(log["path"], logs)
-        slots, faults = read_log_slots(Path(log["path"]))
-        return [slots], faults
+        return format_of(log["format"]).read(Path(log["path"]), log["log_name"])
     except DataError as error:
         return [], [error]
     except DataFaults as errors:
         return [], list(errors.faults)
-
-
-def _without_pictures(path: str, logs: list[list[Frame]]) -> list[DataError]:
-    """A fault when not one frame has a picture: such a drive has poses, and nothing to label."""
-    if any(frame.cameras for frames in logs for frame in frames):
-        return []
-    return [DataError("frames/ holds no picture, so nothing of this drive is labelled", file=path)]
 
 
 def without_copies(
@@ -96,7 +83,9 @@ def without_copies(
     and once in test.
     """
     inside = {frame.log_name for slots in logs for frame in slots if frame is not None}
-    if log["format"] != "navsim" or not (others := inside & names - {log["log_name"]}):
+    if not format_of(log["format"]).name_inside or not (
+        others := inside & names - {log["log_name"]}
+    ):
         return logs, faults
     rule = f"holds log {min(others)!r}, which has a file of its own; remove this copy"
     return [], [*faults, DataError(rule, file=log["path"], field="log_name")]

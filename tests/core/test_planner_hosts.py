@@ -170,7 +170,7 @@ def test_paper_sizes_build_without_memory():
     sizes = {}
     for name, host in HOSTS.items():
         with torch.device("meta"):
-            planner = host.model(host.config.paper(), FusionConfig.paper(), 2048)
+            planner = host.network(host.config.paper(), FusionConfig.paper(), 2048)
         sizes[name] = {
             part: sum(p.numel() for p in m.parameters()) / 1e6
             for part, m in planner.named_children()

@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentvla_core.planner.hosts.ipad import IpadConfig
-from latentvla_core.planner.hosts.proposal_targets import Simulate
+from latentvla_core.errors import SetupError
+from latentvla_core.planner.hosts.ipad import Ipad, IpadConfig
+from latentvla_core.planner.hosts.proposal_targets import Simulate, Simulator
+from latentvla_core.planner.hosts.registry import Host
+from latentvla_core.planner.inputs import IpadInputs, TrajectoryTargets
 
 
 def ipad_loss(
@@ -78,3 +82,41 @@ def collision_loss(config: IpadConfig, predicted: Tensor, truth: Tensor) -> Tens
         8 * there.sum()
     ).clamp(min=1.0)
     return config.collision_box_weight * distance + config.collision_weight * validity
+
+
+def simulator_of(worlds: Sequence[Any] | None, processes: int) -> Simulator:
+    """What scores the proposals in the worlds of the scenes."""
+    if worlds is None or not any(world is not None and world.valid for world in worlds):
+        raise SetupError(
+            "iPad learns to score its proposals in simulated scenes, and not one valid world is"
+            " given; pass worlds=[pdms.world.build(scene, road_map), ...]"
+        )
+    return Simulator(worlds, processes)
+
+
+def training_loss(planner: Ipad, simulator: Simulator | None) -> Any:
+    """(batch, step) → (loss, parts); the proposals are simulated at every `score_every`-th step."""
+
+    def loss(batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float]]:
+        simulate = simulator if step % planner.config.score_every == 0 else None
+        return ipad_loss(planner.config, planner(batch), batch, simulate)
+
+    return loss
+
+
+def choose(*args: Any, **settings: Any) -> Any:
+    """`train_choice`, which needs all hosts and is imported when it is called."""
+    from latentvla_core.planner.choosing import train_choice
+
+    return train_choice(*args, **settings)
+
+
+HOST = Host(
+    network=Ipad,
+    config=IpadConfig,
+    inputs=IpadInputs,
+    targets=lambda config, records, maps: TrajectoryTargets(records),
+    loss=training_loss,
+    simulator=simulator_of,
+    last_phase=choose,
+)

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentvla_core.planner.hosts.raster import UNKNOWN
-from latentvla_core.planner.hosts.transfuser import TransfuserConfig
+from latentvla_core.planner.hosts.registry import Host
+from latentvla_core.planner.hosts.transfuser import Transfuser, TransfuserConfig
+from latentvla_core.planner.inputs import TransfuserInputs, TransfuserTargets
 
 
 def transfuser_loss(
@@ -86,3 +88,17 @@ def match(cost: Tensor) -> Tensor:
 
     columns = [linear_sum_assignment(c)[1] for c in cost.float().cpu().numpy()]
     return torch.from_numpy(np.stack(columns)).to(cost.device)
+
+
+def training_loss(planner: Any, simulator: Any) -> Any:
+    """(batch, step) → (loss, parts); simulates nothing."""
+    return lambda batch, step: transfuser_loss(planner.config, planner(batch), batch["targets"])
+
+
+HOST = Host(
+    network=Transfuser,
+    config=TransfuserConfig,
+    inputs=TransfuserInputs,
+    targets=TransfuserTargets,
+    loss=training_loss,
+)
