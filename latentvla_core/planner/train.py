@@ -267,7 +267,14 @@ def param_groups(
 
 
 def displacement_errors(poses: Array, records: Sequence[SceneRecord]) -> dict[str, float]:
-    """Mean distance to the logged future, metres: over all 8 poses (`ade_m`) and at 4 s (`fde_m`)."""
+    """Mean distance to the logged future, metres: over all 8 poses (`ade_m`) and at 4 s (`fde_m`).
+
+    Scenes without a plan (a pose that is not finite: their pictures cannot be read) are left out;
+    {} where none is left.
+    """
     truth = np.array([r.future_poses[: poses.shape[1], :2] for r in records])
     distance = np.linalg.norm(poses[..., :2] - truth, axis=-1)
+    distance = distance[np.isfinite(distance).all(axis=-1)]
+    if not len(distance):
+        return {}
     return {"ade_m": float(distance.mean()), "fde_m": float(distance[:, -1].mean())}

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from latentvla_core.types import FRONT_CAMERA, SceneRecord
+from latentvla_core.types import FRONT_CAMERA
 from pipelines import pictures
 from pipelines.assets.latent_action_model import what_it_sees
 from pipelines.steps import declare
-from pipelines.steps.context import CHUNK, Output, StageContext
+from pipelines.steps.context import Output, StageContext
 from pipelines.steps.lineage import place_of
 
 if TYPE_CHECKING:
-    from latentvla_core.latent.config import LatentActionConfig
-    from latentvla_core.latent.label import Labels
-
-EGO_COLUMNS = ("ego_codes", "ego_distances", "ego_confidence")
-MOTION_COLUMNS = ("speed_mps", "delta_speed_mps", "forward_m", "delta_heading_rad")
+    pass
 
 
 @declare.shards(
@@ -38,6 +33,7 @@ def latent_actions(context: StageContext, partition: str) -> Output:
     """
     from latentvla_core.latent.label import label_scenes
     from latentvla_core.latent.model import load
+    from latentvla_core.latent.rows.labels import label_rows, whole_logs
 
     place = place_of(partition)
     records = sorted(
@@ -64,21 +60,6 @@ def latent_actions(context: StageContext, partition: str) -> Output:
     )
 
 
-def whole_logs(records: Sequence[SceneRecord]) -> list[list[SceneRecord]]:
-    """Parts of at least CHUNK scenes that never cut a log: pictures are shared inside a log only,
-    so each is read once.
-
-    Records must be in order of their logs.
-    """
-    parts: list[list[SceneRecord]] = []
-    for _, log in groupby(records, key=lambda record: record.log_name):
-        if parts and len(parts[-1]) < CHUNK:
-            parts[-1] += log
-        else:
-            parts.append(list(log))
-    return parts
-
-
 def frame_times(context: StageContext, place: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     """(log, front picture) → timestamp_us of its frame."""
     columns = ["log_name", "timestamp_us", "camera_names", "camera_paths"]
@@ -89,46 +70,3 @@ def frame_times(context: StageContext, place: Mapping[str, Any]) -> dict[tuple[s
         for name, path in zip(row["camera_names"], row["camera_paths"], strict=True)
         if name == FRONT_CAMERA
     }
-
-
-def label_rows(
-    records: Sequence[SceneRecord],
-    labels: Labels,
-    times: Mapping[tuple[str, str], int],
-    config: LatentActionConfig,
-    versions: Mapping[str, str],
-) -> list[dict[str, Any]]:
-    """Rows of `latent_actions`; a transition that could not be labelled keeps its row, with the
-    reason.
-    """
-    from latentvla_core.latent.label import needed_pictures
-
-    rows = []
-    for i, record in enumerate(records):
-        for step in range(config.num_transitions):
-            valid = bool(labels.valid[i, step])
-            (first, second), _ = needed_pictures(record, step, config.gap_frames)
-            nominal_us = record.timestamp_us + round(step * config.gap_s * 1e6)
-            start_us = times.get((record.log_name, first), nominal_us)
-            end_us = times.get((record.log_name, second), start_us + round(config.gap_s * 1e6))
-            rows.append(
-                {
-                    "scene_token": record.scene_token,
-                    "log_name": record.log_name,
-                    "timestamp_us": start_us,
-                    "step": step,
-                    "gap_s": (end_us - start_us) / 1e6,
-                    **{
-                        name: getattr(labels, name)[i, step] if valid else []
-                        for name in EGO_COLUMNS
-                    },
-                    "environment_codes": labels.environment_codes[i, step]
-                    if labels.has_environment[i, step]
-                    else [],
-                    **dict(zip(MOTION_COLUMNS, labels.motion[i, step], strict=True)),
-                    "valid": valid,
-                    "reason": labels.reason[i][step],
-                    **versions,
-                }
-            )
-    return rows

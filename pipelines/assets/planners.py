@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.errors import SetupError
+from latentvla_core.planner.hosts.registry import MODULES as HOSTS
 from latentvla_core.types import SceneRecord
 from pipelines import pictures
 from pipelines.settings import TRAIN, VAL
@@ -37,7 +38,7 @@ class Variant:
 
 VARIANTS = tuple(
     variant
-    for host in ("transfuser", "ipad")
+    for host in HOSTS
     for variant in (
         Variant(host, host, "", "", ""),
         Variant(f"{host}_latent", host, "vlm_features", "vlm", host),
@@ -143,18 +144,12 @@ def _report(
     the PDM score.
     """
     from latentvla_core.planner.plan import plan
+    from latentvla_core.planner.train import displacement_errors
 
     held_out = context.records(VAL) or records
     features = features_of(context, held_out, table) if table else None
-    poses = plan(model, held_out, features, device=context.device)
-    truth = np.stack([record.future_poses[:8] for record in held_out])
-    error_m = np.linalg.norm(poses[..., :2] - truth[..., :2], axis=-1)
-    error_m = error_m[
-        np.isfinite(error_m).all(axis=-1)
-    ]  # scenes whose pictures cannot be read have no plan
-    if not len(error_m):
-        return Model(sum(p.numel() for p in model.parameters()), {}, parts)
-    metrics = {"val/ade_m": float(error_m.mean()), "val/fde_m": float(error_m[:, -1].mean())}
+    errors = displacement_errors(plan(model, held_out, features, device=context.device), held_out)
+    metrics = {f"val/{name}": value for name, value in errors.items()}
     return Model(sum(p.numel() for p in model.parameters()), metrics, parts)
 
 

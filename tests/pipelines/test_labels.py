@@ -22,7 +22,7 @@ from latentvla_core.errors import SetupError
 from latentvla_core.lake.store import Lake
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel, save
-from pipelines.assets.latent_actions import whole_logs
+from latentvla_core.latent.rows.labels import whole_logs
 from pipelines.checks import verify
 from pipelines.settings import Settings
 from pipelines.stages import STAGES

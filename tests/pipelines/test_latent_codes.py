@@ -21,21 +21,17 @@ import pipelines.assets.latent_codes as latent_codes
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel, save
-from latentvla_core.tables import TABLES
-from latentvla_core.types import Command, ObjectClass
-from pipelines.assets.latent_codes import (
-    THUMBNAIL_WH,
+from latentvla_core.latent.rows.contexts import (
     Labelled,
     each_once,
-    examples_of,
-    labelled,
-    red_lights,
     scene_contexts,
-    scenes_of,
     sentence_of,
-    thumbnail,
     transitions_of,
 )
+from latentvla_core.tables import TABLES
+from latentvla_core.types import Command, ObjectClass
+from latentvla_core.viz.atlas_examples import EXAMPLES, THUMBNAIL_WH, examples_of, thumbnail
+from pipelines.assets.latent_codes import labelled, red_lights, scenes_of
 from pipelines.settings import Settings
 from pipelines.steps.engine import Engine
 from pipelines.steps.lineage import place_of
@@ -446,7 +442,7 @@ def test_so_does_a_scene_that_is_gone(drive: Path):
 
 def test_no_more_examples_than_fit_a_card(drive: Path):
     rows = [label(f"s{i}", log_name=f"log-{i}") for i in range(9)]
-    assert len(shown(rows, [scene(f"s{i}", drive) for i in range(9)])) == latent_codes.EXAMPLES
+    assert len(shown(rows, [scene(f"s{i}", drive) for i in range(9)])) == EXAMPLES
 
 
 def test_a_thumbnail_is_a_small_jpeg(drive: Path):
