@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from latentvla_core.data.formats import MODULES
+from latentvla_core.data import MODULES
 from latentvla_core.errors import SetupError
 from latentvla_core.lake.store import home_folder, lake_root, usable_folder
 from latentvla_core.recipes import Weights

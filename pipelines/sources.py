@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentvla_core.data.formats import format_of
+from latentvla_core.data import format_of
 from latentvla_core.errors import SetupError
 from latentvla_core.recipes import Recipe
 from pipelines.settings import Settings, Source

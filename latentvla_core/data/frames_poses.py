@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentvla_core.data.formats import DataFormat
+from latentvla_core.data import DataFormat
 from latentvla_core.data.pose_file import (
     COLUMNS,
     POSES_FILE,

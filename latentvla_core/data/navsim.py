@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from latentvla_core.data import DataFormat
 from latentvla_core.data.fields import Fields, near_miss
 from latentvla_core.data.files import read_bytes
-from latentvla_core.data.formats import DataFormat
 from latentvla_core.data.unpickle import PickleKind, loads
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.types import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from latentvla_core.data.formats import format_of
+from latentvla_core.data import format_of
 from latentvla_core.errors import DataError, DataFaults
 from latentvla_core.types import Frame
 from pipelines.steps import declare

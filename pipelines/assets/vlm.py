@@ -88,6 +88,7 @@ def vlm_features(context: StageContext, partition: str) -> Output:
     never enters.
     """
     from latentvla_core.vlm.features import concat
+    from latentvla_core.vlm.samples import build_samples
     from latentvla_core.vlm.vlm import load
 
     records = context.records(**place_of(partition))
@@ -95,7 +96,8 @@ def vlm_features(context: StageContext, partition: str) -> Output:
         return Output([])
     model = context.model("vlm", lambda folder: load(folder, context.device))
     batch = context.recipe.feature_batch
-    parts = context.track(f"vlm_features {partition}", chunks(samples_of(context, records)))
+    questions = build_samples(records, None, context.recipe.vlm)  # no label is at hand
+    parts = context.track(f"vlm_features {partition}", chunks(questions))
     return feature_output(
         context, records, concat([model.predict(part, batch) for part in parts]), "vlm"
     )

@@ -233,7 +233,7 @@ def test_a_scene_with_a_hole_keeps_its_good_transitions_and_has_no_sentence(line
 
 
 def test_no_part_cuts_a_log(line: Line, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("pipelines.assets.latent_actions.CHUNK", 3)
+    monkeypatch.setattr("latentvla_core.latent.rows.labels.CHUNK", 3)
     records = [replace(r, log_name=f"log-{i // 5}") for i, r in enumerate(line.records * 4)]
     parts = whole_logs(records)
     assert [r for part in parts for r in part] == records
