@@ -20,6 +20,7 @@ from pipelines.settings import Settings
 from pipelines.steps.context import Outcome, StageContext
 from pipelines.steps.engine import FORCED_MODEL, Engine
 from pipelines.steps.lineage import UNPARTITIONED, Stage
+from pipelines.versions import code_version_of, deps_of, told_of, true_versions
 
 
 def partitions_of(settings: Settings) -> dg.StaticPartitionsDefinition:
@@ -39,10 +40,10 @@ def asset_of(
 
     @dg.asset(
         name=stage.name,
-        deps=[*stage.deps, *stage.after, *stage.gates],
+        deps=deps_of(stage, stages, settings),
         group_name=stage.group,
         description=cleandoc(stage.doc),  # indented paragraphs would be shown as code
-        code_version=stage.code_version,
+        code_version=code_version_of(stage, settings),
         kinds={"python", *stage.kinds},
         partitions_def=partitions_of(settings) if stage.partitioned else None,
         backfill_policy=dg.BackfillPolicy.single_run() if stage.partitioned else None,
@@ -78,8 +79,13 @@ def asset_of(
         force = context.op_execution_context.op_config["force"]
         outcomes = _executed(engine, stage, keys, context.run_id, force)
         checked = verify(engine.lake, stage, outcomes)
+        told = told_of(engine, stage, outcomes)
+        told = {key: {n: _linked(v) for n, v in own.items()} for key, own in told.items()}
+        for key in keys if stage.partitioned else ():
+            context.add_asset_metadata(told[key], partition_key=key)
         yield dg.MaterializeResult(
-            metadata=run_metadata(engine, stage, outcomes),
+            metadata=run_metadata(engine, stage, outcomes)
+            | ({} if stage.partitioned else told[""]),
             data_version=dg.DataVersion(_version_of(outcomes)),
             check_results=[
                 _result(check_name(stage), checked),
@@ -90,6 +96,8 @@ def asset_of(
                 ),
             ],
         )
+        if len(keys) > 1:
+            yield from true_versions(context, stage, outcomes, told)
 
     return body
 
@@ -151,8 +159,8 @@ def _line(stage: Stage, key: str, number: int, total: int, outcome: Outcome) -> 
 
 
 def _linked(value: Any) -> Any:
-    """Files as links that a browser opens."""
-    return dg.MetadataValue.url(value.absolute().as_uri()) if isinstance(value, Path) else value
+    """Files as paths to copy: a browser opens no file:// link out of a page of a server."""
+    return dg.MetadataValue.path(str(value)) if isinstance(value, Path) else value
 
 
 def _definition_metadata(stage: Stage, settings: Settings) -> dict[str, Any]:
@@ -194,8 +202,6 @@ def run_metadata(
         metadata["dagster/row_count"] = engine.lake.counts(stage.table, ()).total()
     for dep in stage.deps:
         metadata[f"delta/input/{dep}"] = engine.lake.version(engine.stages[dep].table)
-    for outcome in done[-1:]:
-        metadata |= {name: _linked(value) for name, value in outcome.metadata.items()}
     from pipelines.pictures import pictures_of
 
     return metadata | pictures_of(engine, stage, outcomes)

@@ -15,6 +15,7 @@ from pipelines.settings import TEST
 from pipelines.steps.context import Outcome, StageContext
 from pipelines.steps.lineage import Stage, place_of
 from pipelines.steps.reading import UNTRAINED, sentences_of, world_from_row
+from pipelines.versions import keep_pictures
 
 SHOWN_WORST = 3
 SHOWN_PLANS = ("human", "constant_velocity", "ipad", "ipad_latent", "ipad_student")
@@ -23,13 +24,14 @@ SHOWN_PLANS = ("human", "constant_velocity", "ipad", "ipad_latent", "ipad_studen
 def pictures_of(
     context: StageContext, stage: Stage, outcomes: Mapping[str, Outcome]
 ) -> dict[str, Any]:
-    """Metadata entry with a picture, for stages that have one and runs that made something."""
+    """Metadata entries with pictures, for stages that have one; of what was made last."""
     draw = stage.picture
-    made = [key for key, outcome in outcomes.items() if not outcome.skipped and outcome.rows]
-    if draw is None or not made:
+    if draw is None:
         return {}
-    drawn = draw(context, made)
-    pictures = [png for png in ([drawn] if isinstance(drawn, bytes) else drawn) if png]
+    made = [key for key, outcome in outcomes.items() if not outcome.skipped and outcome.rows]
+    drawn = draw(context, made) if made else []
+    found = [png for png in ([drawn] if isinstance(drawn, bytes) else drawn) if png]
+    pictures = keep_pictures(context, stage, outcomes, found)
     return {
         f"picture{'' if k == 1 else f'_{k}'}": as_markdown(png) for k, png in enumerate(pictures, 1)
     }

@@ -32,7 +32,7 @@ def graph_of(definitions: dg.Definitions) -> dict[str, dict[str, object]]:
             "kinds": sorted(node.kinds),
             "partitioned": node.is_partitioned,
             "pools": sorted(node.pools or []),
-            "code_version": node.code_version,
+            "code_version": (node.code_version or "").split(" · ")[0],
             "checks": sorted(check.name for check in node.check_keys),
         }
     return nodes
