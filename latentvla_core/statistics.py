@@ -59,6 +59,17 @@ def paired_difference(
     return grouped_mean(values_a - values_b, groups, seed)
 
 
+def grouped_error(values: Array, groups: Sequence[str] | Array) -> float:
+    """Standard error of the mean of (N,) values whose groups (N,) are independent and whose members
+    are not (cluster-robust); NaN for fewer than two groups.
+    """
+    if len(values) == 0 or len(np.unique(np.asarray(groups))) < 2:
+        return float("nan")
+    values, sums, counts = _by_group(values, groups)
+    off = sums - counts * values.mean()
+    return float(np.sqrt((off**2).sum() * len(sums) / (len(sums) - 1)) / len(values))
+
+
 def _by_group(values: Array, groups: Sequence[str] | Array) -> tuple[Array, Array, Array]:
     """(N,) values, (G,) sums and (G,) counts; refuses what has no mean."""
     values, names = np.asarray(values, np.float64), np.asarray(groups)

@@ -32,7 +32,8 @@ RELEASES = TableSpec(
     (
         text("name", "registered model"),
         text("version", "registered version that was judged"),
-        text("decision", "promoted, kept, or refused"),
+        integer("decided_us", "when, since 1970", "µs"),
+        text("decision", "promoted, kept, refused, or rolled back"),
         text("champion", "version that holds the alias afterwards"),
         text("split", "held-out split"),
         text("metric_version", "metric name and devkit version"),
@@ -41,12 +42,17 @@ RELEASES = TableSpec(
             "champion_score",
             "mean score of the previous champion on the same scenes; NaN when there was none",
         ),
+        integer("scenes", "scenes both were scored on"),
+        real("difference", "challenger − champion, paired by scene; NaN when there was none"),
+        real("difference_low", "low end of its 95 % interval, whole logs drawn again"),
+        real("difference_high", "high end of it"),
         text("reason", "the rule that decided"),
         MADE_BY,
     ),
-    key=("name", "version", "split"),
+    key=("name", "decided_us"),
     partition_by=("name",),
-    is_record=True,
+    # Rows of version 1, one per model and without a time, stay readable at their Delta version.
+    version=2,
 )
 
 QUARANTINE = TableSpec(

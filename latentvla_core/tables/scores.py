@@ -126,7 +126,7 @@ PDM_SUMMARY = TableSpec(
             "metric and devkit version: pdms-v1.1, epdms-v2.2; name it in every query",
         ),
         *(real(name, f"mean of {doc}") for name, doc in _SCORES.items()),
-        real("score_stderr", "standard error of the mean score"),
+        real("score_stderr", "standard error of the mean score, between logs; NaN for one log"),
         integer("num_scored", "scenes with a valid score"),
         integer("num_expected", "scenes of the split that should have one"),
         text("reasons", "why the others have none, with counts"),

@@ -2,24 +2,185 @@
 
 from __future__ import annotations
 
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from pipelines.assets.planners import VARIANTS
-from pipelines.registry.gates import judge
+from pipelines.assets.scores import score_rows
+from pipelines.registry.connection import answering, connect
+from pipelines.registry.fetch import fetch_model
+from pipelines.registry.gates import (
+    CHAMPION,
+    DEPLOYED,
+    PROMOTED,
+    REFUSED,
+    ROLLED_BACK,
+    Comparison,
+    Rules,
+    best_champion,
+    compare,
+    decide,
+)
 from pipelines.settings import TEST
 from pipelines.steps import declare
 from pipelines.steps.context import Output, StageContext
+from pipelines.steps.reading import world_from_row
+
+PLANNERS = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
+Rows = Sequence[Mapping[str, Any]]
 
 
 @declare.table(
-    deps=("pdm_summary",), group="registry", recipe=("metrics",), kinds=("mlflow", "deltalake")
+    deps=("scenes", "scene_worlds", "pdm_scores", "pdm_summary"),
+    group="registry",
+    recipe=("metrics",),
+    code_version="2",
+    kinds=("mlflow", "deltalake"),
 )
 def releases(context: StageContext) -> Output:
-    """The promotion gate: a planner becomes `champion` only if its score on the held-out split is
-    not lower.
+    """The promotion gate: a planner becomes `champion` only if it is better than the champion on
+    the same scenes, beyond chance, and no less safe. One row per decision, for ever.
 
-    Judged by the recipe's first metric, on a complete split only, and against the score that the
-    present champion earned on the very same scenes.
+    Judged by the recipe's first metric on the held-out split. A champion whose plans are not in
+    the lake any more plans again. The best champion gets the alias `deployed`.
     """
-    names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
-    rows = [judge(context, name, TEST) for name in names]
-    promoted = [row["name"] for row in rows if row["decision"] == "promoted"]
-    return Output(rows, groups=names, metadata={"promoted": ", ".join(promoted) or "none"})
+    before = [dict(row) for row in context.lake.rows("releases", {"name": list(PLANNERS)})]
+    with answering(context.settings, "start MLflow or set MLFLOW_TRACKING_URI, and run again"):
+        client = connect(context.settings)
+        rows = [judge(context, client, name, before, TEST) for name in PLANNERS]
+        deployed = deploy(client, rows)
+    promoted = [row["name"] for row in rows if row["decision"] == PROMOTED]
+    told = {"promoted": ", ".join(promoted) or "none", "deployed": deployed or "none"}
+    return Output([*before, *rows], groups=PLANNERS, metadata=told)
+
+
+def judge(
+    context: StageContext, client: Any, name: str, before: Rows, split: str
+) -> dict[str, Any]:
+    """One decision as a row of `releases`; moves the alias when it promotes."""
+    made_by = context.ledger.made_by(name, "")
+    found = context.lake.rows("models", {"name": name, "version": made_by})
+    metric = context.recipe.metrics[0]
+    where = {"split": split, "trajectory_id": name, "metric_version": METRIC_VERSIONS[metric]}
+    scores = context.lake.rows("pdm_scores", where) if found else []
+    scores = [row for row in scores if row["model_version"] == made_by]
+    row = {"name": name, "split": split, "metric_version": METRIC_VERSIONS[metric]}
+    if not scores:
+        nothing = Comparison(0, 0, math.nan, math.nan, None, {})
+        reason = f"no trained model, or no {METRIC_VERSIONS[metric]} scores on split {split}"
+        return {**row, **decision_row("", REFUSED, "", nothing, reason)}
+    version = found[0]["mlflow_uri"].rpartition("/")[2]
+    champion = str(client.get_registered_model(name).aliases.get(CHAMPION, ""))
+    same = champion == version or has_weights_of(context, client, name, made_by, champion)
+    held = scores if same else scores_of_champion(context, client, name, champion, scores, metric)
+    worlds = context.lake.read("scene_worlds", {"split": split}, ["scene_token"])
+    comparison = compare(scores, held, worlds.num_rows)
+    decision, reason = decide(comparison, Rules(), same=same)
+    gone = [r for r in before if r["name"] == name and r["decision"] == ROLLED_BACK]
+    if decision == PROMOTED and version in {r["version"] for r in gone}:
+        decision, reason = REFUSED, f"version {version} was rolled back by hand; {reason}"
+    if decision == PROMOTED:
+        client.set_registered_model_alias(name, CHAMPION, version)
+        champion = version
+    return {**row, **decision_row(version, decision, champion, comparison, reason)}
+
+
+def decision_row(
+    version: str, decision: str, champion: str, found: Comparison, reason: str
+) -> dict[str, Any]:
+    """The columns of `releases` that a decision fills."""
+    difference = found.difference
+    return {
+        "version": version,
+        "decided_us": time.time_ns() // 1000,
+        "decision": decision,
+        "champion": champion,
+        "scenes": found.scored,
+        "challenger_score": found.score,
+        "champion_score": found.champion_score,
+        "difference": difference.mean if difference else math.nan,
+        "difference_low": difference.low if difference else math.nan,
+        "difference_high": difference.high if difference else math.nan,
+        "reason": reason,
+    }
+
+
+def deploy(client: Any, rows: Rows) -> str:
+    """Give the alias `deployed` to the best champion alone; returns its planner, "" when no champion
+    has a score.
+    """
+    scores = {
+        row["name"]: row[
+            "challenger_score" if row["champion"] == row["version"] else "champion_score"
+        ]
+        for row in rows
+        if row["champion"]
+    }
+    best = best_champion(scores)
+    champions = {row["name"]: row["champion"] for row in rows}
+    for name in scores if best else ():
+        if name == best:
+            client.set_registered_model_alias(name, DEPLOYED, champions[name])
+        elif DEPLOYED in client.get_registered_model(name).aliases:
+            client.delete_registered_model_alias(name, DEPLOYED)
+    return best
+
+
+def champion_folder(context: StageContext, client: Any, name: str, version: str) -> Path:
+    """Folder of a registered version's weights, fetched when it is not on this machine."""
+    made_by = client.get_model_version(name, version).tags["made_by"]
+    folder = context.settings.models / name / made_by
+    if not folder.is_dir():
+        fetch_model(context.settings, f"models:/{name}/{version}", folder)
+    return folder
+
+
+def has_weights_of(
+    context: StageContext, client: Any, name: str, made_by: str, champion: str
+) -> bool:
+    """Whether a model trained anew came out as the champion, tensor by tensor."""
+    if not champion:
+        return False
+    ours = context.settings.models / name / made_by / "config.json"
+    theirs = champion_folder(context, client, name, champion) / "config.json"
+    sums = [json.loads(p.read_text()).get("weights_sha256") for p in (ours, theirs) if p.is_file()]
+    return len(sums) == 2 and sums[0] is not None and sums[0] == sums[1]
+
+
+def scores_of_champion(
+    context: StageContext, client: Any, name: str, champion: str, scores: Rows, metric: Any
+) -> Rows | None:
+    """Scores of the champion on the held-out scenes; it plans again, since the lake holds plans of
+    the latest version alone. None: there is no champion.
+    """
+    if not champion:
+        return None
+    split = scores[0]["split"]
+    records = context.records(split)
+    poses = plan_again(champion_folder(context, client, name, champion), records, context.device)
+    plans = {
+        record.scene_token: {"poses": plan, "valid": True, "reason": "", "model_version": champion}
+        for record, plan in zip(records, poses, strict=True)
+    }
+    worlds = [world_from_row(row) for row in context.lake.rows("scene_worlds", {"split": split})]
+    return score_rows(metric, worlds, {name: plans})
+
+
+def plan_again(folder: Path, records: list[Any], device: str) -> Any:
+    """(N, 8, 3) plans of a model folder, with the model whose features it was trained on."""
+    from latentvla_core.planner.model import load
+    from latentvla_core.planner.plan import plan
+
+    parts = json.loads((folder / "summary.json").read_text())["parts"]
+    features = None
+    if part := parts.get("features"):
+        from pipelines.registry.model_code import features_of, load_family
+
+        family = json.loads((Path(part) / "summary.json").read_text())["family"]
+        features = features_of(family, load_family(family, Path(part)), records)
+    return plan(load(folder), records, features, device=device)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.pdms.metrics import MEANINGS, METRIC_VERSIONS, metric_of
+from latentvla_core.statistics import grouped_error
 from pipelines import pictures
 from pipelines.checks import complete
 from pipelines.steps import declare
@@ -102,6 +103,7 @@ def _score_row(
     deps=("scene_worlds", "pdm_scores"),
     group="scores",
     recipe=("metrics",),
+    code_version="2",
     kinds=("deltalake",),
 )
 def pdm_summary(context: StageContext) -> Output:
@@ -143,12 +145,10 @@ def _summary_row(
         metric=metric_of(version),
         metric_version=version,
     )
-    scores = np.array([row["score"] for row in rows if row["valid"]])
-    spread = (
-        float(scores.std(ddof=1) / np.sqrt(len(scores)))
-        if found.complete and len(scores) > 1
-        else np.nan
-    )
+    valid = [row for row in rows if row["valid"]]
+    scores = np.array([row["score"] for row in valid])
+    logs = np.array([row["log_name"] for row in valid])
+    spread = grouped_error(scores, logs) if found.complete else np.nan
     most = sorted(found.reasons.items(), key=lambda item: -item[1])[:5]
     return {
         "split": split,

@@ -1,127 +1,120 @@
-"""The promotion gate: who may hold the alias `champion`."""
+"""The promotion gate: who may hold the alias `champion`.
+
+Candidate and champion are compared scene by scene on the same scenes by the same metric version,
+and whole logs are drawn again for the interval, since scenes of one log are not independent.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from latentvla_core.pdms.metrics import METRIC_VERSIONS
-from pipelines.registry.connection import answering, connect
+import numpy as np
 
-if TYPE_CHECKING:
-    from pipelines.steps.context import StageContext
+from latentvla_core.pdms.metrics import short
+from latentvla_core.statistics import Interval, paired_difference
 
 CHAMPION = "champion"
+DEPLOYED = "deployed"
+"""Alias of the one planner that is to be driven with: the best of the champions."""
+SAFETY = (
+    "no_at_fault_collisions",
+    "drivable_area_compliance",
+    "time_to_collision_within_bound",
+)
+PROMOTED, KEPT, REFUSED, ROLLED_BACK = "promoted", "kept", "refused", "rolled back"
 
 
-def judge(context: StageContext, name: str, split: str) -> dict[str, Any]:
-    """One decision as a row of `releases`, by the recipe's first metric; moves the alias when it
-    promotes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """What a candidate must show."""
+
+    margin: float = 0.0
+    """The low end of the interval of the difference must be above it."""
+    safety_tolerance: float = 0.01
+    """No mean of NC, DAC or TTC may fall by more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A candidate beside the champion."""
+
+    scored: int
+    expected: int
+    score: float
+    champion_score: float
+    """NaN where there is no champion."""
+    difference: Interval | None
+    """Candidate − champion, by log; None where there is nothing to compare."""
+    safety: Mapping[str, float]
+    """Sub-score → candidate − champion."""
+
+
+def compare(
+    candidate: Sequence[Mapping[str, Any]],
+    champion: Sequence[Mapping[str, Any]] | None,
+    expected: int,
+) -> Comparison:
+    """Rows of `pdm_scores` of one metric and split. Raises ValueError when the champion was not
+    scored on the very scenes of the candidate.
     """
-    with answering(context.settings, "start MLflow or set MLFLOW_TRACKING_URI, and run again"):
-        return _judged(context, connect(context.settings), name, split)
-
-
-def _judged(context: StageContext, client: Any, name: str, split: str) -> dict[str, Any]:
-    made_by = context.ledger.made_by(name, "")
-    found = context.lake.rows("models", {"name": name, "version": made_by})
-    metric = METRIC_VERSIONS[context.recipe.metrics[0]]
-    summary = context.lake.rows(
-        "pdm_summary", {"split": split, "trajectory_id": name, "metric_version": metric}
-    )
-    if not found or not summary:
-        return _row(
-            name,
-            "",
-            "refused",
-            "",
-            split,
-            metric,
-            math.nan,
-            math.nan,
-            f"no trained model, or no {metric} scores on the held-out split",
+    ours = {row["scene_token"]: row for row in candidate if row["valid"]}
+    score = float(np.mean([row["score"] for row in ours.values()])) if ours else math.nan
+    if champion is None or not ours or len(ours) < expected:
+        return Comparison(len(ours), expected, score, math.nan, None, {})
+    theirs = {row["scene_token"]: row for row in champion if row["valid"]}
+    if missing := sorted(set(ours) ^ set(theirs)):
+        raise ValueError(
+            f"{len(missing)} scenes (first {missing[0]}) were scored of one of candidate and"
+            " champion alone; score both on the same scenes"
         )
-    version = found[0]["mlflow_uri"].rpartition("/")[2]
-    score = summary[0]["score"]
-    champion, champion_score = _champion(client, name, metric, split)
-    decision, reason = decide(
-        score,
-        champion_score,
-        summary[0]["num_scored"],
-        summary[0]["num_expected"],
-        same=champion == version,
-    )
-    client.set_model_version_tag(name, version, score_tag(metric, split), repr(score))
-    if decision == "promoted":
-        client.set_registered_model_alias(name, CHAMPION, version)
-    return _row(
-        name,
-        version,
-        decision,
-        version if decision == "promoted" else champion,
-        split,
-        metric,
-        score,
-        champion_score,
-        reason,
-    )
+    tokens = sorted(ours)
+
+    def column(rows: Mapping[str, Mapping[str, Any]], name: str) -> np.ndarray:
+        return np.array([rows[token][name] for token in tokens], np.float64)
+
+    logs = np.array([ours[token]["log_name"] for token in tokens])
+    safety = {n: float(np.mean(column(ours, n) - column(theirs, n))) for n in SAFETY}
+    before = column(theirs, "score")
+    difference = paired_difference(column(ours, "score"), before, logs)
+    return Comparison(len(ours), expected, score, float(before.mean()), difference, safety)
 
 
-def score_tag(metric: str, split: str) -> str:
-    """Tag of a registered version that holds its mean score."""
-    return f"score.{metric}.{split}"
-
-
-def _champion(client: Any, name: str, metric: str, split: str) -> tuple[str, float]:
-    aliases = client.get_registered_model(name).aliases
-    if CHAMPION not in aliases:
-        return "", math.nan
-    version = str(aliases[CHAMPION])
-    return version, float(
-        client.get_model_version(name, version).tags.get(score_tag(metric, split), "nan")
-    )
-
-
-def decide(
-    score: float, champion_score: float, scored: int, expected: int, *, same: bool = False
-) -> tuple[str, str]:
-    """("promoted" | "kept" | "refused", the rule that decided)."""
-    if not 0 < expected == scored or not math.isfinite(score):
-        return (
-            "refused",
-            f"scored {scored} of {expected} scenes; a mean over an incomplete split proves nothing",
+def decide(found: Comparison, rules: Rules, *, same: bool = False) -> tuple[str, str]:
+    """(decision, the rule that decided). `same`: the candidate's weights are the champion's."""
+    if not 0 < found.expected == found.scored or not math.isfinite(found.score):
+        return REFUSED, (
+            f"scored {found.scored} of {found.expected} scenes; a mean over an incomplete split"
+            " proves nothing"
         )
     if same:
-        return "kept", "it is the champion already"
-    if math.isnan(champion_score):
-        return "promoted", "there was no champion with a score on this split"
-    if score >= champion_score:
-        return (
-            "promoted",
-            f"score {score:.4f} is not lower than the champion's {champion_score:.4f}",
-        )
-    return "refused", f"score {score:.4f} is lower than the champion's {champion_score:.4f}"
+        return KEPT, "its weights are those of the champion"
+    if found.difference is None:
+        return PROMOTED, "there was no champion"
+    told = f"difference {found.difference.mean:+.4f}, 95 % by log"
+    told += f" {found.difference.low:+.4f} to {found.difference.high:+.4f}"
+    fallen = {n: d for n, d in found.safety.items() if d < -rules.safety_tolerance}
+    if fallen:
+        named = ", ".join(f"{short(name)} {by:+.3f}" for name, by in fallen.items())
+        return REFUSED, f"{named}: falls by more than {rules.safety_tolerance:g}; {told}"
+    if found.difference.low > rules.margin:
+        return PROMOTED, f"{told}, all above {rules.margin:g}"
+    return REFUSED, f"{told}, not all above {rules.margin:g}"
 
 
-def _row(
-    name: str,
-    version: str,
-    decision: str,
-    champion: str,
-    split: str,
-    metric: str,
-    score: float,
-    before: float,
-    reason: str,
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "version": version,
-        "decision": decision,
-        "champion": champion,
-        "split": split,
-        "metric_version": metric,
-        "challenger_score": score,
-        "champion_score": before,
-        "reason": reason,
-    }
+def best_champion(scores: Mapping[str, float]) -> str:
+    """Planner whose champion scores most; "" when none has a score. Equal scores: the first name."""
+    known = {name: score for name, score in scores.items() if math.isfinite(score)}
+    return min(known, key=lambda name: (-known[name], name)) if known else ""
+
+
+def champion_before(rows: Sequence[Mapping[str, Any]], now: str) -> str:
+    """Version that held the alias before `now`, by the rows of `releases` of one model; "" if
+    none. Versions that were rolled back are passed over.
+    """
+    ordered = sorted(rows, key=lambda row: row["decided_us"])
+    held = [row["champion"] for row in ordered if row["champion"]]
+    bad = {row["version"] for row in ordered if row["decision"] == ROLLED_BACK} | {now}
+    return next((version for version in reversed(held) if version not in bad), "")

@@ -22,12 +22,12 @@ class LatentVLAModel(PythonModel):
     def load_context(self, context: Any) -> None:
         self.folder = Path(context.artifacts["model"])
         self.kind = json.loads((self.folder / "summary.json").read_text())["family"]
-        self.model = _load(self.kind, self.folder)
+        self.model = load_family(self.kind, self.folder)
         self.features = None
         if "features" in context.artifacts:
             folder = Path(context.artifacts["features"])
             family = json.loads((folder / "summary.json").read_text())["family"]
-            self.features = (family, _load(family, folder))
+            self.features = (family, load_family(family, folder))
 
     def predict(self, context, model_input, params=None):  # MLflow reads type hints as a schema
         """(N,) scenes → (N, 8, 3) float32 poses of a planner, or (N, 12) int8 codes."""
@@ -52,7 +52,7 @@ def arrays_of(row: dict[str, Any]) -> dict[str, Any]:
     return restore(TABLES["scenes"], row)
 
 
-def _load(family: str, folder: Path) -> Any:
+def load_family(family: str, folder: Path) -> Any:
     if family == "planner":
         from latentvla_core.planner.model import load
 

@@ -1,28 +1,265 @@
-import math
+"""Who becomes champion: like compared with like, beyond chance, and no less safe."""
 
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 
-from pipelines.registry.gates import decide
-
-
-@pytest.mark.parametrize(
-    ("score", "champion", "scored", "expected", "decision"),
-    [
-        (0.80, math.nan, 40, 40, "promoted"),
-        (0.80, 0.80, 40, 40, "promoted"),
-        (0.81, 0.80, 40, 40, "promoted"),
-        (0.79, 0.80, 40, 40, "refused"),
-        (0.99, 0.80, 39, 40, "refused"),
-        (math.nan, math.nan, 40, 40, "refused"),
-        (0.99, math.nan, 0, 0, "refused"),
-    ],
-    ids=["first", "equal", "better", "worse", "incomplete", "no score", "nothing scored"],
+import pipelines.assets.registry as registry
+from latentvla_core.errors import SetupError
+from latentvla_core.pdms.metrics import METRIC_VERSIONS
+from latentvla_core.statistics import grouped_error
+from latentvla_core.tables import TABLES
+from pipelines.registry.gates import (
+    DEPLOYED,
+    SAFETY,
+    Rules,
+    best_champion,
+    champion_before,
+    compare,
+    decide,
 )
-def test_who_becomes_champion(
-    score: float, champion: float, scored: int, expected: int, decision: str
-):
-    assert decide(score, champion, scored, expected)[0] == decision
+from pipelines.registry.rollback import roll_back
+from pipelines.settings import Settings
+from pipelines.stages import STAGES
+from pipelines.steps.engine import Engine
+
+METRIC = METRIC_VERSIONS["pdms"]
+LOGS, SCENES = 12, 10  # logs, and scenes of each
 
 
-def test_the_champion_stays_without_a_new_decision():
-    assert decide(0.8, 0.8, 40, 40, same=True)[0] == "kept"
+def scores(offset: float = 0.0, noise: float = 0.0, seed: int = 0, **safety: float) -> list[Any]:
+    """Scored scenes: a mean of 0.7, plus an offset, plus noise that the scenes of a log share."""
+    of_log = np.random.default_rng(seed).normal(0.0, noise or 1e-12, LOGS)
+    return [
+        {
+            "scene_token": f"{log}-{i}",
+            "log_name": f"log{log}",
+            "valid": True,
+            "score": 0.7 + offset + of_log[log],
+            **{name: 1.0 + safety.get(name, 0.0) for name in SAFETY},
+        }
+        for log in range(LOGS)
+        for i in range(SCENES)
+    ]
+
+
+def decision(candidate: list[Any], champion: list[Any] | None, expected: int = 120) -> str:
+    return decide(compare(candidate, champion, expected), Rules())[0]
+
+
+# ---- the rule ----------------------------------------------------------------------------------
+
+
+def test_the_first_becomes_champion():
+    assert decision(scores(), None) == "promoted"
+
+
+def test_what_is_better_in_every_log_is_promoted_and_what_is_worse_refused():
+    assert decision(scores(0.05), scores()) == "promoted"
+    assert decision(scores(-0.05), scores()) == "refused"
+
+
+def test_what_is_equal_is_not_promoted():
+    assert decision(scores(), scores()) == "refused"
+    assert decide(compare(scores(), scores(), 120), Rules(), same=True)[0] == "kept"
+
+
+def test_a_gain_that_a_few_logs_explain_is_refused_although_scenes_alone_would_show_it():
+    candidate, champion = scores(0.02, noise=0.1, seed=3), scores()
+    found = compare(candidate, champion, 120)
+    gains = np.array([a["score"] - b["score"] for a, b in zip(candidate, champion, strict=True)])
+    by_scene = gains.std(ddof=1) / math.sqrt(len(gains))
+    assert found.difference is not None
+    wide = (found.difference.high - found.difference.low) / 2 / 1.96
+    assert wide > 2 * by_scene
+    assert decide(found, Rules())[0] == "refused"
+
+
+def test_a_higher_score_does_not_buy_less_safety():
+    less_safe = scores(0.05, drivable_area_compliance=-0.02)
+    result, reason = decide(compare(less_safe, scores(), 120), Rules())
+    assert result == "refused"
+    assert "DAC -0.020" in reason
+    assert decision(scores(0.05, drivable_area_compliance=-0.005), scores()) == "promoted"
+
+
+def test_a_hole_in_the_split_proves_nothing():
+    assert decision(scores(0.1)[:-1], scores()) == "refused"
+    assert decision([], None, expected=0) == "refused"
+
+
+def test_different_scenes_are_not_compared():
+    other = [{**row, "scene_token": row["scene_token"] + "x"} for row in scores()]
+    with pytest.raises(ValueError, match="240 scenes"):
+        compare(scores(), other, 120)
+
+
+def test_the_error_of_a_mean_counts_logs_not_scenes():
+    logs = np.repeat(np.arange(6), 20)
+    values = np.repeat(np.array([0.0, 1.0, 0.0, 1.0, 0.0, 1.0]), 20)
+    alone = grouped_error(np.array([0.0, 1.0, 0.0, 1.0, 0.0, 1.0]), np.arange(6))
+    assert grouped_error(values, logs) == pytest.approx(alone)
+    assert grouped_error(values, logs) > 4 * values.std(ddof=1) / math.sqrt(len(values))
+    assert math.isnan(grouped_error(np.ones(5), np.zeros(5)))
+
+
+def test_the_best_champion_is_deployed():
+    assert best_champion({"a": 0.5, "b": 0.7, "c": math.nan}) == "b"
+    assert best_champion({"a": math.nan}) == ""
+
+
+def test_the_champion_before_is_the_last_that_was_not_rolled_back():
+    def row(time: int, version: str, decision: str, champion: str) -> dict[str, Any]:
+        return {"decided_us": time, "version": version, "decision": decision, "champion": champion}
+
+    rows = [row(1, "1", "promoted", "1"), row(2, "2", "promoted", "2"), row(3, "2", "kept", "2")]
+    assert champion_before(rows, "2") == "1"
+    rows += [row(4, "2", "rolled back", "1"), row(5, "3", "promoted", "3")]
+    assert champion_before(rows, "3") == "1"
+    assert champion_before(rows[:1], "1") == ""
+
+
+# ---- the asset ---------------------------------------------------------------------------------
+
+
+class Client:
+    """The part of MLflow's client that the gate uses."""
+
+    def __init__(self) -> None:
+        self.aliases: dict[str, dict[str, str]] = {name: {} for name in registry.PLANNERS}
+
+    def get_registered_model(self, name: str) -> Any:
+        return SimpleNamespace(aliases=self.aliases[name])
+
+    def get_model_version(self, name: str, version: str) -> Any:
+        return SimpleNamespace(tags={"made_by": f"{name}-{version}"})
+
+    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        self.aliases[name][alias] = version
+
+    def delete_registered_model_alias(self, name: str, alias: str) -> None:
+        del self.aliases[name][alias]
+
+
+class Line:
+    """A lake with models, a test split and scores; planners plan as the test says."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        env = {"LATENTVLA_HOME": str(home), "LATENTVLA_RECIPE": "debug", "LATENTVLA_SHARDS": "1"}
+        self.settings = Settings.from_env(env)
+        self.client = Client()
+        self.replanned: list[str] = []
+        self.held: dict[str, list[Any]] = {}
+        monkeypatch.setattr(registry, "connect", lambda settings: self.client)
+        monkeypatch.setattr(registry, "scores_of_champion", self.plan_again)
+        self.engine = Engine(self.settings, STAGES, lambda text: None)
+        tokens = [row["scene_token"] for row in scores()]
+        worlds = [stored("scene_worlds", split="test", scene_token=token) for token in tokens]
+        self.engine.lake.replace("scene_worlds", worlds, {"split": "test", "shard": 0})
+
+    def plan_again(self, context: Any, client: Any, name: str, champion: str, *rest: Any) -> Any:
+        self.replanned.append(name)
+        return self.held[f"{name}-{champion}"] if champion else None
+
+    def train(self, name: str, version: str, rows: list[Any], weights: str = "") -> None:
+        """A finished model and its scores; weights of its own unless told otherwise."""
+        made_by = f"{name}-{version}"
+        folder = self.settings.models / name / made_by
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"weights_sha256": weights or made_by}))
+        self.held[made_by] = rows
+        done = stored("materialisations", asset=name, made_by=made_by, finished_us=int(version))
+        self.engine.ledger.record(done)
+        model = stored("models", name=name, version=made_by, mlflow_uri=f"models:/{name}/{version}")
+        self.engine.lake.replace("models", [model], {"name": name, "version": made_by})
+        place = {"split": "test", "shard": 0, "trajectory_id": name}
+        extra = {**place, "metric_version": METRIC, "model_version": made_by}
+        full = [stored("pdm_scores", **{**row, **extra}) for row in rows]
+        self.engine.lake.replace("pdm_scores", full, place)
+
+    def release(self) -> dict[str, dict[str, Any]]:
+        """Run the gate as the engine does; the latest decision by planner."""
+        output = STAGES["releases"].run(self.engine)
+        rows = [{**row, "made_by": "r"} for row in output.rows]
+        self.engine.lake.replace("releases", rows, {"name": output.groups})
+        latest = sorted(rows, key=lambda row: row["decided_us"])
+        return {row["name"]: row for row in latest}
+
+
+def stored(table: str, **values: Any) -> dict[str, Any]:
+    """A row of a table in which only the given columns say something."""
+    zero = {"string": "", "bool": False}
+    row = {
+        column.name: zero.get(column.dtype, 0)
+        if column.shape is None
+        else np.zeros([max(size, 0) for size in column.shape])
+        for column in TABLES[table].columns
+    }
+    return {**row, **values}
+
+
+@pytest.fixture
+def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
+    return Line(tmp_path, monkeypatch)
+
+
+def test_nothing_new_but_scenes_keeps_all_seven(line: Line):
+    for i, name in enumerate(registry.PLANNERS):
+        line.train(name, "1", scores(0.01 * i))
+    assert {row["decision"] for row in line.release().values()} == {"promoted"}
+    again = line.release()
+    assert [row["decision"] for row in again.values()] == ["kept"] * 7
+    assert line.replanned == list(registry.PLANNERS)  # at the first run alone
+    assert line.engine.lake.read("releases").num_rows == 14
+
+
+def test_a_better_version_is_promoted_with_its_interval_and_the_best_is_deployed(line: Line):
+    line.train("ipad", "1", scores())
+    line.train("transfuser", "1", scores(0.02))
+    line.release()
+    assert line.client.aliases["transfuser"] == {"champion": "1", DEPLOYED: "1"}
+    line.train("ipad", "2", scores(0.05))
+    row = line.release()["ipad"]
+    assert (row["decision"], row["champion"], row["scenes"]) == ("promoted", "2", 120)
+    assert row["difference_low"] <= row["difference"] == pytest.approx(0.05)
+    assert row["champion_score"] == pytest.approx(0.7)
+    assert line.client.aliases["ipad"] == {"champion": "2", DEPLOYED: "2"}
+    assert DEPLOYED not in line.client.aliases["transfuser"]
+
+
+def test_equal_weights_are_kept_without_planning_again(line: Line):
+    line.train("ipad", "1", scores(), weights="same")
+    line.release()
+    line.replanned.clear()
+    line.train("ipad", "2", scores(), weights="same")
+    row = line.release()["ipad"]
+    assert (row["decision"], row["champion"], row["version"]) == ("kept", "1", "2")
+    assert line.replanned == []
+
+
+def test_a_roll_back_gives_the_alias_back_and_the_gate_does_not_undo_it(line: Line):
+    line.train("ipad", "1", scores())
+    line.release()
+    line.train("ipad", "2", scores(0.05))
+    line.release()
+    assert roll_back(line.settings, line.client, "ipad") == ("2", "1")
+    row = line.release()["ipad"]
+    assert (row["decision"], row["champion"]) == ("refused", "1")
+    assert "rolled back by hand" in row["reason"]
+    history = line.engine.lake.rows("releases", {"name": "ipad"})
+    assert [r["decision"] for r in history] == ["promoted", "promoted", "rolled back", "refused"]
+    with pytest.raises(SetupError, match="no other version"):
+        roll_back(line.settings, line.client, "ipad")
+
+
+def test_a_planner_without_a_model_is_refused_and_holds_no_alias(line: Line):
+    row = line.release()["ipad"]
+    assert (row["decision"], row["champion"], row["version"]) == ("refused", "", "")
+    assert line.client.aliases["ipad"] == {}
