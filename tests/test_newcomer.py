@@ -69,7 +69,7 @@ class ToyInputs:
         return {"speed": self.speed[indices]}
 
 
-def training_loss(planner, worlds, processes):
+def training_loss(planner, simulator):
     def loss(batch, step):
         value = (planner(batch)["poses"] - batch["targets"]["trajectory"]).abs().mean()
         return value, {"l1": float(value)}

@@ -49,7 +49,7 @@ def releases(context: StageContext) -> Output:
     Judged by the recipe's first metric on the held-out split. A champion whose plans are not in
     the lake any more plans again. The best champion gets the alias `deployed`.
     """
-    before = [dict(row) for row in context.lake.rows("releases", {"name": list(PLANNERS)})]
+    before = decided_before(context)
     with answering(context.settings, "start MLflow or set MLFLOW_TRACKING_URI, and run again"):
         client = connect(context.settings)
         rows = [judge(context, client, name, before, TEST) for name in PLANNERS]
@@ -57,6 +57,22 @@ def releases(context: StageContext) -> Output:
     promoted = [row["name"] for row in rows if row["decision"] == PROMOTED]
     told = {"promoted": ", ".join(promoted) or "none", "deployed": deployed or "none"}
     return Output([*before, *rows], groups=PLANNERS, metadata=told)
+
+
+def decided_before(context: StageContext) -> list[dict[str, Any]]:
+    """Earlier decisions. Those of schema version 1 had no time and no scenes; they are given the
+    time of the run that wrote them.
+    """
+    where, stored = {"name": list(PLANNERS)}, context.lake.delta("releases")
+    if stored is None or "decided_us" in {field.name for field in stored.schema().fields}:
+        return [dict(row) for row in context.lake.rows("releases", where)]
+    last = context.ledger.latest.get(("releases", ""))
+    time_us = last["finished_us"] if last else 0
+    unknown = dict.fromkeys(("difference", "difference_low", "difference_high"), math.nan)
+    return [
+        {**row, **unknown, "scenes": 0, "decided_us": time_us + number}
+        for number, row in enumerate(stored.to_pyarrow_table().to_pylist())
+    ]
 
 
 def judge(

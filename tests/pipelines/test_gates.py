@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -263,3 +264,23 @@ def test_a_planner_without_a_model_is_refused_and_holds_no_alias(line: Line):
     row = line.release()["ipad"]
     assert (row["decision"], row["champion"], row["version"]) == ("refused", "", "")
     assert line.client.aliases["ipad"] == {}
+
+
+def test_decisions_of_the_first_schema_are_kept(line: Line, monkeypatch: pytest.MonkeyPatch):
+    later = ("decided_us", "scenes", "difference", "difference_low", "difference_high")
+    now = TABLES["releases"]
+    first = replace(
+        now,
+        columns=tuple(column for column in now.columns if column.name not in later),
+        key=("name", "version", "split"),
+    )
+    with monkeypatch.context() as patch:
+        patch.setitem(TABLES, "releases", first)
+        row = stored("releases", name="ipad", version="1", decision="promoted", champion="1")
+        line.engine.lake.replace("releases", [row], {"name": "ipad"})
+    line.train("ipad", "1", scores())
+    line.client.aliases["ipad"]["champion"] = "1"
+    assert line.release()["ipad"]["decision"] == "kept"
+    history = line.engine.lake.rows("releases", {"name": "ipad"})
+    assert [row["decision"] for row in history] == ["promoted", "kept"]
+    assert [row["scenes"] for row in history] == [0, 120]
