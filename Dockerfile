@@ -7,6 +7,8 @@ COPY latentvla_core latentvla_core
 COPY pipelines pipelines
 COPY deploy deploy
 COPY deploy/dagster.yaml dagster_home/dagster.yaml
+RUN useradd --uid 1000 --create-home latentvla && mkdir -p /var/lib/latentvla \
+ && chown -R 1000:1000 /var/lib/latentvla /opt/latentvla
 
 FROM base AS cpu
 # TORCH_INDEX: index of CPU wheels; without it pip takes the build with CUDA, which works too but is larger.

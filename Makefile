@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: setup demo test quick ui lint types bench clean
+.PHONY: soak setup demo test quick ui lint types bench clean
 setup: $(VENV)/.stamp
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -27,6 +27,8 @@ types: setup
 	$(VENV)/bin/pyright
 ui: setup            ## Dagster on :3000, MLflow on :5000
 	$(PY) -m pipelines.ui
+soak: setup            ## what is too dear for every run: services as processes, Ray
+	LATENTVLA_SOAK=1 $(PY) -m pytest tests/pipelines/test_compose_processes.py tests/pipelines/test_engine_ray.py
 bench: setup
 	$(PY) -m benchmarks
 clean:

@@ -19,6 +19,7 @@ from typing import Generic, TypeVar, overload
 import numpy as np
 
 from latentvla_core.errors import DataError
+from latentvla_core.types import Array
 
 Item = TypeVar("Item")
 
@@ -58,6 +59,14 @@ class Spool(Sequence[Item], Generic[Item]):
         """Size of the file."""
         return int(self._ends[-1])
 
+    def __getstate__(self) -> tuple[str, Array]:
+        """For another process of this machine: it opens the same file, no item is copied."""
+        return f"/proc/{os.getpid()}/fd/{self._file.fileno()}", self._ends
+
+    def __setstate__(self, state: tuple[str, Array]) -> None:
+        self._file = open(state[0], "rb")  # noqa: SIM115
+        self._ends = state[1]
+
     def close(self) -> None:
         """Give the file back now."""
         self._file.close()
@@ -70,3 +79,23 @@ class Spool(Sequence[Item], Generic[Item]):
                 " the training again with LATENTVLA_HOME on another disk"
             )
         return data
+
+
+class Picked(Sequence[Item | None], Generic[Item]):
+    """Items of a spool in another order: one per number, None for -1."""
+
+    def __init__(self, spool: Spool[Item], numbers: Sequence[int]) -> None:
+        self.spool, self.numbers = spool, np.array(numbers, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Item | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item | None]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item | None] | None:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = int(self.numbers[index])
+        return None if number < 0 else self.spool[number]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from latentvla_core.errors import SetupError
 from latentvla_core.tables.sentences import sentences
+from latentvla_core.training.spool import Picked, Spool
 from latentvla_core.types import SceneRecord
 from pipelines.settings import TRAIN
 from pipelines.steps.context import StageContext
@@ -60,12 +61,27 @@ def world_from_row(row: dict[str, Any]) -> Any:
     return World.from_row(row)
 
 
-def worlds_of(context: StageContext, records: list[SceneRecord]) -> list[Any]:
-    """The World of each scene in order, None where the scene has none or cannot be scored."""
-    splits = sorted({record.split for record in records})
-    rows = context.lake.rows("scene_worlds", {"split": splits, "valid": True})
-    worlds = {row["scene_token"]: world_from_row(row) for row in rows}
-    return [worlds.get(record.scene_token) for record in records]
+def worlds_of(context: StageContext, records: Sequence[SceneRecord]) -> Sequence[Any]:
+    """The World of each scene in order, None where the scene has none or cannot be scored. They
+    are read shard by shard into a file: those of navtrain would be 25 GB of memory.
+    """
+    splits = {record.split for record in records}
+    wanted = {record.scene_token for record in records}
+    tokens: list[str] = []
+
+    def stream() -> Iterator[Any]:
+        for partition in context.settings.partitions:
+            place = place_of(partition)
+            if place["split"] not in splits:
+                continue
+            for row in context.lake.rows("scene_worlds", {**place, "valid": True}):
+                if row["scene_token"] in wanted:
+                    tokens.append(row["scene_token"])
+                    yield world_from_row(row)
+
+    spool = Spool(stream(), context.settings.home / "scratch")
+    numbers = {token: number for number, token in enumerate(tokens)}
+    return Picked(spool, [numbers.get(record.scene_token, -1) for record in records])
 
 
 def current_labels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from latentvla_core.training.loop import SampleOrder
-from latentvla_core.training.spool import Spool
+from latentvla_core.training.spool import Picked, Spool
 
 
 def items(count):
@@ -40,6 +41,22 @@ def test_readers_in_any_number_see_the_same_samples():
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(read, batches)) == [read(rows) for rows in batches]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="opens /proc/PID/fd")
+def test_a_spool_that_travels_to_a_process_is_not_copied():
+    spool = Spool(items(30))
+    sent = pickle.dumps(spool)
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer)[29]['number'])"
+    told = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=True)
+    assert told.stdout.strip() == b"29" and len(sent) < spool.file_bytes / 2
+
+
+def test_items_can_be_picked_in_another_order_with_gaps():
+    picked = Picked(Spool(items(5)), [3, -1, 0])
+    assert [item and item["number"] for item in picked] == [3, None, 0]
+    assert len(picked) == 3 and picked[-1]["number"] == 0
+    assert [item and item["number"] for item in picked[1:]] == [None, 0]
 
 
 def test_nothing_is_left_on_the_disk(tmp_path):

@@ -1,0 +1,2 @@
+-- Read by the postgres image when its volume is empty: the second database, for MLflow.
+CREATE DATABASE mlflow;
