@@ -252,7 +252,8 @@ def _dict(walk: _Walk) -> None:
 
 
 def _instance(walk: _Walk) -> None:
-    walk.line(), walk.line()
+    walk.line()
+    walk.line()
     walk.made_of(walk.items(), key=True)
 
 
