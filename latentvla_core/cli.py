@@ -20,6 +20,8 @@ from latentvla_core import __version__
 from latentvla_core.errors import LatentVLAError, SetupError
 from latentvla_core.exports.command import EPILOG as EXPORT_EPILOG
 from latentvla_core.exports.command import export
+from latentvla_core.viz.drives.command import EPILOG as DRIVE_EPILOG
+from latentvla_core.viz.drives.command import drive
 from latentvla_core.viz.progress import counting
 from latentvla_core.viz.site.command import EPILOG as VIEW_EPILOG
 from latentvla_core.viz.site.command import view
@@ -37,6 +39,7 @@ lake_app = typer.Typer(no_args_is_help=True, help="The Delta tables: keeping the
 app.add_typer(lake_app, name="lake")
 app.command("view", epilog=VIEW_EPILOG)(view)
 app.command("export", epilog=EXPORT_EPILOG)(export)
+app.command("drive", epilog=DRIVE_EPILOG)(drive)
 
 
 @world_app.command(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,12 @@ from typing import Any
 from latentvla_core.closed_loop.columns import COLUMNS, parquet_fields
 from latentvla_core.closed_loop.driver import Driver
 from latentvla_core.closed_loop.drivers.planners import driver_of
-from latentvla_core.closed_loop.episode import Traffic, run_episode
+from latentvla_core.closed_loop.episode import Scene, Traffic, run_episode
 from latentvla_core.closed_loop.pool import in_order
-from latentvla_core.closed_loop.scenes.prepared import open_prepared
-from latentvla_core.closed_loop.scenes.sets import Verdict
-from latentvla_core.closed_loop.scores.score import score_run
+from latentvla_core.closed_loop.scenes.sets import SceneSet, Search, Verdict, judged
+from latentvla_core.closed_loop.scenes.spec import SceneSpec
+from latentvla_core.closed_loop.scores.drive import Ground
+from latentvla_core.closed_loop.scores.score import METRIC_VERSION, score_run
 
 TABLES = tuple(COLUMNS)
 Rows = dict[str, list[dict[str, Any]]]
@@ -37,6 +41,12 @@ class DriveConfig:
     keep_steps: bool = True
     """Whether step rows are kept."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Names what has been driven: half a run of another configuration is no use."""
+        text = json.dumps([METRIC_VERSION, asdict(self)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
 
 @lru_cache(maxsize=4)
 def _driver(name: str, features: str) -> Driver:
@@ -44,17 +54,16 @@ def _driver(name: str, features: str) -> Driver:
     return driver_of(name, Path(features) if features else None)
 
 
-def drive_scene(verdict: Verdict, config: DriveConfig) -> Rows:
+def drive_scene(
+    scene: Scene, ground: Ground, config: DriveConfig, reference_impact_mps: float = float("nan")
+) -> Rows:
     """All runs of one scene: rows of every table, in the order of drivers and traffic."""
-    scene, ground, _ = open_prepared(verdict.spec, config.seconds)
     out: Rows = {name: [] for name in TABLES}
     for name in config.drivers:
         driver = _driver(name, config.features)
         for traffic in config.traffic:
             run = run_episode(driver, scene, traffic=traffic, picture_wh=config.picture_wh)
-            scored = score_run(
-                run, scene, ground, reference_impact_mps=verdict.reference_impact_mps
-            )
+            scored = score_run(run, scene, ground, reference_impact_mps=reference_impact_mps)
             out["closed_loop_runs"].append(run.row())
             out["closed_loop_scores"] += scored.rows
             out["closed_loop_infractions"] += [i.to_row(run.key) for i in scored.infractions]
@@ -63,23 +72,66 @@ def drive_scene(verdict: Verdict, config: DriveConfig) -> Rows:
     return out
 
 
-def drive(
-    verdicts: Sequence[Verdict],
+def attempt(spec: SceneSpec, config: DriveConfig, folder: Path) -> tuple[Verdict, Path]:
+    """Judges a candidate and drives it if it is a scene. What is done already is not done again."""
+    path = folder / f"{spec.token}.json.gz"
+    if path.exists():
+        done = read_part(path)
+        impact = done["reference_impact_mps"]
+        impact = float("nan") if impact is None else impact
+        return Verdict(spec, done["reason"], impact), path
+    verdict, prepared = judged(spec, config.seconds)
+    rows = {}
+    if prepared is not None:
+        rows = drive_scene(*prepared, config, verdict.reference_impact_mps)
+    impact = verdict.reference_impact_mps
+    content = {
+        "reason": verdict.reason,
+        "reference_impact_mps": None if impact != impact else impact,
+        "rows": rows,
+    }
+    partial_path = path.with_suffix(".partial")
+    with gzip.GzipFile(partial_path, "wb", compresslevel=3, mtime=0) as file:
+        file.write(json.dumps(content).encode())
+    partial_path.replace(path)
+    return verdict, path
+
+
+def read_part(path: Path) -> dict[str, Any]:
+    """What `attempt` wrote."""
+    with gzip.open(path, "rb") as file:
+        return json.loads(file.read())
+
+
+def drive_set(
+    names: Sequence[str],
+    per_situation: int,
+    seed: int,
     config: DriveConfig,
+    out: Path,
     *,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Rows]:
-    """Rows scene by scene, in the order of the scenes, whatever the number of processes."""
-    for done, rows in enumerate(
-        in_order(partial(drive_scene, config=config), verdicts, workers), start=1
-    ):
-        if progress:
-            progress(done, len(verdicts))
-        yield rows
+) -> tuple[SceneSet, Rows]:
+    """Finds the scenes, drives them all, writes Parquet files and `scenes.json`; gives back all
+    rows but the steps. Killed and called again, it goes on where it was.
+    """
+    parts = out / "parts" / config.fingerprint
+    parts.mkdir(parents=True, exist_ok=True)
+    search, paths, done = Search(names, per_situation, seed), {}, 0
+    work = partial(attempt, config=config, folder=parts)
+    for verdict, path in in_order(work, search.specs(), workers):
+        if search.take(verdict):
+            paths[verdict.spec.token], done = path, done + 1
+            if progress:
+                progress(done, len(names) * per_situation)
+    found = search.result
+    found.save(out / "scenes.json")
+    rows = write_tables((read_part(paths[v.spec.token])["rows"] for v in found.scenes), out)
+    return found, rows
 
 
-def write_tables(parts: Iterator[Rows], out: Path) -> dict[str, list[dict[str, Any]]]:
+def write_tables(parts: Iterable[Rows], out: Path) -> Rows:
     """One Parquet file per table; gives back all rows but the steps."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -15,6 +15,7 @@ from typing import Any
 from latentvla_core.closed_loop.driver import Observation
 from latentvla_core.closed_loop.episode import Scene, run_episode
 from latentvla_core.closed_loop.pool import in_order
+from latentvla_core.closed_loop.scenes.prepared import open_prepared
 from latentvla_core.closed_loop.scenes.scene import Opened
 from latentvla_core.closed_loop.scenes.situations import situation
 from latentvla_core.closed_loop.scenes.spec import SceneSpec
@@ -90,8 +91,11 @@ def _number(value: float) -> float | None:
 
 
 def spec_of(row: dict[str, Any]) -> SceneSpec:
-    """The spec of `SceneSpec.to_row`."""
-    parts = {"layout": LayoutConfig(**row["layout"]), "traffic": TrafficConfig(**row["traffic"])}
+    """The spec of `SceneSpec.to_row`, also after JSON, which knows no tuples."""
+    layout: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in row["layout"].items()
+    }
+    parts = {"layout": LayoutConfig(**layout), "traffic": TrafficConfig(**row["traffic"])}
     return SceneSpec(**{**row, **parts})
 
 
@@ -112,17 +116,23 @@ def candidates(name: str, seed: int) -> Iterator[SceneSpec]:
 
 def judge(spec: SceneSpec, seconds: float = 20.0) -> Verdict:
     """Whether a candidate is a scene."""
-    from latentvla_core.closed_loop.scenes.prepared import open_prepared
+    verdict, _ = judged(spec, seconds)
+    return verdict
 
+
+def judged(spec: SceneSpec, seconds: float) -> tuple[Verdict, tuple[Scene, Ground] | None]:
+    """The verdict, and the scene with its ground if it is one."""
     try:
         scene, ground, opened = open_prepared(spec, seconds)
     except DataError as error:
-        return Verdict(spec, _short(str(error)))
-    measured = measure(scene.human, ground)
-    reason = _fault(scene, measured, opened)
-    if reason or not situation(spec.situation).is_dangerous:
-        return Verdict(spec, reason)
-    return _dangerous(spec, scene, ground)
+        return Verdict(spec, _short(str(error))), None
+    reason = _fault(scene, measure(scene.human, ground), opened)
+    if reason:
+        return Verdict(spec, reason), None
+    if not situation(spec.situation).is_dangerous:
+        return Verdict(spec, ""), (scene, ground)
+    verdict = _dangerous(spec, scene, ground)
+    return verdict, None if verdict.reason else (scene, ground)
 
 
 def _short(text: str) -> str:
@@ -191,6 +201,49 @@ def _dangerous(spec: SceneSpec, scene: Scene, ground: Ground) -> Verdict:
     return Verdict(spec, "", found[0].impact_mps)
 
 
+class Search:
+    """Which candidates are tried, situations in turn, and which of them become the set.
+
+    Verdicts must come in the order in which `specs` gave the candidates; how far `specs` is read
+    ahead makes no difference to the set.
+    """
+
+    def __init__(self, names: Sequence[str], per_situation: int, seed: int) -> None:
+        self.names, self.wanted = tuple(names), per_situation
+        self._sources = {name: candidates(name, seed) for name in names}
+        self.found: dict[str, list[Verdict]] = {name: [] for name in names}
+        self.tried = dict.fromkeys(names, 0)
+        self.reasons: dict[str, int] = {}
+
+    def specs(self) -> Iterator[SceneSpec]:
+        """Candidates, until every situation has its scenes."""
+        while open_names := [n for n in self.names if len(self.found[n]) < self.wanted]:
+            for name in open_names:
+                if self.tried[name] >= MOST_TRIES * self.wanted:
+                    raise DataError(
+                        f"{name}: {len(self.found[name])} of {self.wanted} scenes in "
+                        f"{self.tried[name]} candidates; ask for fewer"
+                    )
+                yield next(self._sources[name])
+
+    def take(self, verdict: Verdict) -> bool:
+        """Notes a verdict; True when its candidate is a scene of the set."""
+        name = verdict.spec.situation
+        if len(self.found[name]) >= self.wanted:
+            return False  # read ahead, not needed
+        self.tried[name] += 1
+        if verdict.reason:
+            self.reasons[verdict.reason] = self.reasons.get(verdict.reason, 0) + 1
+            return False
+        self.found[name].append(verdict)
+        return True
+
+    @property
+    def result(self) -> SceneSet:
+        scenes = [v for name in self.names for v in self.found[name]]
+        return SceneSet(scenes, dict(self.tried), dict(sorted(self.reasons.items())))
+
+
 def freeze(
     names: Sequence[str],
     per_situation: int,
@@ -200,22 +253,7 @@ def freeze(
     workers: int = 0,
 ) -> SceneSet:
     """The first `per_situation` scenes of every situation."""
-    out = SceneSet([])
-    for name in names:
-        found = 0
-        most = MOST_TRIES * per_situation
-        specs = (s for s, _ in zip(candidates(name, seed), range(most), strict=False))
-        for verdict in in_order(partial(judge, seconds=seconds), specs, workers):
-            out.tried[name] = out.tried.get(name, 0) + 1
-            if verdict.reason:
-                out.reasons[verdict.reason] = out.reasons.get(verdict.reason, 0) + 1
-                continue
-            out.scenes.append(verdict)
-            found += 1
-            if found == per_situation:
-                break
-        if found < per_situation:
-            raise DataError(
-                f"{name}: {found} of {per_situation} scenes in {most} candidates; ask for fewer"
-            )
-    return out
+    search = Search(names, per_situation, seed)
+    for verdict in in_order(partial(judge, seconds=seconds), search.specs(), workers):
+        search.take(verdict)
+    return search.result

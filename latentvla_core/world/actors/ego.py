@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import hypot
 
 import numpy as np
 
@@ -123,8 +124,13 @@ def _straddled(driver: Driver, network: RoadNetwork) -> str:
 
 def _relocate(driver: Driver, network: RoadNetwork, state: EgoState) -> tuple[int, float, float]:
     best: tuple[float, str, float, float] | None = None
+    center = state.center_m()
+    x, y = float(center[0]), float(center[1])
     for lane in network.lanes.values():
-        s, lateral = lane.project(state.center_m())
+        least = hypot(lane.middle_m[0] - x, lane.middle_m[1] - y) - lane.radius_m
+        if best is not None and least >= best[0]:
+            continue
+        s, lateral = lane.project(center)
         turned = abs(float(wrap(np.interp(s, lane.s_m, lane.yaw_rad) - state.pose[2])))
         cost = abs(lateral) + 4.0 * turned
         if best is None or cost < best[0]:

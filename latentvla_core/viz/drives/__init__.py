@@ -1,0 +1,1 @@
+"""`latentvla drive`: closed-loop runs, their table and their page."""

@@ -1,0 +1,85 @@
+"""Trained planners at the wheel: what they see on the road is what they saw in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentvla_core.closed_loop.driver import Observation
+from latentvla_core.closed_loop.drivers.planners import driver_of, load_folder, record_of
+from latentvla_core.errors import SetupError
+from latentvla_core.planner.baselines import EgoStatusConfig, EgoStatusMlp
+from latentvla_core.planner.hosts.transfuser import TransfuserConfig
+from latentvla_core.planner.model import build_planner, save
+from latentvla_core.types import Command
+from latentvla_core.world.sensors.calibration import camera_rig
+
+
+def observation(shade: int = 90, names=("CAM_F0", "CAM_L0", "CAM_R0")) -> Observation:
+    rig = camera_rig((96, 54))
+    return Observation(
+        token="here",
+        time_s=0.0,
+        timestamp_us=1_700_000_000_000_000,
+        pictures={n: np.full((54, 96, 3), shade, np.uint8) for n in names},
+        cameras={n: rig[n] for n in names},
+        velocity_mps=np.array([6.0, 0.0]),
+        acceleration_mps2=np.zeros(2),
+        history_poses=np.column_stack([np.arange(-9.0, 1.0, 3.0), np.zeros(4), np.zeros(4)]),
+        history_velocities_mps=np.tile([6.0, 0.0], (4, 1)),
+        history_accelerations_mps2=np.zeros((4, 2)),
+        command=Command.FORWARD,
+    )
+
+
+@pytest.fixture(scope="module")
+def transfuser(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("planner") / "transfuser"
+    save(build_planner("transfuser", TransfuserConfig.debug()), folder)
+    return folder
+
+
+def test_a_saved_planner_drives_by_what_it_sees(transfuser: Path):
+    driver = driver_of(str(transfuser))
+    driver.start(0)
+    dark, light = (driver.drive(observation(shade)) for shade in (20, 230))
+    assert dark.shape == (8, 3) and np.isfinite(dark).all()
+    assert driver.name == "transfuser" and len(driver.cameras) == 3
+    assert not np.allclose(dark, light)
+    assert np.array_equal(dark, driver.drive(observation(20)))
+
+
+def test_a_planner_that_gets_no_pictures_refuses_and_does_not_plan_from_black(transfuser: Path):
+    driver = driver_of(str(transfuser))
+    with pytest.raises(Exception, match="no picture"):
+        driver.drive(observation(names=()))
+
+
+def test_the_blind_baseline_asks_for_no_pictures(tmp_path: Path):
+    save(EgoStatusMlp(EgoStatusConfig.debug()), tmp_path / "mlp")
+    driver = load_folder(tmp_path / "mlp")
+    assert driver.cameras == ()
+    assert driver.drive(observation(names=())).shape == (8, 3)
+
+
+def test_a_fused_planner_without_its_student_is_refused_with_the_remedy(tmp_path: Path):
+    save(
+        build_planner("transfuser", TransfuserConfig.debug(), fused=True, feature_dim=8),
+        tmp_path / "fused",
+    )
+    with pytest.raises(SetupError, match="--features"):
+        driver_of(str(tmp_path / "fused"))
+
+
+def test_an_unknown_name_says_what_there_is():
+    with pytest.raises(SetupError, match="constant_velocity"):
+        driver_of("no_such_planner")
+
+
+def test_a_record_says_nothing_of_future_objects_or_map(tmp_path: Path):
+    record = record_of(observation(), {"CAM_F0": "CAM_F0.jpg"}, tmp_path)
+    assert record.num_future == 0 and not record.has_objects and record.map_location == ""
+    assert record.camera_names == ("CAM_F0",) and record.front_paths[3] == "CAM_F0.jpg"
+    assert record.command == Command.FORWARD and record.num_history == 4
