@@ -185,31 +185,43 @@ def _situations(part: Cells) -> dict[str, float]:
     }
 
 
-def chain(rows: Rows, role: str, labelled: int) -> tuple[bool, str]:
+HOSTS = {"menu": "the blind host", "seeing": "a host that sees"}
+
+
+def chain(rows: Rows, role: str, labelled: int, host: str = "menu") -> tuple[bool, str]:
     """Whether host < student ≤ teacher holds, and the sentence that says so first.
 
     Held means: student − host has its interval above 0, and teacher − student is not below 0 with
-    its whole interval. It is asked of the blind host, whose only eye is the teacher's.
+    its whole interval.
     """
-    student = difference(rows, "menu+student", "menu", labelled, role)
-    teacher = difference(rows, "menu+teacher", "menu", labelled, role)
-    gap = difference(rows, "menu+teacher", "menu+student", labelled, role)
+    student = difference(rows, f"{host}+student", host, labelled, role)
+    teacher = difference(rows, f"{host}+teacher", host, labelled, role)
+    gap = difference(rows, f"{host}+teacher", f"{host}+student", labelled, role)
     held = student.verdict == "holds" and gap.verdict != "against"
-    start = "host < student ≤ teacher holds" if held else "host < student ≤ teacher does NOT hold"
     numbers = (
         f"student − host {student.interval}, teacher − host {teacher.interval}, "
         f"teacher − student {gap.interval}"
     )
+    start = f"host < student ≤ teacher {'holds' if held else 'does NOT hold'} for {HOSTS[host]}"
     return held, f"{start} with {labelled} labelled logs on {role}: {numbers}."
+
+
+def chains(rows: Rows, role: str) -> list[tuple[bool, str]]:
+    """The chain of every host and number of labelled logs that was run; what does not hold first."""
+    there = set(present(rows))
+    sizes = sorted({labelled for _, labelled in there})
+    found = [
+        chain(rows, role, n, host)
+        for host in HOSTS
+        for n in sizes
+        if {(host, n), (f"{host}+student", n), (f"{host}+teacher", n)} <= there
+    ]
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def paragraph(rows: Rows, quality: Rows, role: str = "test") -> str:
     """What held and what did not; the chain first."""
-    there = set(present(rows))
-    sizes = sorted({labelled for _, labelled in there})
-    chained = [n for n in sizes if {("menu+student", n), ("menu+teacher", n), ("menu", n)} <= there]
-    verdicts = [chain(rows, role, labelled) for labelled in chained]
-    parts = [text for _, text in sorted(verdicts, key=lambda pair: pair[0])]
+    parts = [text for _, text in chains(rows, role)]
     found = comparisons(rows, role)
     for verdict, start in (("holds", "Above 0 with the interval"), ("against", "Below 0 with it")):
         named = [f"{d.meaning} ({d.labelled}: {d.interval})" for d in found if d.verdict == verdict]

@@ -12,10 +12,9 @@ from latentvla_core.evidence.situations import SITUATIONS
 from latentvla_core.evidence.summary import (
     Difference,
     Rows,
-    chain,
+    chains,
     comparisons,
     paragraph,
-    present,
     table,
 )
 from latentvla_core.evidence.variants import VARIANTS
@@ -44,13 +43,9 @@ def evidence_page(rows: Rows, quality: Rows, notes: Sequence[str] = ()) -> str:
 
 
 def _head(rows: Rows, quality: Rows, notes: Sequence[str]) -> str:
-    there = set(present(rows))
-    wanted = ("menu", "menu+student", "menu+teacher")
-    sizes = sorted({n for _, n in there if {(name, n) for name in wanted} <= there})
-    lines = [chain(rows, "test", n) for n in sizes]
     banners = "".join(
         f"<div class='banner {'good' if held else 'bad'}'>{escape(text)}</div>"
-        for held, text in sorted(lines, key=lambda pair: pair[0])
+        for held, text in chains(rows, "test")
     )
     told = "".join(f"<p>{escape(text)}</p>" for text in (NOTE, *notes, paragraph(rows, quality)))
     return f"<h1>What are pictures and latent actions worth?</h1>{banners}{told}"

@@ -146,6 +146,10 @@ def test_the_chain_is_said_to_hold_only_when_it_does():
     held, text = chain(bad, "test", 20)
     assert not held
     assert paragraph(bad, []).startswith("host < student ≤ teacher does NOT hold")
+    both = good + rows_of({"seeing": 1.0, "seeing+student": 0.5, "seeing+teacher": 2.0})
+    assert paragraph(both, []).startswith(
+        "host < student ≤ teacher does NOT hold for a host that sees"
+    )
 
 
 def test_differences_are_paired_and_refuse_arms_of_other_seeds():
