@@ -14,7 +14,7 @@ EPILOG = "Example: latentvla drive --planner ipad_student@champion --scenes 18 -
 
 def drive(
     planner: Annotated[
-        str, typer.Option(help="Baseline, folder of a saved planner, or registered NAME[@ALIAS].")
+        str, typer.Option(help="Baseline, folder of a saved planner, or registered NAME@ALIAS.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for tables and page; goes on where it was.")],
     scenes: Annotated[int, typer.Option(min=1, help="Scenes in all, equal per situation.")] = 18,
