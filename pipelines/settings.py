@@ -16,6 +16,7 @@ OPENSCENE_DATA_ROOT | navtrain, navtest |
 otherwise |
 | LATENTVLA_QWEN, LATENTVLA_DINOV2 | local folders of published weights, for single_gpu and paper |
 – |
+| LATENTVLA_DATA_ROOTS | folders beside the sensor roots that links of logs may lead to | – |
 | LATENTVLA_DEVICE | torch device | cuda if there is one, else cpu |
 | LATENTVLA_ENGINE | who does shards: processes of this machine, or ray (RAY_ADDRESS) | processes |
 | LATENTVLA_WORKERS | processes of this machine side by side; 1 = one after the other | its cores |

@@ -95,6 +95,7 @@ def test_a_healthy_tree_has_nothing_to_report(tree: Path) -> None:
         "quarantined frames": 0,
         "frames without objects": 0,
         "scenes": 1,
+        "scenes with all pictures of their label": 1,
         "pictures": 14 + 7,
         "point clouds": 1,
     }
@@ -296,4 +297,22 @@ def test_the_golden_tree_is_sound() -> None:
         171,
     )
     assert report.exit_code == 0
-    assert {f.check for f in report.findings if f.level is Level.WARN} <= {"sensors", "environment"}
+    assert {f.check for f in report.findings if f.level is Level.WARN} <= {
+        "sensors",
+        "labels",
+        "environment",
+    }
+
+
+def test_full_sentences_are_counted_since_navtrain_comes_without_future_pictures(
+    tree: Path,
+) -> None:
+    whole = check(tree, "mini")
+    scenes = whole.counts["scenes"]
+    assert scenes and whole.counts["scenes with all pictures of their label"] == scenes
+    assert not any(f.check == "labels" for f in whole.findings)
+    pictures = sorted((tree / "sensor_blobs/mini" / LOG / "CAM_F0").iterdir())
+    pictures[-1].unlink()  # of the last future frame
+    found = next(f for f in check(tree, "mini").findings if f.check == "labels")
+    assert found.level is Level.WARN and "navtrain" in found.remedy
+    assert found.message == f"full sentences possible for {scenes - 1} of {scenes} scenes"

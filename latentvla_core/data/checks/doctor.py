@@ -39,7 +39,8 @@ __all__ = ["Finding", "Level", "Report", "check"]
 GAP_TOLERANCE_S = 0.1
 """Real key frames jitter by milliseconds; a step off by more is a gap that the devkit does not see."""
 
-COUNTS = ("logs", "frames", "quarantined frames", "frames without objects", "scenes")
+SENTENCES = "scenes with all pictures of their label"
+COUNTS = ("logs", "frames", "quarantined frames", "frames without objects", "scenes", SENTENCES)
 
 
 def check(
@@ -153,6 +154,7 @@ class _Examination:
         ):
             self._log(path)
         self.maps.check_index()
+        self._check_sentences()
         self._check_expected(logs)
 
     def _log(self, path: str) -> None:
@@ -259,7 +261,8 @@ class _Examination:
             if FRONT_CAMERA in f.cameras
         }
         now = {camera.path for s in scenes for camera in s.current.cameras.values()}
-        self._check_files(sorted((front | now) - {""}), "pictures", path)
+        there = self._check_files(sorted((front | now) - {""}), "pictures", path)
+        self.counts[SENTENCES] += sum(_has_pictures_of_label(scene, there) for scene in scenes)
         self._check_files(
             sorted({s.current.lidar_path for s in scenes} - {""}), "point clouds", path
         )
@@ -267,8 +270,8 @@ class _Examination:
             message = "scenes have no front camera; they can be scored, not trained on"
             self.findings.add(Level.WARN, "sensors", message, place=path, count=len(scenes))
 
-    def _check_files(self, paths: Sequence[str], what: str, log: str) -> None:
-        """Folders are listed once each: a stat per file would take hours on a real split."""
+    def _check_files(self, paths: Sequence[str], what: str, log: str) -> set[str]:
+        """The paths that are there. Folders are listed once each: a stat per file would take hours on a real split."""
         folders = {path.rsplit("/", 1)[0] if "/" in path else "" for path in paths}
         present = {
             entry
@@ -293,6 +296,7 @@ class _Examination:
         there = [path for path in paths if join(self.sensor_root, path) in present]
         if there:
             self._try_one(there[len(there) // 2], what)
+        return set(there)
 
     def _try_one(self, path: str, what: str) -> None:
         try:
@@ -305,6 +309,18 @@ class _Examination:
             self.findings.add(
                 Level.FAIL, "sensors", f"{what} are damaged", remedy=remedy, place=str(error)
             )
+
+    def _check_sentences(self) -> None:
+        """A latent-action sentence needs the front pictures of the future, too."""
+        whole, scenes = self.counts[SENTENCES], self.counts["scenes"]
+        if whole == scenes:
+            return
+        message = f"full sentences possible for {whole:,} of {scenes:,} scenes"
+        remedy = (
+            "labels need CAM_F0 of the current and of all future frames; the sensor download of"
+            " navtrain has none of future frames: get trainval's of these logs (docs/data.md)"
+        )
+        self.findings.add(Level.WARN, "labels", message, remedy=remedy, count=scenes - whole)
 
     def _check_expected(self, logs: Sequence[str]) -> None:
         """Against the filter's own lists: what it names and the disk does not have."""
@@ -330,6 +346,14 @@ class _Examination:
             self.findings.add(
                 Level.FAIL, "logs", message, remedy=remedy, place=absent[0], count=len(absent)
             )
+
+
+def _has_pictures_of_label(scene: Scene, there: set[str]) -> bool:
+    """Whether the front pictures of the current frame and of all of the future are there."""
+    return all(
+        FRONT_CAMERA in frame.cameras and frame.cameras[FRONT_CAMERA].path in there
+        for frame in (scene.current, *scene.future)
+    )
 
 
 def _by_folder(paths: Sequence[str]) -> str:
