@@ -18,7 +18,7 @@ import typer
 from latentvla_core.errors import LatentVLAError, SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, short
 from latentvla_core.recipes import recipe_named
-from pipelines.settings import Settings
+from pipelines.settings import TRAIN, VAL, Settings
 from pipelines.steps import warm
 from pipelines.steps.engine import FORCED_MODEL, Engine
 from pipelines.steps.lineage import stale_work
@@ -43,6 +43,7 @@ def demo(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     settings = Settings.from_env()
     _check_job(job)
+    _check_splits(settings, job)
     started = time.monotonic()
     todo = None if force else work_left(settings, job)
     if todo == []:
@@ -85,6 +86,17 @@ def _check_job(job: str) -> None:
 
     if job not in JOBS:
         raise SetupError(f"--job is {job!r}; use one of {', '.join(JOBS)}")
+
+
+def _check_splits(settings: Settings, job: str) -> None:
+    """Before any work: a job that trains reads the split of that name."""
+    from pipelines.jobs import JOBS
+
+    if "latent_action_model" in JOBS[job][0] and TRAIN not in settings.splits:
+        raise SetupError(
+            f"job {job} trains on a split named {TRAIN} (and judges on {VAL}); the sources name"
+            f" {', '.join(settings.splits)}: name one, or set embedded_world: true (docs/data.md)"
+        )
 
 
 def run_job(settings: Settings, job: str, *, force: bool = False) -> None:

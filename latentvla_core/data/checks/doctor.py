@@ -271,7 +271,9 @@ class _Examination:
             self.findings.add(Level.WARN, "sensors", message, place=path, count=len(scenes))
 
     def _check_files(self, paths: Sequence[str], what: str, log: str) -> set[str]:
-        """The paths that are there. Folders are listed once each: a stat per file would take hours on a real split."""
+        """The paths that are there. Folders are listed once each: a stat per file would take
+        hours on a real split.
+        """
         folders = {path.rsplit("/", 1)[0] if "/" in path else "" for path in paths}
         present = {
             entry
