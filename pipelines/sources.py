@@ -4,7 +4,6 @@ is the source.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -15,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from latentvla_core.data import format_of
 from latentvla_core.errors import SetupError
+from latentvla_core.lake.identity import Looks
 from latentvla_core.recipes import Recipe
 from pipelines.settings import Settings, Source
-from pipelines.steps.lineage import digest, partition_key, shard_of, share_of
+from pipelines.steps.lineage import digest, shard_of, share_of
 
 if TYPE_CHECKING:
     from latentvla_core.data.filters import SceneFilter
 
 MARKER = "made_by.json"  # in the embedded world's folder: which configuration wrote it
-# a log is identified by its size and its first and last 64 KiB: cheap, and independent of mtime
-ENDS_B = 65_536
+LOOKS = "looks"  # in the working folder: what files held when they were last read
 
 
 def list_logs(settings: Settings) -> list[dict[str, Any]]:
@@ -33,7 +32,8 @@ def list_logs(settings: Settings) -> list[dict[str, Any]]:
     Raises SetupError when one log would be in two of train, val and test, or when two drives have
     one name; it names the folders.
     """
-    rows = [row for source in settings.sources for row in _logs_of(source, settings.shards)]
+    looks = looks_of(settings)
+    rows = [row for source in settings.sources for row in _logs_of(source, settings.shards, looks)]
     places: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         places[row["log_name"]].append(row)
@@ -54,11 +54,16 @@ def _told_twice(name: str, rows: list[dict[str, Any]]) -> str:
     return f"logs called {name!r} {what}: {' and '.join(where)}"
 
 
-def _logs_of(source: Source, shards: int) -> list[dict[str, Any]]:
+def looks_of(settings: Settings) -> Looks:
+    """Keys of files, with the notes of this working folder."""
+    return Looks(settings.home / LOOKS)
+
+
+def _logs_of(source: Source, shards: int, looks: Looks) -> list[dict[str, Any]]:
     there = _offered(source)
     named = filter_of(source).log_names if source.filter and there else None
     return [
-        _row(source, name, path, shards)
+        _row(source, name, path, shards, looks)
         for name, path in there
         if named is None or name in named
         if source.part[0] <= share_of(name) < source.part[1]
@@ -132,10 +137,10 @@ def filter_of(source: Source) -> SceneFilter:
         ) from error
 
 
-def _row(source: Source, name: str, path: Path, shards: int) -> dict[str, Any]:
+def _row(source: Source, name: str, path: Path, shards: int, looks: Looks) -> dict[str, Any]:
     kind = format_of(source.format)
-    file = kind.file(path)
-    size, key = (file.stat().st_size, content_key(file)) if file.is_file() else (0, "")
+    file, own = kind.file(path), source.format == "frames_poses"
+    key = looks.tree(path, is_of_sequence if own else bool) if path.is_dir() else looks.file(path)
     return {
         "split": source.split,
         "shard": shard_of(name, shards),
@@ -144,36 +149,16 @@ def _row(source: Source, name: str, path: Path, shards: int) -> dict[str, Any]:
         "path": str(path),
         "sensor_root": source.sensors or str(kind.sensors(path)),
         "maps_root": source.maps,
-        "size_bytes": size,
+        "size_bytes": file.stat().st_size if file.is_file() else 0,
         "content_key": key,
     }
 
 
-def content_key(path: Path) -> str:
-    """Changes when the file does: size, first and last 64 KiB."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        ends = file.read(ENDS_B)
-        file.seek(max(size - ENDS_B, 0))
-        ends += file.read(ENDS_B)
-    return hashlib.sha256(size.to_bytes(8, "little") + ends).hexdigest()[:16]
-
-
-def key_of(listing: list[dict[str, Any]], partition: str) -> str:
-    """Fingerprint of the log files behind one shard, or of all of them for the empty partition."""
-    rows = [r for r in listing if partition in ("", partition_key(r["split"], r["shard"]))]
-    return digest(
-        [(r["log_name"], r["content_key"], r["sensor_root"], r["maps_root"]) for r in rows]
-    )
-
-
-def maps_key(root: str) -> str:
-    """Fingerprint of a maps folder: of every GeoPackage its size and both ends.
-
-    The first end holds SQLite's change counter, so an edited map is seen.
+def is_of_sequence(name: str) -> bool:
+    """Whether a file below a sequence's folder, by its relative name, is the sequence's own: its
+    tables and settings, and its pictures. Folders beside frames/ may be other sequences.
     """
-    files = sorted(Path(root).rglob("*.gpkg")) if root else []
-    return digest([(str(file.relative_to(root)), content_key(file)) for file in files])
+    return "/" not in name or name.startswith("frames/")
 
 
 def prepare(settings: Settings, recipe: Recipe, say: Callable[[str], None]) -> None:

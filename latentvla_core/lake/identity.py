@@ -19,8 +19,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-PICTURE_WHOLE_B = 64 << 10
-"""Pictures above this are known by their ends: a compressed picture that changed has other ends."""
+SENSOR_WHOLE_B = 64 << 10
+"""Pictures and point clouds above this are known by their ends: there may be a million."""
+SENSORS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".pcd",
+    ".bin",
+    ".npy",
+)
 WHOLE_B = 256 << 20
 """Other files above this, which weights are, are known by their ends."""
 END_B = 64 << 10
@@ -43,28 +56,26 @@ class Looks:
         self.read = 0
         """Files read so far: 0 in a second look at what nobody changed."""
 
-    def file(self, path: Path, whole_b: int = WHOLE_B) -> str:
+    def file(self, path: Path) -> str:
         """Key of the content of one file; "" if there is none."""
-        found = self._keys(path.parent, [path.name] if path.is_file() else [], whole_b, path.name)
+        found = self._keys(path.parent, [path.name] if path.is_file() else [], path.name)
         return found.get(path.name, "")
 
-    def tree(
-        self,
-        root: Path,
-        whole_b: int = WHOLE_B,
-        wanted: Callable[[str], bool] = lambda name: True,
-    ) -> str:
+    def tree(self, root: Path, wanted: Callable[[str], bool] = lambda name: True) -> str:
         """Key of all files below a folder, links followed: relative name, size and content of each.
         Files whose names begin with a dot do not count. "" if there are none.
 
         Args:
             wanted: relative name (with /) → whether the file counts.
         """
-        names = [name for name in names_below(root) if wanted(name)]
-        keys = self._keys(root, names, whole_b, "")
+        keys = {name: key for name, key in self.files(root).items() if wanted(name)}
         return digest_of(sorted(keys.items())) if keys else ""
 
-    def _keys(self, root: Path, names: Iterable[str], whole_b: int, one: str) -> dict[str, str]:
+    def files(self, root: Path) -> dict[str, str]:
+        """Relative name → key of every file below a folder."""
+        return self._keys(root, names_below(root), "")
+
+    def _keys(self, root: Path, names: Iterable[str], one: str) -> dict[str, str]:
         notes, found = self._notes(root, one), {}
         new: dict[str, os.stat_result] = {}
         for name in names:
@@ -78,16 +89,16 @@ class Looks:
             else:
                 new[name] = stat
         if new:
-            found |= self._look(root, new, whole_b)
+            found |= self._look(root, new)
         if new or notes.keys() != found.keys():
             self._keep(root, one, found)
         return {name: f"{note[0]}-{note[4]}" for name, note in found.items()}
 
-    def _look(self, root: Path, new: dict[str, os.stat_result], whole_b: int) -> dict[str, Note]:
+    def _look(self, root: Path, new: dict[str, os.stat_result]) -> dict[str, Note]:
         def look(name: str) -> tuple[str, Note | None]:
             now = time.time_ns()
             try:
-                key = content_key(Path(root, name), whole_b)
+                key = content_key(Path(root, name))
             except OSError:
                 return name, None
             return name, [*_seen(new[name]), key, now]
@@ -146,8 +157,9 @@ def names_below(root: Path) -> Iterator[str]:
                 yield name
 
 
-def content_key(path: Path, whole_b: int = WHOLE_B) -> str:
-    """Changes when the content does: all of it up to `whole_b` bytes, else size and both ends."""
+def content_key(path: Path) -> str:
+    """Changes when the content does: all of it where that is cheap, else size and both ends."""
+    whole_b = SENSOR_WHOLE_B if path.suffix.lower() in SENSORS else WHOLE_B
     size, hashed = path.stat().st_size, hashlib.blake2b(digest_size=8)
     with path.open("rb") as file:
         if size <= whole_b:

@@ -17,7 +17,8 @@ from pipelines.steps.reading import features_of, labels_of, training_records
     deps=("scenes", "latent_actions", "vlm_features"),
     group="distill",
     recipe=("student",),
-    reads=(TRAIN, VAL),
+    reads=(TRAIN,),
+    files=("cameras",),
     kinds=("pytorch", "mlflow"),
     heavy=True,
 )
@@ -51,7 +52,11 @@ def student(context: StageContext, folder: Path) -> Model:
 
 
 @declare.shards(
-    deps=("scenes", "student"), group="distill", kinds=("pytorch", "deltalake"), heavy=True
+    deps=("scenes", "student"),
+    files=("cameras",),
+    group="distill",
+    kinds=("pytorch", "deltalake"),
+    heavy=True,
 )
 def student_features(context: StageContext, partition: str) -> Output:
     """What the student predicts: the same columns as `vlm_features`, at a fraction of the cost."""

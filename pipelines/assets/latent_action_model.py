@@ -128,6 +128,7 @@ def looking_at(
     group="latent_actions",
     recipe=("latent",),
     reads=(TRAIN,),
+    files=("front",),
     code_version="2",
     kinds=("pytorch", "mlflow"),
     heavy=True,

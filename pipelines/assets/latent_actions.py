@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     deps=("frames", "scenes", "latent_action_model"),
     group="latent_actions",
     code_version="2",
+    files=("front",),
     gates=("latent_quality",),
     kinds=("pytorch", "deltalake"),
     heavy=True,

@@ -157,6 +157,7 @@ def figure_verdicts(context: StageContext) -> list[FigureVerdict]:
     group="latent_actions",
     recipe=("latent_gate",),
     reads=(TRAIN, VAL),
+    files=("front",),
     approve=approve,
     code_version="3",
     kinds=("pytorch", "deltalake"),

@@ -52,7 +52,7 @@ VARIANTS = tuple(
     group="planners",
     recipe=("ego_status",),
     family="planner",
-    reads=(TRAIN, VAL),
+    reads=(TRAIN,),
     kinds=("pytorch", "mlflow"),
     heavy=True,
 )
@@ -210,7 +210,7 @@ def _declare(variant: Variant) -> None:
     deps = ("scenes", "scene_worlds", *filter(None, (variant.features, variant.start)))
     declare.model(
         name=variant.name, doc=_doc_of(variant), deps=deps, group="planners", recipe=("planner",),
-        reads=(TRAIN, VAL), files=("maps",), kinds=("pytorch", "mlflow"), heavy=True,
+        reads=(TRAIN,), files=("maps", "sensors"), kinds=("pytorch", "mlflow"), heavy=True,
         family="planner",
     )(trainer_of(variant))  # fmt: skip
 
@@ -229,6 +229,7 @@ for _variant in VARIANTS:
         *(v.name for v in VARIANTS),
     ),
     group="planners",
+    files=("sensors",),
     kinds=("pytorch", "deltalake"),
     heavy=True,
 )

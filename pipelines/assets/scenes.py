@@ -18,6 +18,7 @@ from pipelines.steps.lineage import place_of
     deps=("frames",),
     group="scenes",
     recipe=("scene_filter",),
+    files=("filter",),
     kinds=("deltalake",),
 )
 def scenes(context: StageContext, partition: str) -> Output:
@@ -40,7 +41,7 @@ def scenes(context: StageContext, partition: str) -> Output:
     group="scenes",
     recipe=("scene_filter",),
     kinds=("deltalake", "numpy"),
-    files=("maps",),
+    files=("maps", "filter"),
     late=True,
 )
 def scene_worlds(context: StageContext, partition: str) -> Output:

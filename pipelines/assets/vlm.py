@@ -18,7 +18,10 @@ from pipelines.steps.reading import labels_of, training_records
 
 
 @declare.shards(
-    deps=("scenes", "latent_actions"), group="vlm", recipe=("vlm",), kinds=("deltalake",)
+    deps=("scenes", "latent_actions"),
+    group="vlm",
+    recipe=("vlm",),
+    kinds=("deltalake",),
 )
 def vlm_samples(context: StageContext, partition: str) -> Output:
     """One question per scene (pictures, ego state, command) with the 12 latent action tokens as its
@@ -56,7 +59,8 @@ def samples_of(context: StageContext, records: list[SceneRecord]) -> list[Any]:
     deps=("scenes", "latent_actions", "vlm_samples"),
     group="vlm",
     recipe=("vlm",),
-    reads=(TRAIN, VAL),
+    reads=(TRAIN,),
+    files=("cameras",),
     kinds=("pytorch", "huggingface", "mlflow"),
     heavy=True,
 )
@@ -82,7 +86,13 @@ def vlm(context: StageContext, folder: Path) -> Model:
     )
 
 
-@declare.shards(deps=("scenes", "vlm"), group="vlm", kinds=("pytorch", "deltalake"), heavy=True)
+@declare.shards(
+    deps=("scenes", "vlm"),
+    files=("cameras",),
+    group="vlm",
+    kinds=("pytorch", "deltalake"),
+    heavy=True,
+)
 def vlm_features(context: StageContext, partition: str) -> Output:
     """Codes, logits and states of the frozen VLM, read from tokens it generated itself: a label
     never enters.

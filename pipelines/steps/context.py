@@ -6,6 +6,7 @@ is written beside it meanwhile.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -156,7 +157,18 @@ class StageContext:
         where: dict[str, Any] = (
             {"split": split} if shard is None else {"split": split, "shard": shard}
         )
-        return [record_from_row(row) for row in self.lake.rows("scenes", where)]
+        roots = self._sensor_roots
+        return [
+            record_from_row({**row, "sensor_root": roots.get(base_log(row), row["sensor_root"])})
+            for row in self.lake.rows("scenes", where)
+        ]
+
+    @cached_property
+    def _sensor_roots(self) -> dict[str, str]:
+        """Log → where its pictures lie now: rows tell where they lay when they were made, and a
+        data root that was copied elsewhere has nothing to redo.
+        """
+        return {row["log_name"]: row["sensor_root"] for row in self.listing}
 
     def model_dir(self, name: str) -> Path:
         """Folder of the latest finished version of a model; fetched from the registry when it is
@@ -185,6 +197,13 @@ class StageContext:
         if str(folder) not in self._loaded:
             self._loaded[str(folder)] = load(folder)
         return self._loaded[str(folder)]
+
+
+def base_log(row: Mapping[str, Any]) -> str:
+    """The name of the log in table `logs`: a fast sequence has its phases in rows of their own,
+    `oak@1` of `oak`.
+    """
+    return re.sub(r"@\d+$", "", row["log_name"])
 
 
 def _checked_device(name: str) -> str:

@@ -20,13 +20,13 @@ from latentvla_core.errors import SetupError
 from latentvla_core.tables import TABLES
 from pipelines import sources
 from pipelines.registry.register import register_model
-from pipelines.settings import TRAIN, Settings
+from pipelines.settings import Settings
 from pipelines.steps.context import CHECKPOINTS, Model, Outcome, Output, StageContext
+from pipelines.steps.inputs import InputFiles
 from pipelines.steps.lineage import (
     UNPARTITIONED,
     Ledger,
     Stage,
-    digest,
     fingerprint,
     git_commit,
     place_of,
@@ -44,7 +44,6 @@ class Engine(StageContext):
         self, settings: Settings, stages: Mapping[str, Stage], say: Callable[[str], None] = print
     ) -> None:
         super().__init__(settings, stages, say)
-        self._maps_keys: dict[str, str] = {}
         self._stored: dict[str, Counter[tuple[Any, ...]] | None] = {}
 
     @cached_property
@@ -60,21 +59,16 @@ class Engine(StageContext):
         """Make sure there is something to list, and forget what was listed before."""
         sources.prepare(self.settings, self.recipe, self.say)
         self.__dict__.pop("listing", None)
-        self._maps_keys.clear()
+        self.__dict__.pop("input_files", None)
+
+    @cached_property
+    def input_files(self) -> InputFiles:
+        """Keys of the files behind each piece of work."""
+        return InputFiles(self.settings, sources.looks_of(self.settings), lambda: self.listing)
 
     def files_key(self, kind: str, partition: str) -> str:
-        """Changes when the logs, or the maps, behind a piece of work do."""
-        if kind == "maps":
-            split = place_of(partition).get(
-                "split", TRAIN
-            )  # an unpartitioned stage that reads maps is a training
-            if split not in self._maps_keys:
-                self._maps_keys[split] = sources.maps_key(self.settings.source(split).maps)
-            return self._maps_keys[split]
-        key = sources.key_of(self.listing, partition)
-        return (
-            key if partition else digest(key, self.settings.shards)
-        )  # `logs` tells the shard of each
+        """Changes when the files of this kind behind a piece of work do."""
+        return self.input_files.key(kind, partition)
 
     # ---- working -------------------------------------------------------------------------------
 

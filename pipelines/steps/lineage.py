@@ -43,7 +43,9 @@ class Stage:
     """Sections of the recipe that change the result."""
     code_version: str = "1"
     reads: tuple[str, ...] = ()
-    """Splits an unpartitioned stage reads of partitioned inputs; empty = all."""
+    """Splits an unpartitioned stage reads of partitioned inputs; empty = all. What a training is
+    only reported on is not among them: a new val log trains nothing anew.
+    """
     gates: tuple[str, ...] = ()
     """Stages that must have approved the inputs. They order work and may refuse it, but do not
     change its result, so a moved threshold redoes nothing.
@@ -54,8 +56,8 @@ class Stage:
     heavy: bool = False
     """True: takes a place in the `gpu` pool."""
     files: tuple[str, ...] = ()
-    """Kinds of files it reads beside tables, logs or maps: their contents are part of its
-    fingerprint.
+    """Kinds of files it reads beside tables (steps/inputs.py): logs, maps, filter, and pictures as
+    front, cameras or sensors. Their contents are part of its fingerprint.
     """
     after: tuple[str, ...] = ()
     """Stages that must be done before, whose result is not part of its fingerprint."""
@@ -135,11 +137,47 @@ def fingerprint(
         for dep in stage.deps
         for part in _inputs_of(stage, partition, stages[dep], partitions)
     ]
-    sections = {name: getattr(recipe, name) for name in stage.recipe}
-    files = {kind: files_key(kind, partition) for kind in stage.files}
+    sections = {
+        name: with_contents(getattr(recipe, name), lambda path: files_key("weights", path))
+        for name in stage.recipe
+    }
+    scope = _scope(stage, partition, partitions)
+    files = {kind: [files_key(kind, part) for part in scope] for kind in stage.files}
     return digest(
         stage.name, stage.code_version, TABLES[stage.table].version, sections, inputs, files
     )
+
+
+WEIGHT_FOLDERS = ("pretrained_path", "backbone_path", "backbone", "image_weights")
+"""Fields of configurations that name a local folder or file of weights; its content counts, not its
+path.
+"""
+
+
+def with_contents(section: Any, key_of: Callable[[str], str]) -> Any:
+    """A section of the recipe as plain values, with the key of each folder of weights in place of
+    its path. Names that are no path, such as that of a packaged encoder, stay.
+    """
+    if dataclasses.is_dataclass(section) and not isinstance(section, type):
+        return {
+            f.name: key_of(value) if f.name in WEIGHT_FOLDERS and _is_path(value) else
+            with_contents(value, key_of)
+            for f in dataclasses.fields(section)
+            if f.name not in FREE
+            for value in (getattr(section, f.name),)
+        }  # fmt: skip
+    return section
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and Path(value).expanduser().exists()
+
+
+def _scope(stage: Stage, partition: str, partitions: Iterable[str]) -> list[str]:
+    """The partitions whose files a piece of work reads: its own; those of the splits it reads."""
+    if stage.partitioned or not stage.reads:
+        return [partition]
+    return [p for p in partitions if place_of(p)["split"] in stage.reads]
 
 
 def _inputs_of(stage: Stage, partition: str, dep: Stage, partitions: Iterable[str]) -> list[str]:

@@ -123,14 +123,14 @@ def test_notes_that_are_damaged_cost_a_look_and_change_no_key(drive: Path, tmp_p
     assert Looks(tmp_path / "looks").tree(drive) == key
 
 
-def test_large_files_are_known_by_size_and_both_ends(tmp_path: Path):
-    whole, path = 1 << 16, tmp_path / "large"
+def test_large_pictures_are_known_by_size_and_both_ends(tmp_path: Path):
+    whole, path = identity.SENSOR_WHOLE_B, tmp_path / "large.jpg"
 
     def key(at: int, size: int = 1 << 18) -> str:
         content = bytearray(size)
         content[at] = 1
         path.write_bytes(content)
-        return content_key(path, whole)
+        return content_key(path)
 
     keys = {key(0), key(-1), key(5, (1 << 18) + 1), key(1 << 17)}
     assert len(keys) == 4

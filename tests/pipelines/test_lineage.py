@@ -1,15 +1,18 @@
 """Fingerprints: what must change them, and what must not."""
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from latentvla_core.lake.identity import Looks
 from latentvla_core.latent.config import LatentActionConfig
-from pipelines.sources import maps_key
+from pipelines.settings import Settings, Source
 from pipelines.stages import STAGES
+from pipelines.steps.inputs import InputFiles
 from pipelines.steps.lineage import (
     UNPARTITIONED,
     Ledger,
@@ -159,20 +162,25 @@ def test_every_stage_is_described_and_reads_known_recipe_sections(name: str):
 
 
 def test_an_edited_map_is_another_map(tmp_path: Path):
-    empty = maps_key(str(tmp_path))
+    source = Source(split="train", logs="", maps=str(tmp_path))
+    settings = replace(Settings.from_env({"LATENTVLA_HOME": str(tmp_path)}), sources=(source,))
+
+    def key() -> str:
+        return InputFiles(settings, Looks(), list).key("maps", "train-00")
+
+    empty = key()
     path = tmp_path / "sg-one-north" / "9.17.1964" / "map.gpkg"
     path.parent.mkdir(parents=True)
     with sqlite3.connect(path) as db:
         db.execute("create table lanes (id integer, width_m real)")
         db.executemany("insert into lanes values (?, 3.5)", [(i,) for i in range(20_000)])
-    before = maps_key(str(tmp_path))
-    assert before == maps_key(str(tmp_path)) != empty
+    before = key()
+    assert before == key() != empty
     with sqlite3.connect(path) as db:
         db.execute(
             "update lanes set width_m = 3.4 where id = 10000"
         )  # far from both ends of the file
-    assert maps_key(str(tmp_path)) != before
-    assert maps_key("") == empty
+    assert key() != before
 
 
 def test_what_reads_the_map_is_redone_when_the_map_changes():
