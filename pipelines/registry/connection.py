@@ -92,6 +92,19 @@ def is_away(settings: Settings) -> str:
     return ""
 
 
+def registered(settings: Settings) -> set[tuple[str, str]] | None:
+    """(model, `made_by`) of every registered version; None while MLflow does not answer, which says
+    nothing of what it holds.
+    """
+    local = local_database(settings.mlflow_uri)
+    if local is not None and not local.is_file():
+        return set()
+    if is_away(settings):
+        return None
+    found = connect(settings).search_model_versions()
+    return {(version.name, version.tags.get("made_by", "")) for version in found}
+
+
 def said(error: Exception) -> str:
     """The first line of an error, of one that a connection caused its cause, in a length that can
     be read.

@@ -19,6 +19,7 @@ from typing import Any
 from latentvla_core.errors import SetupError
 from latentvla_core.tables import TABLES
 from pipelines import sources
+from pipelines.registry.connection import registered
 from pipelines.registry.register import register_model
 from pipelines.settings import Settings
 from pipelines.steps.context import CHECKPOINTS, Model, Outcome, Output, StageContext
@@ -32,6 +33,7 @@ from pipelines.steps.lineage import (
     place_of,
 )
 
+CLOCK_SLACK_US = 1_000_000  # clocks of two machines that work on one lake differ by as much
 FORCED_MODEL = "A finished model is registered again, not trained: what it is made of has not changed; another seed would."
 
 
@@ -45,6 +47,7 @@ class Engine(StageContext):
     ) -> None:
         super().__init__(settings, stages, say)
         self._stored: dict[str, Counter[tuple[Any, ...]] | None] = {}
+        self._versions: dict[str, int] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -89,6 +92,9 @@ class Engine(StageContext):
                 skipped=True,
                 metadata={"note": "up to date: inputs, recipe and code are unchanged"},
             )
+        if not force and ledger.made_by(name, partition) == made_by:
+            gone = self.why_gone(stage, partition)
+            self.say(f"{name} {partition}: done before, but {gone}; done again")
         for gate in stage.gates:
             approve = self.stages[gate].approve
             if approve is not None:
@@ -134,29 +140,55 @@ class Engine(StageContext):
 
     def look_again(self) -> None:
         """Others have written: the ledger and what is stored are read anew."""
-        self.__dict__.pop("ledger", None)
+        for name in ("ledger", "_registered"):
+            self.__dict__.pop(name, None)
         self._stored.clear()
+        self._versions.clear()
 
     def keep_models(self, other: Engine) -> None:
         """Take over the models that another engine of this deployment has loaded."""
         self._loaded |= other._loaded
 
     def is_there(self, stage: Stage, partition: str) -> bool:
-        """Whether what the ledger calls finished still exists: a table or model folder may have
-        been moved away.
+        """Whether what the ledger calls finished still exists."""
+        return not self.why_gone(stage, partition)
+
+    def why_gone(self, stage: Stage, partition: str) -> str:
+        """What is missing of work that the ledger calls finished: a table, its last commits, a model
+        folder, a registered version may have vanished. Empty when nothing is.
         """
-        if stage.kind == "model":
-            return (
-                self.settings.models / stage.name / self.ledger.made_by(stage.name, partition)
-            ).is_dir()
-        place = place_of(partition).values()
         made_by = self.ledger.made_by(stage.name, partition)
+        if stage.kind == "model":
+            return self._model_gone(stage, made_by)
         counts = self._counts(stage)
         if counts is None:
-            return False
-        return counts[*place, made_by] + counts[*place, ""] >= self.ledger.rows_of(
-            stage.name, partition
-        )
+            return f"table {stage.table} is not in {self.settings.lake}"
+        wrote, now = self.ledger.latest[stage.name, partition], self._table_version(stage.table)
+        if wrote["delta_version"] > now:
+            return (
+                f"table {stage.table} is at version {now}, its rows were written in version"
+                f" {wrote['delta_version']}: a commit vanished"
+            )
+        place = place_of(partition).values()
+        there, wanted = counts[*place, made_by] + counts[*place, ""], wrote["rows"]
+        return "" if there >= wanted else f"table {stage.table} has {there} of its {wanted} rows"
+
+    def _model_gone(self, stage: Stage, made_by: str) -> str:
+        folder = self.settings.models / stage.name / made_by
+        if not folder.is_dir():
+            return f"{folder} does not exist"
+        if self._registered is not None and (stage.name, made_by) not in self._registered:
+            return f"MLflow at {self.settings.mlflow_uri} does not know it: it is registered again"
+        return ""
+
+    @cached_property
+    def _registered(self) -> set[tuple[str, str]] | None:
+        return registered(self.settings)
+
+    def _table_version(self, table: str) -> int:
+        if table not in self._versions:
+            self._versions[table] = self.lake.version(table)
+        return self._versions[table]
 
     def _counts(self, stage: Stage) -> Counter[tuple[Any, ...]] | None:
         """Rows stored per partition and fingerprint, read once per table until this engine writes
@@ -199,6 +231,7 @@ class Engine(StageContext):
         note: dict[str, str],
     ) -> int:
         self._stored.pop(table, None)
+        self._versions.pop(table, None)
         spec = TABLES[table]
         extra = [c for c in spec.partition_by if c not in place]
         if not extra:
@@ -231,6 +264,7 @@ class Engine(StageContext):
             working.rename(final)
         done = json.loads((final / "summary.json").read_text())
         uri = register_model(self, stage, final, done, outcome.inputs)
+        self.__dict__.pop("_registered", None)
         row = {
             "name": stage.name,
             "version": outcome.made_by,
@@ -255,6 +289,16 @@ class Engine(StageContext):
             **done["metadata"],
         }
 
+    def _finished_us(self) -> int:
+        now_us = time.time_ns() // 1000
+        at_us = self.ledger.next_us(now_us)
+        if at_us - now_us > CLOCK_SLACK_US:
+            self.say(
+                f"the clock is {(at_us - now_us) / 1e6:.0f} s behind the last finished work, so it was"
+                " set back: times in `materialisations` go on from there"
+            )
+        return at_us
+
     def _ledger_row(
         self, stage: Stage, partition: str, outcome: Outcome, run_id: str
     ) -> dict[str, Any]:
@@ -272,7 +316,7 @@ class Engine(StageContext):
             "commit": git_commit(),
             "run_id": run_id,
             "seconds": outcome.seconds,
-            "finished_us": time.time_ns() // 1000,
+            "finished_us": self._finished_us(),
         }
 
 

@@ -209,6 +209,13 @@ class Ledger:
         """How many rows the latest finished work wrote."""
         return self.latest[asset, partition]["rows"]
 
+    def next_us(self, now_us: int) -> int:
+        """When work that ends now is said to have ended: after all other work, also on a clock that
+        was set back, so that the latest is the latest.
+        """
+        last = max((row.get("finished_us", 0) for row in self.latest.values()), default=0)
+        return max(now_us, last + 1)
+
     def record(self, row: dict[str, Any]) -> None:
         self.lake.append("materialisations", [row])
         self.latest[(row["asset"], row["partition"])] = row

@@ -200,6 +200,83 @@ def test_shards_of_a_split_that_is_no_longer_asked_for_do_not_matter(line: Line)
     assert not engine.execute("toy", "train-00").skipped
 
 
+def test_a_clock_that_was_set_back_is_told_and_the_latest_work_stays_the_latest(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+):
+    line.engine().execute("toy", "train-00")
+    monkeypatch.setattr(engine_module.time, "time_ns", lambda: 1_000_000_000)
+    line.steps = 11
+    engine, said = line.engine(), []
+    engine.say = said.append
+    made_by = engine.execute("toy", "train-00").made_by
+    assert any("was set back" in text for text in said)
+    assert line.engine().ledger.made_by("toy", "train-00") == made_by
+    assert line.engine().execute("toy", "train-00").skipped
+    assert len(line.calls) == 2
+
+
+def last_commit(engine: Engine, table: str) -> Path:
+    return max(Path(engine.lake.uri(table), "_delta_log").glob("*.json"))
+
+
+def test_a_last_commit_that_vanished_is_told_and_just_its_work_is_done_again(line: Line):
+    for partition in ("train-00", "train-01"):
+        line.engine().execute("toy", partition)
+    last_commit(line.engine(), "latent_actions").unlink()
+    engine, said = line.engine(), []
+    engine.say = said.append
+    assert engine.execute("toy", "train-00").skipped
+    assert not engine.execute("toy", "train-01").skipped
+    assert "a commit vanished" in said[0]
+    assert line.calls == ["train-00", "train-01", "train-01"]
+    assert sorted(r["scene_token"] for r in engine.lake.rows("latent_actions")) == ["a", "b", "c"]
+
+
+def test_a_last_commit_that_emptied_a_shard_is_missed_too(line: Line):
+    line.engine().execute("toy", "train-00")
+    line.rows["train-00"], line.steps = [], 11
+    line.engine().execute("toy", "train-00")
+    assert line.engine().lake.read("latent_actions").num_rows == 0
+    last_commit(line.engine(), "latent_actions").unlink()
+    assert line.engine().lake.read("latent_actions").num_rows == 2
+    assert not line.engine().execute("toy", "train-00").skipped
+    assert line.engine().lake.read("latent_actions").num_rows == 0
+
+
+def test_a_registry_that_was_lost_has_its_models_registered_again_and_none_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = replace(STAGES["ego_status_mlp"], deps=(), files=(), gates=())
+    settings = Settings.from_env({"LATENTVLA_HOME": str(tmp_path), "LATENTVLA_RECIPE": "debug"})
+    engine = Engine(settings, {model.name: model}, lambda text: None)
+    made_by = engine.fingerprint(model, "")
+    engine.ledger.latest[model.name, ""] = {"made_by": made_by, "rows": 1, "delta_version": 0}
+    assert "does not exist" in engine.why_gone(model, "")
+    folder = settings.models / model.name / made_by
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(
+        '{"parameters": 1, "metrics": {}, "parts": {}, "metadata": {}, "seconds": 1}'
+    )
+    assert "does not know it" in engine.why_gone(model, "")
+    told = []
+
+    def register(engine: Engine, stage: Stage, folder: Path, *rest: Any) -> str:
+        told.append(folder.name)
+        return "models:/ego_status_mlp/1"
+
+    monkeypatch.setattr(engine_module, "register_model", register)
+    assert not engine.execute(model.name).skipped
+    assert told == [made_by]
+    for known, gone in (
+        ({(model.name, made_by)}, False),
+        ({(model.name, "other")}, True),
+        (None, False),
+    ):
+        again = Engine(settings, {model.name: model}, lambda text: None)
+        monkeypatch.setattr(engine_module, "registered", lambda settings, known=known: known)
+        assert bool(again.why_gone(model, "")) is gone
+
+
 def real_line(env: dict[str, str]) -> Engine:
     """The stages that list logs and read frames."""
     return Engine(
