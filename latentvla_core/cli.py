@@ -257,6 +257,23 @@ def lake_compact(
         typer.echo(str(kept))
 
 
+@lake_app.command("drop-split", epilog="Example: latentvla lake drop-split old_drives --yes")
+def lake_drop_split(
+    split: Annotated[str, typer.Argument(help="A split that no source offers any more.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; else only say what it would.")] = False,
+) -> None:
+    """Delete the rows of a split that was renamed or removed from every table. What happened
+    (releases, materialisations, models) stays, and so do old versions until `lake vacuum`.
+    """
+    from latentvla_core.lake.splits import drop_split
+    from latentvla_core.lake.store import Lake, lake_root
+
+    for table, rows in drop_split(Lake(lake_root()), split, dry_run=not yes).items():
+        typer.echo(f"{table:<18} {rows} rows {'deleted' if yes else 'would be deleted'}")
+    if not yes:
+        typer.echo("nothing was deleted; add --yes")
+
+
 @lake_app.command("vacuum", epilog="Example: latentvla lake vacuum --keep-days 90 --dry-run")
 def lake_vacuum(
     tables: Annotated[
@@ -428,7 +445,10 @@ def _lazy(plugin: Any) -> Any:
     if len(sys.argv) > 1 and sys.argv[1] == plugin.name:
         return plugin.load()
 
-    def not_asked_for() -> None:
-        """Embedded world → whole line → table, report, registry."""
+    def not_asked_for() -> None: ...
 
+    not_asked_for.__doc__ = {
+        "demo": "Embedded world → whole line → table, report, registry.",
+        "status": "What is stale and why, champions, what changed, what failed and how to retry.",
+    }.get(plugin.name, f"A command of {plugin.value}.")
     return not_asked_for
