@@ -74,7 +74,9 @@ class Line:
         return Output([])
 
     def engine(self) -> Engine:
-        return Engine(Settings.from_env(), self.stages, lambda text: None)
+        engine = Engine(Settings.from_env(), self.stages, lambda text: None)
+        engine.__dict__["listing"] = []  # scenes stand in the table, without logs on disk
+        return engine
 
     def run(self, force: bool = True) -> dg.ExecuteInProcessResult:
         settings = Settings.from_env()

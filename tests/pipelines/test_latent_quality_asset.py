@@ -69,6 +69,7 @@ class Line:
 
     def engine(self) -> Engine:
         engine = Engine(self.settings, self.stages, say=lambda text: None)
+        engine.__dict__["listing"] = []  # scenes stand in the table, without logs on disk
         engine.recipe = replace(engine.recipe, latent_gate=self.gate)
         return engine
 
