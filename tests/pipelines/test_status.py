@@ -10,7 +10,7 @@ from test_engine import Line
 
 from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES
-from pipelines import status
+from pipelines.steps import status
 from pipelines.steps.lineage import stale_work
 
 
