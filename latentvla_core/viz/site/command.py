@@ -32,6 +32,9 @@ def view(
     runs: Annotated[
         Path | None, typer.Option(help="Folder of closed-loop runs (latentvla drive --out).")
     ] = None,
+    rrd: Annotated[
+        bool, typer.Option("--rrd", help="Rerun recordings instead, one per log (rerun-sdk).")
+    ] = False,
 ) -> None:
     """A page to browse drives, codes, plans and scores; opens from disk, a bucket or a mail."""
     from latentvla_core.lake.store import Lake, home_folder, lake_root
@@ -41,7 +44,7 @@ def view(
 
     home = home_folder()
     options = ViewOptions(
-        out=(out or home / "site").absolute(),
+        out=(out or home / ("recordings" if rrd else "site")).absolute(),
         log=log,
         where=where,
         cameras=cameras_named(cameras),
@@ -49,6 +52,12 @@ def view(
         also=tuple(also or ()),
         runs=runs,
     )
+    if rrd:
+        from latentvla_core.viz.recording import write_recordings
+
+        for path in write_recordings(Lake(lake_root()), options):
+            typer.echo(f"rerun {path}")
+        return
     with counting("scenes") as progress:
         done = export_site(Lake(lake_root()), options, chapters=pages_of(home), progress=progress)
     typer.echo(told(done.refused))

@@ -139,7 +139,7 @@ LV.pages.scene = async (main, { rest, query }) => {
   const log = LV.index.logs[LV.index.of.log[number]];
   const copy = h('button', { onclick: () => { navigator.clipboard?.writeText(location.href); copy.textContent = 'copied'; } }, 'copy link');
   main.replaceChildren(h('div', { class: 'top' }, h('h1', {}, `Scene ${token}`),
-    h('span', { class: 'soft' }, h('a', { href: LV.link('drive', [log.name]) }, log.name), ` · ${scene.split}${scene.city ? ` · ${scene.city}` : ''} · ${LV.ARROWS[scene.command]} ${LV.COMMANDS[scene.command]}`),
+    h('span', { class: 'soft' }, h('a', { href: LV.link('drive', [log.name]) }, log.name), ` · ${scene.split}${scene.city ? ` · ${scene.city}` : ''}${scene.command < 3 ? ` · ${LV.ARROWS[scene.command]} ${LV.COMMANDS[scene.command]}` : ' · no command'}`),
     h('span', {}, h('button', { onclick: () => go(-1) }, '‹ previous'), ' ', h('button', { onclick: () => go(1) }, 'next ›'), ' ', copy)), box);
   const asked = query.get('at') === 'lost' ? moment(failures(), query.get('sub')) : Number(query.get('t')) || 0;
   build(asked);
