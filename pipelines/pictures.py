@@ -18,6 +18,7 @@ from pipelines.steps.reading import UNTRAINED, sentences_of, world_from_row
 from pipelines.versions import keep_pictures
 
 SHOWN_WORST = 3
+PAGE_PX = 860  # width of the dialog in which Dagster shows Markdown
 SHOWN_PLANS = ("human", "constant_velocity", "ipad", "ipad_latent", "ipad_student")
 
 
@@ -38,10 +39,26 @@ def pictures_of(
 
 
 def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
-    """A PNG as the UI shows it: behind "Show Markdown"."""
+    """A PNG as the UI shows it, behind "Show Markdown": no wider than the UI's page."""
+    png = fitted(png, PAGE_PX)
     return dg.MetadataValue.md(
         f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})"
     )
+
+
+def fitted(png: bytes, width_px: int) -> bytes:
+    """The PNG at most that wide; its own bytes where it is."""
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        if image.width <= width_px:
+            return png
+        small = image.resize((width_px, round(width_px * image.height / image.width)))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def scene_to_show(context: StageContext, keys: list[str]) -> SceneRecord | None:

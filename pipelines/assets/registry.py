@@ -12,6 +12,7 @@ from typing import Any
 from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from pipelines.assets.planners import VARIANTS
 from pipelines.assets.scores import score_rows
+from pipelines.registry.cards import describe
 from pipelines.registry.connection import answering, connect
 from pipelines.registry.fetch import fetch_model
 from pipelines.registry.gates import (
@@ -54,6 +55,7 @@ def releases(context: StageContext) -> Output:
         client = connect(context.settings)
         rows = [judge(context, client, name, before, TEST) for name in PLANNERS]
         deployed = deploy(client, rows)
+        describe(context, PLANNERS)
     promoted = [row["name"] for row in rows if row["decision"] == PROMOTED]
     told = {"promoted": ", ".join(promoted) or "none", "deployed": deployed or "none"}
     return Output([*before, *rows], groups=PLANNERS, metadata=told)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
+from latentvla_core.viz.report.card import model_card
 from pipelines.registry.connection import answering, connect, experiment_id, is_away
 from pipelines.registry.tracking import known_run, send_unsent
 from pipelines.settings import TRAIN, VAL, Settings
@@ -103,6 +104,16 @@ def _log(
             {"recipe": context.recipe.name, "parameters": summary["parameters"], "kind": kind}
         )
         _log_inputs(context, stage, inputs)
+        card = model_card(
+            stage.name,
+            version=folder.name,
+            recipe=context.recipe.name,
+            commit=git_commit(),
+            parameters=summary["parameters"],
+            inputs=inputs,
+            metrics=summary["metrics"],
+        )
+        mlflow.log_text(card, "card.md")
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(CODE),
@@ -114,6 +125,7 @@ def _log(
             metadata={"name": stage.name, "kind": kind},
         )
     registered = str(info.registered_model_version)
+    client.update_model_version(stage.name, registered, description=card)
     for key, value in tags.items():
         client.set_model_version_tag(stage.name, registered, key, value)
     return registered

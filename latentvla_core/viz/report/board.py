@@ -11,12 +11,11 @@ import numpy as np
 
 from latentvla_core.pdms.metrics import METRIC_LABELS, metric_of, short
 from latentvla_core.statistics import Interval
-from latentvla_core.viz.report.facts import BASELINES, Facts, Standing, Versus
+from latentvla_core.viz.report.facts import BASELINES, FEW_LOGS, Facts, Standing, Versus
 from latentvla_core.viz.site.files import figure
 
 BAR_W, BAR_H = 210.0, 18.0
 SUB_W, SUB_H = 44.0, 7.0
-FEW_LOGS = 30
 
 
 def board(facts: Facts) -> str:

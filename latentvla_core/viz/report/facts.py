@@ -22,6 +22,8 @@ BASELINES = (
 )
 SPLIT_ORDER = ("test", "val", "train")
 FUSED = ("_latent", "_student")
+FEW_LOGS = 30
+"""With fewer, intervals over logs are too narrow."""
 Rows = list[dict[str, Any]]
 
 
