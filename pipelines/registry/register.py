@@ -113,7 +113,7 @@ def _log(
             inputs=inputs,
             metrics=summary["metrics"],
         )
-        mlflow.log_text(card, "card.md")
+        mlflow.log_text(card, "model_card.txt")
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(CODE),

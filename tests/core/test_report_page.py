@@ -188,9 +188,17 @@ def test_the_page_is_one_file_without_a_path_of_the_machine(lake, tmp_path):
 
 def test_closed_loop_scores_stand_beside_the_open_ones(lake, tmp_path):
     runs = [
-        {"driver": "ipad", "scene": f"s{i}", "prefix_s": t, "valid": True, "cls": v}
+        {
+            "driver": "ipad",
+            "scene": f"s{i}",
+            "traffic": traffic,
+            "prefix_s": t,
+            "valid": True,
+            "cls": v if traffic == "reactive" else 0.0,
+        }
         for i, v in enumerate((0.2, 0.4, 0.6))
         for t in (10.0, 20.0)
+        for traffic in ("reactive", "log")
     ]
     facts = read_facts(lake, runs)
     assert facts.closed["ipad"].mean == pytest.approx(0.4) and facts.closed["ipad"].count == 3

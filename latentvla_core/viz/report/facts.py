@@ -174,7 +174,10 @@ def _versus(groups: dict[tuple[str, str, str], Rows]) -> list[Versus]:
 
 
 def _closed(rows: Rows) -> dict[str, Interval]:
-    """Closed-loop score per driver over whole runs; scenes are drawn again for the interval."""
+    """CLS per driver over whole runs with reactive traffic; scenes are drawn again for the
+    interval.
+    """
+    rows = [row for row in rows if row["traffic"] == "reactive"]
     longest = max((r["prefix_s"] for r in rows), default=0.0)
     found: dict[str, Rows] = {}
     for row in rows:
