@@ -55,7 +55,7 @@ def releases(context: StageContext) -> Output:
         client = connect(context.settings)
         rows = [judge(context, client, name, before, TEST) for name in PLANNERS]
         deployed = deploy(client, rows)
-        describe(context, PLANNERS)
+        describe(context, client, PLANNERS)
     promoted = [row["name"] for row in rows if row["decision"] == PROMOTED]
     told = {"promoted": ", ".join(promoted) or "none", "deployed": deployed or "none"}
     return Output([*before, *rows], groups=PLANNERS, metadata=told)

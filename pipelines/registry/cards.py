@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latentvla_core.viz.report.card import model_card
 from latentvla_core.viz.report.facts import read_facts
-from pipelines.registry.connection import connect
 
 if TYPE_CHECKING:
     from pipelines.steps.context import StageContext
 
 
-def describe(context: StageContext, names: Iterable[str]) -> None:
+def describe(context: StageContext, client: Any, names: Iterable[str]) -> None:
     """Give the latest registered version of each model its card with scores."""
-    client, facts = connect(context.settings), read_facts(context.lake)
+    facts = read_facts(context.lake)
     rows = {(r["name"], r["version"]): r for r in context.lake.rows("models")}
     for name in names:
         row = rows.get((name, context.ledger.made_by(name, "")))

@@ -134,6 +134,7 @@ class Client:
     """The part of MLflow's client that the gate uses."""
 
     def __init__(self) -> None:
+        self.cards: dict[str, str] = {}
         self.aliases: dict[str, dict[str, str]] = {name: {} for name in registry.PLANNERS}
 
     def get_registered_model(self, name: str) -> Any:
@@ -144,6 +145,10 @@ class Client:
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         self.aliases[name][alias] = version
+
+    def update_model_version(self, name: str, version: str, description: str) -> None:
+        assert description.startswith(f"# {name} ") and "## Scores" in description
+        self.cards[name] = description
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         del self.aliases[name][alias]
