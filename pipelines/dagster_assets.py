@@ -159,7 +159,9 @@ def _line(stage: Stage, key: str, number: int, total: int, outcome: Outcome) -> 
 
 
 def _linked(value: Any) -> Any:
-    """Files as paths to copy: a browser opens no file:// link out of a page of a server."""
+    """Pages of a server as links; files as paths to copy, since a browser opens no file:// link."""
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        return dg.MetadataValue.url(value)
     return dg.MetadataValue.path(str(value)) if isinstance(value, Path) else value
 
 

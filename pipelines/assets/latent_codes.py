@@ -15,6 +15,7 @@ from latentvla_core.latent.rows.contexts import (
 from pipelines.steps import declare
 from pipelines.steps.context import Output, StageContext
 from pipelines.steps.lineage import UNPARTITIONED, place_of
+from pipelines.steps.reading import shown_at
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,7 +95,7 @@ def latent_codes(context: StageContext) -> Output:
     )
     path = write_page(context.page("latent_codes", version), atlas_page(page))
     metadata = {
-        "page": path,
+        "page": shown_at(context, MODEL, path),
         "transitions": len(labels),
         **{f"code_{e.code:02d}": f"{e.share:.1%} {e.name}" for e in entries},
     }

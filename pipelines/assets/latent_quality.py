@@ -20,7 +20,7 @@ from pipelines.settings import TRAIN, VAL
 from pipelines.steps import declare
 from pipelines.steps.context import CURVES, Output, StageContext
 from pipelines.steps.lineage import UNPARTITIONED
-from pipelines.steps.reading import training_records
+from pipelines.steps.reading import shown_at, training_records
 
 if TYPE_CHECKING:
     from latentvla_core.latent.health import Judgement
@@ -193,7 +193,7 @@ def latent_quality(context: StageContext) -> Output:
     note_in_registry(context, report, passed=not blocking(rows))
     missed = [row.name for row in rows if not row.passed and not row.required]
     metadata = {
-        "page": page,
+        "page": shown_at(context, MODEL, page),
         "judged_on": judged.sentence,
         "verdict": "; ".join(row.line() for row in blocking(rows)) or "may label",
         "targets_missed": ", ".join(missed) or "none",

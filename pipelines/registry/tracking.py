@@ -28,6 +28,8 @@ METRICS_PER_CALL = 1000  # MLflow's limit
 RUN_FILE = "mlflow_run.txt"  # inside a model's folder
 UNSENT_FILE = "mlflow_unsent.jsonl"  # beside it, until the model is registered
 Send = Callable[[list[Any]], None]
+PAGES = "pages"  # folder of a run's artifacts
+LOCAL_UI = "http://localhost:5000"  # where `make ui` serves a local database
 
 
 class Training(Protocol):
@@ -201,3 +203,16 @@ def note_quality(settings: Settings, uri: str, report: Mapping[str, float], verd
         run_id = client.get_model_version(name, version).run_id
         client.log_batch(run_id, metrics=metrics, tags=[RunTag("quality", verdict)])
         client.set_model_version_tag(name, version, "quality", verdict)
+
+
+def keep_page(settings: Settings, uri: str, page: Path) -> str:
+    """Lay a page with the model of `models:/<name>/<version>`; returns where MLflow shows it."""
+    name, version = uri.removeprefix("models:/").split("/")
+    with answering(settings, "start MLflow or set MLFLOW_TRACKING_URI, and run again"):
+        client = connect(settings)
+        run_id = client.get_model_version(name, version).run_id
+        client.log_artifact(run_id, str(page), PAGES)
+        experiment = client.get_run(run_id).info.experiment_id
+    server = settings.mlflow_uri if settings.mlflow_uri.startswith("http") else LOCAL_UI
+    place = f"#/experiments/{experiment}/runs/{run_id}/artifacts/{PAGES}/{page.name}"
+    return f"{server.rstrip('/')}/{place}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,3 +100,14 @@ def sentences_of(context: StageContext, splits: Sequence[str]) -> dict[str, np.n
     """Scene → its (12,) int8 ego codes, time-major; scenes without a complete label are left out."""
     labels = current_labels(context, splits, ["scene_token", "step", "valid", "ego_codes"])
     return sentences(labels, context.recipe.latent.num_transitions)
+
+
+def shown_at(context: StageContext, model: str, page: Path) -> str | Path:
+    """Where a page about a model opens: beside the model in MLflow; the file itself while the model
+    is not registered.
+    """
+    from pipelines.registry.tracking import keep_page
+
+    where = {"name": model, "version": context.ledger.made_by(model, "")}
+    found = context.lake.rows("models", where, ["mlflow_uri"])
+    return keep_page(context.settings, found[0]["mlflow_uri"], page) if found else page

@@ -363,6 +363,7 @@ def test_a_registered_model_is_told_its_figures_and_its_verdict(
     told: list[tuple[Any, ...]] = []
     note: Callable[..., None] = lambda *args: told.append(args)  # noqa: E731
     monkeypatch.setattr(tracking, "note_quality", note)
+    monkeypatch.setattr(tracking, "keep_page", lambda settings, uri, page: f"http://ui/{page.name}")
     line.gate = HealthGate(required=(Bound("ego_usage", at_least=at_least),), targets=GATE.targets)
     for version in ("model-0", "model-1"):
         row = {

@@ -12,10 +12,17 @@ import pytest
 
 import pipelines.steps.context as context_module
 from latentvla_core.errors import SetupError
-from pipelines.registry.connection import connect, is_away
+from pipelines.registry.connection import connect, experiment_id, is_away
 from pipelines.registry.database import ensure_database, local_database
 from pipelines.registry.info import registry_rows
-from pipelines.registry.tracking import RUN_FILE, UNSENT_FILE, known_run, send_unsent, tracked
+from pipelines.registry.tracking import (
+    RUN_FILE,
+    UNSENT_FILE,
+    keep_page,
+    known_run,
+    send_unsent,
+    tracked,
+)
 from pipelines.settings import Settings
 from pipelines.steps.context import Model
 from pipelines.steps.engine import Engine
@@ -164,3 +171,17 @@ def test_a_wrong_tracking_uri_is_refused_before_any_work(uri: str):
 )
 def test_stores_with_a_registry_are_taken(uri: str):
     assert Settings.from_env({"MLFLOW_TRACKING_URI": uri}).mlflow_uri == uri
+
+
+def test_a_page_lies_with_its_model_and_opens_there(tmp_path: Path):
+    settings = Settings.from_env({"LATENTVLA_HOME": str(tmp_path)})
+    client = connect(settings)
+    run = client.create_run(experiment_id(settings)).info.run_id
+    client.create_registered_model("toy")
+    client.create_model_version("toy", source=str(tmp_path), run_id=run)
+    page = tmp_path / "report.html"
+    page.write_text("<p>fit to label</p>")
+    link = keep_page(settings, "models:/toy/1", page)
+    assert link.startswith("http://localhost:5000/#/experiments/")
+    assert link.endswith(f"/runs/{run}/artifacts/pages/report.html")
+    assert [f.path for f in client.list_artifacts(run, "pages")] == ["pages/report.html"]
