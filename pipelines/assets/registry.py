@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from pipelines.assets.planners import VARIANTS
 from pipelines.assets.scores import score_rows
@@ -94,10 +95,21 @@ def judge(
         return {**row, **decision_row("", REFUSED, "", nothing, reason)}
     version = found[0]["mlflow_uri"].rpartition("/")[2]
     champion = str(client.get_registered_model(name).aliases.get(CHAMPION, ""))
-    same = champion == version or has_weights_of(context, client, name, made_by, champion)
-    held = scores if same else scores_of_champion(context, client, name, champion, scores, metric)
     worlds = context.lake.read("scene_worlds", {"split": split}, ["scene_token"])
-    comparison = compare(scores, held, worlds.num_rows)
+    try:
+        same = champion == version or has_weights_of(context, client, name, made_by, champion)
+        held = (
+            scores if same else scores_of_champion(context, client, name, champion, scores, metric)
+        )
+        comparison = compare(scores, held, worlds.num_rows)
+    except (SetupError, ValueError) as error:
+        alone = compare(scores, None, worlds.num_rows)
+        return {
+            **row,
+            **decision_row(
+                version, REFUSED, champion, alone, _no_match(name, champion, version, error)
+            ),
+        }
     decision, reason = decide(comparison, Rules(), same=same)
     gone = [r for r in before if r["name"] == name and r["decision"] == ROLLED_BACK]
     if decision == PROMOTED and version in {r["version"] for r in gone}:
@@ -106,6 +118,15 @@ def judge(
         client.set_registered_model_alias(name, CHAMPION, version)
         champion = version
     return {**row, **decision_row(version, decision, champion, comparison, reason)}
+
+
+def _no_match(name: str, champion: str, version: str, error: Exception) -> str:
+    """Why the two cannot be compared, and what a person may do about it."""
+    return (
+        f"champion {champion} cannot plan on these scenes with this code:"
+        f" {str(error).splitlines()[0][:300]}; to promote without a comparison:"
+        f" latentvla rollback {name} --to {version}"
+    )
 
 
 def decision_row(

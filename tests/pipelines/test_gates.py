@@ -289,3 +289,20 @@ def test_decisions_of_the_first_schema_are_kept(line: Line, monkeypatch: pytest.
     history = line.engine.lake.rows("releases", {"name": "ipad"})
     assert [row["decision"] for row in history] == ["promoted", "kept"]
     assert [row["scenes"] for row in history] == [0, 120]
+
+
+def test_a_champion_that_this_code_cannot_load_stops_no_line_and_is_not_replaced(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+):
+    line.train("ipad", "1", scores())
+    line.release()
+    line.train("ipad", "2", scores(0.05))
+
+    def fail(*args: Any) -> Any:
+        raise SetupError("weights of another version of the code")
+
+    monkeypatch.setattr(registry, "scores_of_champion", fail)
+    row = line.release()["ipad"]
+    assert (row["decision"], row["champion"]) == ("refused", "1")
+    assert "weights of another version" in row["reason"]
+    assert "latentvla rollback ipad --to 2" in row["reason"]
