@@ -35,6 +35,8 @@ class Rules:
     """The low end of the interval of the difference must be above it."""
     safety_tolerance: float = 0.01
     """No mean of NC, DAC or TTC may fall by more."""
+    fewest_logs: int = 3
+    """Logs without which there is no interval: of one log it is a point, which is above any margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,11 @@ def decide(found: Comparison, rules: Rules, *, same: bool = False) -> tuple[str,
         return KEPT, "its weights are those of the champion"
     if found.difference is None:
         return PROMOTED, "there was no champion"
+    if found.difference.groups < rules.fewest_logs:
+        return REFUSED, (
+            f"{found.difference.groups} held-out logs give no interval; a comparison needs"
+            f" {rules.fewest_logs}"
+        )
     told = f"difference {found.difference.mean:+.4f}, 95 % by log"
     told += f" {found.difference.low:+.4f} to {found.difference.high:+.4f}"
     fallen = {n: d for n, d in found.safety.items() if d < -rules.safety_tolerance}

@@ -96,6 +96,14 @@ def test_a_hole_in_the_split_proves_nothing():
     assert decision([], None, expected=0) == "refused"
 
 
+def test_one_log_gives_no_interval_and_promotes_nobody():
+    one = [row for row in scores(0.05) if row["log_name"] == "log0"]
+    before = [row for row in scores() if row["log_name"] == "log0"]
+    result, reason = decide(compare(one, before, len(one)), Rules())
+    assert result == "refused"
+    assert "1 held-out logs give no interval" in reason
+
+
 def test_different_scenes_are_not_compared():
     other = [{**row, "scene_token": row["scene_token"] + "x"} for row in scores()]
     with pytest.raises(ValueError, match="240 scenes"):
