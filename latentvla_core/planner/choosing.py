@@ -32,6 +32,10 @@ class ChoosingConfig:
 
     epochs: float = 45.0
     """Passes over the frozen proposals of all training scenes; 0 = no such phase (as published)."""
+    min_steps: int = 1500
+    """At least so many optimiser steps if there is a phase at all: a short one chose worse than
+    none (docs/results/choice.md).
+    """
     batch_size: int = 64
     """Scenes per step."""
     learning_rate: float = 2e-3
@@ -43,7 +47,9 @@ class ChoosingConfig:
 
     def steps(self, scenes: int) -> int:
         """Optimiser steps for so many scenes."""
-        return -int(-self.epochs * scenes // min(self.batch_size, max(scenes, 1)))
+        if not self.epochs or not scenes:
+            return 0
+        return max(self.min_steps, -int(-self.epochs * scenes // min(self.batch_size, scenes)))
 
 
 @dataclass(frozen=True, slots=True)

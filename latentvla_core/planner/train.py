@@ -77,7 +77,7 @@ class PlannerTrainConfig:
 
     @classmethod
     def debug(cls) -> PlannerTrainConfig:
-        choosing = ChoosingConfig(epochs=1)
+        choosing = ChoosingConfig(epochs=1, min_steps=0)
         return cls(
             steps=2,
             fine_tune_steps=2,

@@ -75,7 +75,11 @@ def test_the_scorer_learns_to_choose_and_proposals_stand_still(records):
     before = {n: p.clone() for n, p in planner.state_dict().items()}
     wanted = (int(chosen_by(planner, records)[0]) + 1) % SIZE.proposals
     train_choice(
-        planner, batches, scenes, judged_by(lambda scene: wanted), ChoosingConfig(epochs=80)
+        planner,
+        batches,
+        scenes,
+        judged_by(lambda scene: wanted),
+        ChoosingConfig(epochs=80, min_steps=0),
     )
     assert (chosen_by(planner, records) == wanted).all()
     for name, value in planner.state_dict().items():
@@ -91,7 +95,9 @@ def test_scenes_without_a_world_teach_nothing(records):
         return replace(made, valid=np.zeros_like(made.valid))
 
     before = planner.scorer[0].weight.clone()
-    result = train_choice(planner, batches, np.arange(4), simulate, ChoosingConfig(epochs=3))
+    result = train_choice(
+        planner, batches, np.arange(4), simulate, ChoosingConfig(epochs=3, min_steps=0)
+    )
     assert result.step == 0
     assert torch.equal(planner.scorer[0].weight, before)
 
@@ -140,7 +146,7 @@ def test_decoded_motion_reaches_the_scorer_alone_and_is_used(records):
     )
     assert np.array_equal(plan(planner, records, features), plan(planner, records, silent))
     batches = make_batches(planner, records, features)
-    config = ChoosingConfig(epochs=150, motion_weight_decay=0.0)
+    config = ChoosingConfig(epochs=150, min_steps=0, motion_weight_decay=0.0)
     train_choice(
         planner,
         batches,
@@ -211,6 +217,8 @@ def test_the_length_of_a_training_counts_passes_over_the_scenes():
     config = PlannerTrainConfig(steps=7, epochs=2.0, batch_size=10, fine_tune_epochs=0.5)
     assert (config.length(95, False), config.length(95, True)) == (19, 5)
     assert PlannerTrainConfig(steps=7).length(95, False) == 7
+    assert ChoosingConfig().steps(216) == 1500  # the floor
+    assert ChoosingConfig(epochs=45).steps(6400) == 4500
     assert PlannerTrainConfig.paper().length(103_288, False) == 32_278
 
 

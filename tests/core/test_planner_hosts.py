@@ -14,6 +14,7 @@ from planner_factory import FEATURE_DIM, make_features, make_records, straight_w
 from latentvla_core.errors import SetupError
 from latentvla_core.planner import model
 from latentvla_core.planner.baselines import EgoStatusConfig
+from latentvla_core.planner.choosing import ChoosingConfig
 from latentvla_core.planner.fusion import FusionConfig
 from latentvla_core.planner.hosts.ipad import IpadConfig
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
@@ -135,7 +136,13 @@ def test_a_saved_planner_plans_the_same(host, fused, records, tmp_path):
 @pytest.mark.parametrize("host", list(HOSTS))
 def test_a_host_learns_eight_scenes_by_heart(host, records):
     """Small L1 on its own training scenes: the data path, the losses and the heads belong together."""
-    config = PlannerTrainConfig(steps=120, batch_size=8, learning_rate=3e-3, log_every=50)
+    config = PlannerTrainConfig(
+        steps=120,
+        batch_size=8,
+        learning_rate=3e-3,
+        log_every=50,
+        choosing=ChoosingConfig(epochs=0),
+    )
     more = {"score_every": 1000, "hidden_width": 64} if host == "ipad" else {"ffn_width": 256}
     size = replace(HOSTS[host].config.debug(), width=32, **more)
     planner = build_planner(host, size)
