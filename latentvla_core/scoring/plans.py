@@ -79,7 +79,9 @@ def _read_columns(path: Path) -> pa.Table:
         names = pq.read_schema(path).names
         absent = [name for name in COLUMNS if name not in names]
         table = pq.read_table(path, columns=list(COLUMNS)) if not absent else None
-    except (pa.ArrowException, OSError) as error:
+        if table is not None:
+            table.validate(full=True)  # texts that are no UTF-8 show only when they are used
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read as Parquet ({error}); {rule}", file=str(path)) from error
     if table is None:
         raise DataError(f"lacks {', '.join(absent)}; has {', '.join(names)}", file=str(path))
