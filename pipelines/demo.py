@@ -186,6 +186,8 @@ def finish(settings: Settings, seconds: float) -> None:
     if refused:
         print(f'{refused} rows were refused; why: latentvla sql "select * from quarantine"')
     path = write_report(settings)
+    if (site := path.with_name("site") / "index.html").is_file():
+        print(f"browse  {site}  (held-out scenes; latentvla view: all)")
     print(
         f"report  {path}\nlake    {settings.lake}\nmodels  {settings.mlflow_uri}\nUI      make ui",
         file=sys.stdout,
