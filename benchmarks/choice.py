@@ -12,6 +12,7 @@ import copy
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def main() -> None:
     folders = sorted(
         (arguments.home / "models" / "ipad").iterdir(), key=lambda f: f.stat().st_mtime
     )
-    planner = model.load(folders[-1])
+    planner: Any = model.load(folders[-1])
     taught, seen = scenes(lake, ["train"]), scenes(lake, ["val", "test"])
     batches = [make_batches(planner, records, None) for records, _ in (taught, seen)]
     frozen = freeze(planner, batches[1], np.arange(len(seen[0])), Simulator(seen[1]))
