@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from latentvla_core.lake.identity import content_key
 from pipelines.nights.arrivals import GIVEN_UP_S, QUIET_S, Arrivals, decide, is_whole
 from pipelines.nights.messages import Message, tell
 from pipelines.nights.retraining import plan
-from pipelines.sources import content_key
 
 
 class Folder:
