@@ -4,6 +4,7 @@ nothing.
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from label_rows import label
+from PIL import Image
 
 from pipelines.dagster_assets import asset_of
 from pipelines.resources import LatentVLAResource
@@ -19,7 +21,9 @@ from pipelines.steps.context import Model, Output, StageContext
 from pipelines.steps.lineage import Stage, place_of
 from pipelines.versions import DATA_VERSION, code_version_of, deps_of
 
-PNG = b"a picture"
+_BUFFER = io.BytesIO()
+Image.new("RGB", (8, 8)).save(_BUFFER, "png")
+PNG = _BUFFER.getvalue()
 
 
 class Line:
