@@ -103,7 +103,7 @@ def true_versions(
             asset_key=key,
             partition=partition,
             metadata={**shared, **told[partition]},
-            tags={**tags, DATA_VERSION: outcome.made_by},
+            tags={**(tags or {}), DATA_VERSION: outcome.made_by},
         )
 
 

@@ -31,7 +31,7 @@ def write_recordings(lake: Lake, options: ViewOptions) -> list[Path]:
     Raises SetupError where rerun-sdk is not installed, with the command that installs it.
     """
     try:
-        import rerun as rr
+        import rerun as rr  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SetupError(
             "--rrd needs rerun-sdk, which is not installed; run: pip install 'latentvla[rerun]'"
@@ -68,7 +68,7 @@ def _write(rr: Any, log: LogRows, options: ViewOptions) -> Path:
 
 
 def _blueprint() -> Any:
-    import rerun.blueprint as rrb
+    import rerun.blueprint as rrb  # pyright: ignore[reportMissingImports]
 
     return rrb.Blueprint(
         rrb.Horizontal(

@@ -43,7 +43,7 @@ class Doer:
 def connected() -> Any:
     """Ray, joined to the cluster of RAY_ADDRESS, or to one of this machine."""
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SetupError(
             "LATENTVLA_ENGINE is ray, which is not installed; pip install 'latentvla[ray]', or"
