@@ -1,6 +1,7 @@
 """Shared by all tests: quiet, offline, one thread, and never in the user's own folders."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,12 @@ def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
         "MLFLOW_TRACKING_URI", ""
     )  # mlflow.set_tracking_uri sets it for the rest of the process:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # now it is forgotten after each test
+
+
+@pytest.fixture(autouse=True)
+def _no_instance_of_another_test() -> None:
+    """Dagster keeps the storage of an instance that was entered last; once that instance is gone,
+    whoever loads definitions fails.
+    """
+    if base := sys.modules.get("dagster._core.storage.defs_state.base"):
+        base._current_storage.set(None)
