@@ -45,13 +45,26 @@ def stale_lines(engine: Engine) -> list[str]:
         reasons = stale_reasons(engine)
     except LatentVLAError as error:
         return [f"cannot be told: {error}"]
-    if not reasons:
-        return ["nothing: everything is up to date"]
+    never = never_begun(engine)
+    aside = [f"{group}: never begun ({len(names)} assets)" for group, names in never.items()]
     found: dict[tuple[str, str], list[str]] = {}
     for (asset, partition), why in reasons.items():
-        found.setdefault((asset, why), []).append(partition)
+        if not any(asset in names for names in never.values()):
+            found.setdefault((asset, why), []).append(partition)
     lines = [f"{asset}{_places(parts)}: {why}" for (asset, why), parts in found.items()]
-    return [*lines, "bring it up to date: latentvla demo"]
+    told = [*lines, "bring it up to date: latentvla demo"] if lines else []
+    return [*(told or ["nothing: everything is up to date"]), *aside]
+
+
+def never_begun(engine: Engine) -> dict[str, list[str]]:
+    """Groups of a line in use none of whose assets was ever made: their work is not stale, nobody
+    asked for it.
+    """
+    done = {asset for asset, _ in engine.ledger.latest}
+    groups: dict[str, list[str]] = {}
+    for stage in engine.stages.values():
+        groups.setdefault(stage.group, []).append(stage.name)
+    return {g: names for g, names in groups.items() if done and not done & set(names)}
 
 
 def stale_reasons(engine: Engine) -> dict[tuple[str, str], str]:

@@ -1,6 +1,7 @@
 """`latentvla status` says what is to be done and why, as the engine will do it."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ def test_what_was_never_done_is_stale_and_what_is_done_is_not(line: Line):
     assert toy_lines(line) == ["toy train-00, train-01, val-00, val-01 and 2 more: never done"]
     finish(line)
     assert status.stale_lines(line.engine()) == ["nothing: everything is up to date"]
+
+
+def test_a_group_that_nobody_asked_for_is_one_line_aside(line: Line):
+    finish(line)
+    engine = line.engine()
+    study = [replace(stage, name=f"study_{stage.name}", group="study", deps=())
+             for stage in engine.stages.values()]  # fmt: skip
+    engine.stages = {**engine.stages, **{stage.name: stage for stage in study}}
+    assert status.stale_lines(engine) == [
+        "nothing: everything is up to date", f"study: never begun ({len(study)} assets)"
+    ]  # fmt: skip
 
 
 def test_another_recipe_and_lost_rows_are_told_apart(line: Line):
