@@ -25,7 +25,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 types: setup
 	$(VENV)/bin/pyright
-ui: setup            ## Dagster on :3000, MLflow on :5000
+ui: setup            ## Dagster on :3000, MLflow on :5000, the browser on :8000
 	$(PY) -m pipelines.ui
 soak: setup            ## what is too dear for every run: services as processes, Ray
 	LATENTVLA_SOAK=1 $(PY) -m pytest tests/pipelines/test_compose_processes.py tests/pipelines/test_engine_ray.py
