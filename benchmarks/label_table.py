@@ -25,8 +25,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import write_deltalake
 
+from latentvla_core.lake.layout import file_layout
 from latentvla_core.lake.maintenance import compact
-from latentvla_core.lake.store import Lake, file_layout
+from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES
 from pipelines.steps.lineage import shard_of
 

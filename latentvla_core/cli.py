@@ -20,6 +20,8 @@ from latentvla_core import __version__
 from latentvla_core.errors import LatentVLAError, SetupError
 from latentvla_core.exports.command import EPILOG as EXPORT_EPILOG
 from latentvla_core.exports.command import export
+from latentvla_core.lake.printing import printable, write_table
+from latentvla_core.lake.versions import versions_of
 from latentvla_core.viz.drives.command import EPILOG as DRIVE_EPILOG
 from latentvla_core.viz.drives.command import drive
 from latentvla_core.viz.progress import counting
@@ -157,7 +159,7 @@ def submission(
 ) -> None:
     """The official submission file of NAVSIM v1.1 or v2.2, from any trajectories table."""
     from latentvla_core.data.v2.submissions import SubmissionInfo
-    from latentvla_core.lake.store import lake_root
+    from latentvla_core.lake.places import lake_root
     from latentvla_core.scoring.submit import plans_from, submit
 
     who = SubmissionInfo(
@@ -191,12 +193,13 @@ def sql(
     """Embedded SQL over the Delta tables, now or as they were; it reads and nothing else
     (docs/queries.md). Without a query: a prompt.
     """
+    from latentvla_core.lake.places import lake_root
     from latentvla_core.lake.sql import tables_of
-    from latentvla_core.lake.store import Lake, lake_root
+    from latentvla_core.lake.store import Lake
 
     lake = Lake(lake_root())
     _check_style(style, out, lake.root)
-    versions = _versions(lake, at or [])
+    versions = versions_of(lake, at or [])
     if not query:
         return _prompt(lake, versions, style, out)
     if at and (today := [name for name in tables_of(query) if name not in versions]):
@@ -223,24 +226,6 @@ def _prompt(lake: Any, versions: dict[str, int], style: str, out: Path | None) -
     ask(session.run, lambda rows: write_table(rows, style, None), typer.echo, read)
 
 
-def _versions(lake: Any, at: list[str]) -> dict[str, int]:
-    """Table → Delta version, of `--at` options."""
-    from latentvla_core.tables import TABLES
-
-    versions: dict[str, int] = {}
-    for text in at:
-        name, is_version, number = text.partition("=")
-        if not is_version:
-            versions |= lake.trained_on(*name.split("/", 1))
-        elif name in TABLES and number.isdigit():
-            versions[name] = int(number)
-        else:
-            raise SetupError(
-                f"--at is {text!r}; use TABLE=VERSION (tables: {', '.join(TABLES)}), MODEL or MODEL/VERSION"
-            )
-    return versions
-
-
 @lake_app.command("compact", epilog="Example: latentvla lake compact latent_actions")
 def lake_compact(
     tables: Annotated[
@@ -251,7 +236,8 @@ def lake_compact(
     readable.
     """
     from latentvla_core.lake.maintenance import compact
-    from latentvla_core.lake.store import Lake, lake_root
+    from latentvla_core.lake.places import lake_root
+    from latentvla_core.lake.store import Lake
 
     for kept in compact(Lake(lake_root()), tables or ()):
         typer.echo(str(kept))
@@ -265,8 +251,9 @@ def lake_drop_split(
     """Delete the rows of a split that was renamed or removed from every table. What happened
     (releases, materialisations, models) stays, and so do old versions until `lake vacuum`.
     """
+    from latentvla_core.lake.places import lake_root
     from latentvla_core.lake.splits import drop_split
-    from latentvla_core.lake.store import Lake, lake_root
+    from latentvla_core.lake.store import Lake
 
     for table, rows in drop_split(Lake(lake_root()), split, dry_run=not yes).items():
         typer.echo(f"{table:<18} {rows} rows {'deleted' if yes else 'would be deleted'}")
@@ -289,7 +276,8 @@ def lake_vacuum(
 ) -> None:
     """Delete files of old versions, except those that registered models were trained on."""
     from latentvla_core.lake.maintenance import vacuum
-    from latentvla_core.lake.store import Lake, lake_root
+    from latentvla_core.lake.places import lake_root
+    from latentvla_core.lake.store import Lake
 
     lake = Lake(lake_root())
     for kept in vacuum(
@@ -314,58 +302,6 @@ def _check_style(style: str, out: Path | None, root: str) -> None:
         if out.resolve().is_relative_to(Path(root).resolve()):
             raise SetupError(f"--out {out} lies inside the lake; give a file outside {root}")
         check_writable(out)
-
-
-def write_table(table: Any, style: str, out: Path | None) -> None:
-    """Print an Arrow table, or write it to a file."""
-    if style == "parquet":
-        import pyarrow.parquet as pq
-
-        pq.write_table(table, out)
-    elif style == "csv":
-        _write_csv(table, out)
-    else:
-        _print_table(table)
-
-
-def _write_csv(table: Any, out: Path | None) -> None:
-    import csv
-
-    stream = sys.stdout if out is None else out.open("w", newline="")
-    writer = csv.writer(stream)
-    writer.writerow(table.column_names)
-    writer.writerows(row.values() for row in table.to_pylist())
-    if out is not None:
-        stream.close()
-
-
-def _print_table(table: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(header_style="bold")
-    for name in table.column_names:
-        shown.add_column(Text(printable(name)))
-    for row in table.to_pylist():
-        shown.add_row(*(Text(printable(_cell(value))) for value in row.values()))
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(shown)
-    console.print(f"{table.num_rows} rows")
-
-
-def printable(text: str) -> str:
-    """Text out of files, without what steers a terminal: control characters are written out."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        text = " ".join(_cell(v) for v in value[:24])
-        return text if len(value) <= 24 else f"{text} … ({len(value)})"
-    return str(value)
 
 
 def _tell_version(wanted: bool) -> None:

@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from latentvla_core import __version__
 from latentvla_core.errors import LatentVLAError
-from latentvla_core.lake.store import Lake, lake_root
+from latentvla_core.lake.places import lake_root
+from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES
 
 PACKAGES = (

@@ -174,7 +174,7 @@ def _stopped_by(result: Any, settings: Settings) -> str:
 
 def finish(settings: Settings, seconds: float) -> None:
     """Print the scores and where to look next."""
-    from latentvla_core.cli import write_table
+    from latentvla_core.lake.printing import write_table
     from latentvla_core.lake.store import Lake
     from pipelines.report import write_report
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES
 from latentvla_core.types import FRONT_CAMERA, SceneRecord
+from latentvla_core.viz.report.worst import least
 from pipelines.settings import TEST
 from pipelines.steps.context import Outcome, StageContext
 from pipelines.steps.lineage import Stage, place_of
@@ -135,31 +136,8 @@ def worst_plans(
     planned = [row for row in lost if row["trajectory_id"] not in UNTRAINED] or lost
     return [
         (_failure(context, row, metric), f"{row['trajectory_id']}, {row['scene_token']}")
-        for row in _least(planned, SUB_SCORES[metric], count)
+        for row in least(planned, SUB_SCORES[metric], count)
     ]
-
-
-def _least(rows: list[dict[str, Any]], names: tuple[str, ...], count: int) -> list[dict[str, Any]]:
-    """Rows with the least score, none with the failures or the scene of one before it, as far as
-    there are such.
-    """
-    order = sorted(
-        rows,
-        key=lambda r: (
-            r["score"],
-            -sum(r[n] < 1 for n in names),
-            r["scene_token"],
-            r["trajectory_id"],
-        ),
-    )
-    picked: list[dict[str, Any]] = []
-    seen: set[Any] = set()
-    for row in order:
-        failed = frozenset(name for name in names if row[name] < 1)
-        if failed not in seen and row["scene_token"] not in seen and len(picked) < count:
-            picked.append(row)
-            seen |= {failed, row["scene_token"]}
-    return picked
 
 
 def _failure(context: StageContext, row: Mapping[str, Any], metric: Any) -> bytes:

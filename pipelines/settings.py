@@ -34,7 +34,7 @@ import yaml
 
 from latentvla_core.data import MODULES
 from latentvla_core.errors import SetupError
-from latentvla_core.lake.store import home_folder, lake_root, usable_folder
+from latentvla_core.lake.places import home_folder, lake_root, usable_folder
 from latentvla_core.recipes import Weights
 from pipelines.steps.lineage import partition_key
 

@@ -45,7 +45,7 @@ ORDER = (
 )
 SCORER_MAY_IMPORT = {"numpy", "shapely", "numba", "latentvla_core"}
 LONGEST_FUNCTION = 80
-LONGEST_FILE = 480
+LONGEST_FILE = 400
 
 
 def sources() -> list[Path]:

@@ -217,7 +217,8 @@ def test_sql_answers_from_the_command_line(home: Path):
 
 PLAN_A_SCENE = """
 import os, mlflow, pandas as pd
-from latentvla_core.lake.store import Lake, lake_root
+from latentvla_core.lake.places import lake_root
+from latentvla_core.lake.store import Lake
 from latentvla_core.data.records import record_from_row
 mlflow.set_tracking_uri("sqlite:///" + os.environ["LATENTVLA_HOME"] + "/mlflow.db")
 model = mlflow.pyfunc.load_model("models:/ipad_student@champion")

@@ -24,7 +24,8 @@ def export(
     from latentvla_core.errors import SetupError
     from latentvla_core.exports.lerobot import write_lerobot
     from latentvla_core.exports.shards import write_shards
-    from latentvla_core.lake.store import Lake, lake_root
+    from latentvla_core.lake.places import lake_root
+    from latentvla_core.lake.store import Lake
     from latentvla_core.viz.site.options import ViewOptions
 
     writers = {"webdataset": write_shards, "lerobot": write_lerobot}

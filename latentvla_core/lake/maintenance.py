@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
+from latentvla_core.lake.layout import TABLE_PROPERTIES, file_layout
 from latentvla_core.lake.sorting import sort_partitions
 from latentvla_core.lake.sql import no_such_table
 from latentvla_core.lake.storage import explained
-from latentvla_core.lake.store import TABLE_PROPERTIES, Lake, file_layout, retry
+from latentvla_core.lake.store import Lake, retry
 from latentvla_core.tables import TABLES, TableSpec
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import DataError
+from latentvla_core.lake.layout import ROWS_PER_GROUP, file_layout
 from latentvla_core.lake.partitions import as_written, condition
-from latentvla_core.lake.store import ROWS_PER_GROUP, file_layout, retry
+from latentvla_core.lake.store import retry
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import json
 import operator
-import os
 import random
 import re
 import time
@@ -19,10 +18,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import DataError, SetupError
+from latentvla_core.lake.layout import TABLE_PROPERTIES, file_layout
 from latentvla_core.lake.partitions import as_written, condition, matches, values_of
+
+# docs/queries.md and scripts of users import it from here
+from latentvla_core.lake.places import lake_root as lake_root
 from latentvla_core.lake.sql import Session, run
 from latentvla_core.lake.storage import WRITE_ATTEMPTS, explained
 from latentvla_core.tables import TABLES, TableSpec, to_arrow, to_rows
@@ -30,46 +33,9 @@ from latentvla_core.tables import TABLES, TableSpec, to_arrow, to_rows
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
-    from deltalake import DeltaTable, WriterProperties
+    from deltalake import DeltaTable
 
-TABLE_PROPERTIES = {
-    "delta.enableExpiredLogCleanup": "false",  # else old versions could not be opened after a month
-    # opening a table replays the commits since the last one, 1 ms each
-    "delta.checkpointInterval": "20",
-}
-# of a file, what is decoded to find one log: its statistics tell which groups can hold it
-ROWS_PER_GROUP = 16_384
-STATISTICS_B = (
-    256  # longer than any log name: names cut to their common start tell no group from the next
-)
 _MADE_BY = ("min.made_by", "max.made_by")
-
-
-def home_folder(env: Mapping[str, str] | None = None) -> Path:
-    """Working folder of this deployment: $LATENTVLA_HOME, else .latentvla in the current folder."""
-    text = (os.environ if env is None else env).get("LATENTVLA_HOME") or ".latentvla"
-    return usable_folder("LATENTVLA_HOME", text)
-
-
-def usable_folder(variable: str, text: str) -> Path:
-    """A folder out of the environment, `~` expanded. Raises SetupError naming the variable when
-    databases below it could not be addressed.
-    """
-    if odd := next((sign for sign in "%?" if sign in text), ""):
-        raise SetupError(
-            f"{variable} is {text!r}; {odd!r} means something else in the address of a database:"
-            " use a folder without it"
-        )
-    return Path(text).expanduser().absolute()
-
-
-def lake_root(env: Mapping[str, str] | None = None) -> str:
-    """Root of the Delta tables: $LATENTVLA_LAKE (a folder or s3://…), else `lake` in the working
-    folder.
-    """
-    return (os.environ if env is None else env).get("LATENTVLA_LAKE") or str(
-        home_folder(env) / "lake"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,19 +328,6 @@ class Lake:
             f"{self.uri(spec.name)} is of an older schema: it lacks {', '.join(missing)}, this code reads schema version"
             f" {spec.version}; {remedy}"
         )
-
-
-def file_layout(compression: Literal["SNAPPY", "ZSTD"] = "SNAPPY") -> WriterProperties:
-    """How data files are written: rows in groups small enough that one log is found without
-    decoding its shard.
-    """
-    from deltalake import WriterProperties
-
-    return WriterProperties(
-        compression=compression,
-        max_row_group_size=ROWS_PER_GROUP,
-        statistics_truncate_length=STATISTICS_B,
-    )
 
 
 def is_outdated(spec: TableSpec, table: DeltaTable) -> bool:

@@ -107,7 +107,7 @@ def _client() -> Any:
 
 def main() -> int:
     """Exit status: 0 ready, 1 refused with the reason."""
-    from latentvla_core.lake.store import lake_root
+    from latentvla_core.lake.places import lake_root
 
     try:
         prepare(lake_root(os.environ))

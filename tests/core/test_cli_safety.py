@@ -7,9 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from latentvla_core import __version__
-from latentvla_core.cli import app, printable, write_table
+from latentvla_core.cli import app
 from latentvla_core.errors import SetupError
-from latentvla_core.lake.store import home_folder
+from latentvla_core.lake.places import home_folder
+from latentvla_core.lake.printing import printable, write_table
 
 
 def test_the_version_is_told():

@@ -18,8 +18,9 @@ from label_rows import label
 
 from latentvla_core.errors import DataError
 from latentvla_core.lake import sorting
+from latentvla_core.lake.layout import file_layout
 from latentvla_core.lake.maintenance import compact
-from latentvla_core.lake.store import Lake, file_layout
+from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES, to_arrow
 
 SPEC = TABLES["latent_actions"]
@@ -28,7 +29,7 @@ GROUP = 4  # rows per row group in these tests
 
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    monkeypatch.setattr("latentvla_core.lake.store.ROWS_PER_GROUP", GROUP)
+    monkeypatch.setattr("latentvla_core.lake.layout.ROWS_PER_GROUP", GROUP)
     monkeypatch.setattr("latentvla_core.lake.sorting.ROWS_PER_GROUP", GROUP)
     return Lake(str(tmp_path))
 

@@ -258,7 +258,7 @@ def group_sizes(lake: Lake) -> list[list[int]]:
 def test_a_file_is_written_in_groups_that_can_be_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("latentvla_core.lake.store.ROWS_PER_GROUP", 4)
+    monkeypatch.setattr("latentvla_core.lake.layout.ROWS_PER_GROUP", 4)
     lake = Lake(str(tmp_path))
     lake.replace(
         "latent_actions", [label(f"{i}", log_name=f"log-{i // 4}") for i in range(10)], PLACE

@@ -66,7 +66,7 @@ def test_shards_are_replaced_and_read_back(lake: Lake):
 
 
 def test_compaction_sorts_joins_and_is_done_once(lake: Lake, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("latentvla_core.lake.store.ROWS_PER_GROUP", 2)
+    monkeypatch.setattr("latentvla_core.lake.layout.ROWS_PER_GROUP", 2)
     monkeypatch.setattr("latentvla_core.lake.sorting.ROWS_PER_GROUP", 2)
     for log in "bac":
         lake.append("latent_actions", [label(f"{log}{i}", log_name=log) for i in range(3)])

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from label_rows import label
 
-from latentvla_core.cli import write_table
-from latentvla_core.lake.store import Lake, lake_root
+from latentvla_core.lake.places import lake_root
+from latentvla_core.lake.printing import write_table
+from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES, TableSpec
 
 QUERIES = Path(__file__).resolve().parents[2] / "docs" / "queries.md"

@@ -37,7 +37,8 @@ def view(
     ] = False,
 ) -> None:
     """A page to browse drives, codes, plans and scores; opens from disk, a bucket or a mail."""
-    from latentvla_core.lake.store import Lake, home_folder, lake_root
+    from latentvla_core.lake.places import home_folder, lake_root
+    from latentvla_core.lake.store import Lake
     from latentvla_core.viz.progress import counting
     from latentvla_core.viz.site.export import export_site
     from latentvla_core.viz.site.options import ViewOptions, cameras_named
