@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
     from latentvla_core.planner.fusion import FusionConfig
-    from latentvla_core.planner.hosts.ipad import IpadConfig
+    from latentvla_core.planner.hosts.ipad_config import IpadConfig
     from latentvla_core.planner.hosts.transfuser import TransfuserConfig
     from latentvla_core.planner.train import PlannerTrainConfig
     from latentvla_core.vlm.config import VlmConfig
@@ -128,7 +128,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
     from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
     from latentvla_core.planner.fusion import FusionConfig
-    from latentvla_core.planner.hosts.ipad import IpadConfig
+    from latentvla_core.planner.hosts.ipad_config import IpadConfig
     from latentvla_core.planner.hosts.registry import MODULES, host_of
     from latentvla_core.planner.hosts.transfuser import TransfuserConfig
     from latentvla_core.planner.train import PlannerTrainConfig

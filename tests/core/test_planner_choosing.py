@@ -22,7 +22,8 @@ from latentvla_core.planner.choosing import (
     train_choice,
 )
 from latentvla_core.planner.fusion import FusionConfig, MotionPath
-from latentvla_core.planner.hosts.ipad import SCORES, IpadConfig
+from latentvla_core.planner.hosts.ipad import SCORES
+from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.hosts.proposal_targets import ProposalTargets
 from latentvla_core.planner.model import build_planner, fuse, refuse
 from latentvla_core.planner.plan import make_batches, plan

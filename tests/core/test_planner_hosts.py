@@ -16,7 +16,7 @@ from latentvla_core.planner import model
 from latentvla_core.planner.baselines import EgoStatusConfig
 from latentvla_core.planner.choosing import ChoosingConfig
 from latentvla_core.planner.fusion import FusionConfig
-from latentvla_core.planner.hosts.ipad import IpadConfig
+from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import HOSTS, build_planner, fuse
 from latentvla_core.planner.plan import make_batches, plan

@@ -18,12 +18,12 @@ from latentvla_core.planner.hosts.deformable import (
     project,
     sample,
 )
-from latentvla_core.planner.hosts.ipad import (
+from latentvla_core.planner.hosts.ipad import SCORES
+from latentvla_core.planner.hosts.ipad_config import IpadConfig
+from latentvla_core.planner.hosts.ipad_layer import (
     HALF_LENGTH_M,
     HALF_WIDTH_M,
-    SCORES,
     Anchors,
-    IpadConfig,
     box_points,
 )
 from latentvla_core.planner.hosts.ipad_loss import collision_loss, proposal_loss
@@ -187,7 +187,8 @@ def test_simulated_targets_of_a_good_a_colliding_and_an_off_road_proposal(record
     assert not targets.areas[:2, ..., 0].any()
     assert targets.areas[2, -1, :, 0].all()
     assert not targets.areas[2, 0, :, 0].any()
-    assert targets.collisions[1, :, 0, 8].all()
+    assert targets.collisions[1, :4, 0, 8].all()
+    assert not targets.collisions[1, 6:, 0, 8].any()  # it has been hit
     assert not targets.collisions[2].any()
     ego_y = records[0].ego_pose[1]
     assert np.allclose(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+OUTSIDE = -9.0  # in parts of a picture: offsets do not lead back from there
 MIN_DEPTH_M = 0.5  # nearer points, and those behind, are not in the picture
 
 
@@ -34,14 +35,20 @@ def sample(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
 
 
 class DeformableAttention(nn.Module):
-    """Queries read a map around given anchors, at learned offsets and with learned weights."""
+    """Queries read a map around given anchors, at learned offsets and with learned weights.
 
-    def __init__(self, width: int, heads: int, anchors: int, points: int) -> None:
+    With two queues (iPad's code: BEVFormer's temporal attention without a past) everything is read
+    twice, with offsets and weights of its own that see the query without and with its position; the
+    two readings are averaged.
+    """
+
+    def __init__(self, width: int, heads: int, anchors: int, points: int, queues: int = 1) -> None:
         super().__init__()
-        self.heads, self.anchors, self.points = heads, anchors, points
+        self.heads, self.anchors, self.points, self.queues = heads, anchors, points, queues
+        reads = queues * heads * anchors * points
         self.value = nn.Linear(width, width)
-        self.offset = nn.Linear(width, heads * anchors * points * 2)
-        self.weight = nn.Linear(width, heads * anchors * points)
+        self.offset = nn.Linear(queues * width, reads * 2)
+        self.weight = nn.Linear(queues * width, reads)
         self.out = nn.Linear(width, width)
         self._start_as_star()
 
@@ -54,7 +61,7 @@ class DeformableAttention(nn.Module):
             :, None, None
         ]  # (h, 1, 1, 2)
         steps = torch.arange(1, self.points + 1)[:, None]  # (P, 1)
-        start = (directions * steps).expand(-1, self.anchors, -1, -1)
+        start = (directions * steps).expand(-1, self.anchors, -1, -1).repeat(self.queues, 1, 1, 1)
         with torch.no_grad():
             for layer in (self.offset, self.weight):
                 layer.weight.zero_()
@@ -69,14 +76,14 @@ class DeformableAttention(nn.Module):
     def aims(
         self, queries: Tensor, anchors: Tensor, shape: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Queries (B, Q, D), anchors (B, Q, A, 2) in map parts → locations (B, Q, h, A·P, 2),
-        weights (B, Q, h, A·P).
+        """Queries (B, Q, queues · D), anchors (B, Q, A, 2) in map parts → locations
+        (B, Q, queues · h, A·P, 2), weights (B, Q, queues · h, A·P).
         """
-        grid = (self.heads, self.anchors, self.points)
+        grid = (self.queues * self.heads, self.anchors, self.points)
         cells = torch.tensor([shape[1], shape[0]], device=queries.device, dtype=queries.dtype)
         offsets = self.offset(queries).unflatten(-1, (*grid, 2)) / cells  # (B, Q, h, A, P, 2)
         locations = anchors[:, :, None, :, None] + offsets
-        weights = self.weight(queries).unflatten(-1, (self.heads, -1)).softmax(-1)
+        weights = self.weight(queries).unflatten(-1, (grid[0], -1)).softmax(-1)
         return locations.flatten(3, 4), weights
 
 
@@ -85,10 +92,23 @@ class QuerySelfAttention(DeformableAttention):
     predicted (x, y).
     """
 
-    def forward(self, queries: Tensor, anchors: Tensor, shape: tuple[int, int]) -> Tensor:
-        """(B, Q, D) queries, (B, Q, 2) anchors in map parts, shape (N, T) with N·T = Q → (B, Q, D)."""
-        locations, weights = self.aims(queries, anchors[:, :, None], shape)
-        return self.out(sample(self.values(queries, shape), locations, weights))
+    def forward(
+        self,
+        queries: Tensor,
+        anchors: Tensor,
+        shape: tuple[int, int],
+        position: Tensor | None = None,
+    ) -> Tensor:
+        """(B, Q, D) queries, (B, Q, 2) anchors in map parts, shape (N, T) with N·T = Q, (Q, D)
+        position that helps asking → (B, Q, D).
+        """
+        asked = queries if position is None else queries + position
+        if self.queues > 1:
+            asked = torch.cat([queries, asked], -1)
+        locations, weights = self.aims(asked, anchors[:, :, None], shape)
+        values = self.values(queries, shape).repeat(1, self.queues, 1, 1, 1)
+        read = sample(values, locations, weights).unflatten(-1, (self.queues, -1))
+        return self.out(read.mean(2))
 
 
 class PictureCrossAttention(DeformableAttention):
@@ -124,7 +144,7 @@ class PictureCrossAttention(DeformableAttention):
 
 def project(points_m: Tensor, projection: Tensor) -> tuple[Tensor, Tensor]:
     """(B, M, 3) ego points, (B, C, 3, 4) → (B, C, M, 2) u, v in picture parts and bool (B, C, M)
-    inside the picture.
+    inside the picture. Points that no picture can hold are far outside of it.
     """
     homogeneous = F.pad(points_m, (0, 1), value=1.0)
     raw = torch.einsum("bcij,bmj->bcmi", projection, homogeneous)  # (B, C, M, 3)
@@ -132,4 +152,5 @@ def project(points_m: Tensor, projection: Tensor) -> tuple[Tensor, Tensor]:
     in_front = depth > MIN_DEPTH_M
     uv = raw[..., :2] / torch.where(in_front, depth, torch.ones_like(depth))[..., None]
     inside = in_front & (uv >= 0).all(-1) & (uv <= 1).all(-1)
-    return torch.where(inside[..., None], uv, torch.zeros_like(uv)), inside
+    far = torch.full_like(uv, OUTSIDE)
+    return torch.where(in_front[..., None], uv.clamp(OUTSIDE, -OUTSIDE), far), inside

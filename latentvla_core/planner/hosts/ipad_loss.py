@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentvla_core.errors import SetupError
-from latentvla_core.planner.hosts.ipad import Ipad, IpadConfig
+from latentvla_core.planner.hosts.ipad import Ipad
+from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.hosts.proposal_targets import Simulate, Simulator
 from latentvla_core.planner.hosts.registry import Host
 from latentvla_core.planner.inputs import IpadInputs, TrajectoryTargets

@@ -114,16 +114,18 @@ def _areas(world: World, states: Array) -> Array:
 
 
 def _collisions(world: World, scored: SceneScore, steps: int) -> Array:
-    """(N, S, 2, 9) boxes over time of the agents that each proposal hits, or nearly hits, first."""
-    chosen = np.stack(
-        [scored.details["collision_object"], scored.details["ttc_object"]], axis=-1
-    )  # (N, 2)
+    """(N, S, 2, 9) boxes of the agents that each proposal hits, or nearly hits, first: until then,
+    since a replayed agent drives on through whoever hit it.
+    """
+    found = scored.details
+    chosen = np.stack([found["collision_object"], found["ttc_object"]], axis=-1)  # (N, 2)
+    until = np.stack([found["collision_step"], found["ttc_step"]], axis=-1)  # (N, 2)
     out = np.zeros((*chosen.shape, steps, 9), np.float32)
     at = np.arange(1, steps + 1) * (SIMULATED_STEPS // steps)  # simulated steps that are reported
     ego = world.ego_state
     for n, agent in zip(*np.nonzero(chosen >= 0), strict=True):
         column = chosen[n, agent]
-        there = world.object_valid[at, column]
+        there = world.object_valid[at, column] & (at <= until[n, agent])
         corners = rotate(
             world.object_corners[at, column] - ego[[State.X, State.Y]], -ego[State.YAW]
         )  # (S, 4, 2)

@@ -43,6 +43,11 @@ class TransfuserConfig:
     """True: a learned tensor takes the place of the lidar (camera-only, NAVSIM's LTF). The embedded
     world writes no lidar unless asked to, hence True at small scale.
     """
+    published: bool = False
+    """As in NAVSIM's code: 1 x 1 convolutions for the lidar branch around each GPT block, whose
+    weights start small, and with `latent` no agents behind the cameras in the targets. False:
+    none of these.
+    """
     stem_width: int = 8
     """Channels of the ResNets' stems."""
     stage_widths: tuple[int, ...] = (8, 16, 32, 64)
@@ -136,6 +141,7 @@ class TransfuserConfig:
             camera_height_px=256,
             lidar_cells=256,
             latent=False,
+            published=True,
             stem_width=64,
             stage_widths=(64, 128, 256, 512),
             stage_depths=(3, 4, 6, 3),
@@ -237,8 +243,7 @@ class Backbone(nn.Module):
             (config.bev_side, config.bev_side),
         )
         self.exchanges = nn.ModuleList(
-            Exchange(width, grids, config.gpt_layers, config.gpt_heads, config.gpt_dropout)
-            for width in config.stage_widths
+            Exchange(width, grids, config) for width in config.stage_widths
         )
         shape = (1, 1, config.lidar_cells, config.lidar_cells)
         self.latent_lidar = nn.Parameter(torch.randn(shape)) if config.latent else None
@@ -263,28 +268,31 @@ class Exchange(nn.Module):
     """Self-attention over pooled cells of both branches, added back to both."""
 
     def __init__(
-        self,
-        width: int,
-        grids: tuple[tuple[int, int], ...],
-        layers: int,
-        heads: int,
-        dropout: float,
+        self, width: int, grids: tuple[tuple[int, int], ...], config: TransfuserConfig
     ) -> None:
         super().__init__()
         self.grids = grids
+        dropout = config.gpt_dropout
         cells = sum(rows * columns for rows, columns in grids)
         self.position = nn.Parameter(torch.zeros(cells, width))
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(GptBlock(width, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            GptBlock(width, config.gpt_heads, dropout) for _ in range(config.gpt_layers)
+        )
         self.norm = nn.LayerNorm(width)
+        self.to_exchange, self.to_lidar = (
+            nn.Conv2d(width, width, 1) if config.published else nn.Identity() for _ in range(2)
+        )
+        if config.published:
+            self.blocks.apply(_start_small)
 
     def forward(self, image: Tensor, bev: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, ·, ·) features of both branches → the same with what they told each other added."""
         branches = (image, bev)
-        pooled = [
-            F.adaptive_avg_pool2d(x, grid).flatten(2)
-            for x, grid in zip(branches, self.grids, strict=True)
+        cells = [
+            F.adaptive_avg_pool2d(x, grid) for x, grid in zip(branches, self.grids, strict=True)
         ]
+        pooled = [x.flatten(2) for x in (cells[0], self.to_exchange(cells[1]))]
         tokens = self.dropout(
             torch.cat(pooled, dim=2).transpose(1, 2) + self.position
         )  # (B, cells, C)
@@ -292,8 +300,16 @@ class Exchange(nn.Module):
             tokens = block(tokens)
         parts = self.norm(tokens).transpose(1, 2).split([p.shape[2] for p in pooled], dim=2)
         grids = [part.unflatten(2, grid) for part, grid in zip(parts, self.grids, strict=True)]
-        added = [x + _resize(y, x.shape[2:]) for x, y in zip(branches, grids, strict=True)]
+        told = (grids[0], self.to_lidar(grids[1]))
+        added = [x + _resize(y, x.shape[2:]) for x, y in zip(branches, told, strict=True)]
         return added[0], added[1]
+
+
+def _start_small(layer: nn.Module) -> None:
+    """GPT's start: normal weights of 0.02, no bias."""
+    if isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)
 
 
 class GptBlock(nn.Module):

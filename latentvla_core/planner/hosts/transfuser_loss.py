@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from latentvla_core.planner.hosts.raster import UNKNOWN
 from latentvla_core.planner.hosts.registry import Host
 from latentvla_core.planner.hosts.transfuser import Transfuser, TransfuserConfig
 from latentvla_core.planner.inputs import TransfuserInputs, TransfuserTargets
+
+CAMERA_HALF_ANGLE_RAD = 4 * math.pi / 9  # three front cameras see 80° to either side (NAVSIM)
 
 
 def transfuser_loss(
@@ -59,7 +62,8 @@ def agent_losses(
     if not bool(known.any()):
         return logits.sum() * 0.0, boxes.sum() * 0.0
     boxes, logits = boxes[known], logits[known]
-    true_boxes, real = targets["boxes"][known], targets["is_agent"][known].float()
+    true_boxes = targets["boxes"][known]
+    real = (targets["is_agent"][known] & in_sight(config, true_boxes)).float()
     order = match(_cost(config, boxes, logits, true_boxes, real))  # (B, A) target of each query
     true_boxes = true_boxes.gather(1, order[..., None].expand(-1, -1, 5))
     real = real.gather(1, order)
@@ -67,6 +71,13 @@ def agent_losses(
     return F.binary_cross_entropy_with_logits(logits, real), distance.sum() / real.sum().clamp(
         min=1.0
     )
+
+
+def in_sight(config: TransfuserConfig, boxes: Tensor) -> Tensor:
+    """(B, A, 5) boxes → (B, A) bool: those that a planner without lidar is asked for."""
+    if not (config.published and config.latent):
+        return torch.ones_like(boxes[..., 0], dtype=torch.bool)
+    return torch.atan2(boxes[..., 1], boxes[..., 0]).abs() <= CAMERA_HALF_ANGLE_RAD
 
 
 @torch.no_grad()
