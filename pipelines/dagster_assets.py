@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from latentvla_core.tables import TABLES, Column
+from latentvla_core.viz.addresses import url_of
 from pipelines.checks import FigureVerdict, Verdict, verify
 from pipelines.engines.shards import execute_shards
 from pipelines.resources import LatentVLAResource
@@ -175,7 +176,14 @@ def _definition_metadata(stage: Stage, settings: Settings) -> dict[str, Any]:
         "key": ", ".join(spec.key),
         "schema_version": spec.version,
         "recipe_sections": ", ".join(stage.recipe) or "none",
+        "browser": _page(stage, settings),
     }
+
+
+def _page(stage: Stage, settings: Settings) -> dg.UrlMetadataValue:
+    """The page of the browser that shows what this asset holds."""
+    is_planner = stage.family == "planner"
+    return dg.MetadataValue.url(url_of(settings.site_url, stage.name, is_planner=is_planner))
 
 
 def _column(column: Column) -> dg.TableColumn:
@@ -199,6 +207,7 @@ def run_metadata(
         "seconds": round(sum(o.seconds for o in done), 2),
         "delta/version": engine.lake.version(stage.table),
         "recipe": engine.recipe.name,
+        "browser": _page(stage, engine.settings),
     }
     if metadata["delta/version"] >= 0:
         metadata["dagster/row_count"] = engine.lake.counts(stage.table, ()).total()

@@ -19,6 +19,8 @@ otherwise |
 | LATENTVLA_DATA_ROOTS | folders beside the sensor roots that links of logs may lead to | – |
 | LATENTVLA_DEVICE | torch device | cuda if there is one, else cpu |
 | LATENTVLA_ENGINE | who does shards: processes of this machine, or ray (RAY_ADDRESS) | processes |
+| LATENTVLA_SITE_URL | where the browser's pages are served, for links to them |
+http://localhost:8000, or the port of `make ui` |
 | LATENTVLA_WORKERS | processes of this machine side by side; 1 = one after the other | its cores |
 """
 
@@ -42,6 +44,7 @@ SOURCE_FIELDS = {"format", "logs", "sensors", "maps", "filter", "part"}
 REGISTRIES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 ENGINES = ("processes", "ray")
 TRAIN, VAL, TEST = "train", "val", "test"
+LOCAL_SITE = "http://localhost:8000"  # where `make ui` serves the browser
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +102,8 @@ class Settings:
     """Who does the shards of an asset: processes or ray."""
     workers: int = 1
     """Processes of this machine side by side."""
+    site_url: str = LOCAL_SITE
+    """Where the folder that `latentvla view` writes is served."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -158,6 +163,7 @@ class Settings:
             ),
             engine=_engine(env.get("LATENTVLA_ENGINE") or ENGINES[0]),
             workers=_workers(env.get("LATENTVLA_WORKERS")),
+            site_url=env.get("LATENTVLA_SITE_URL") or LOCAL_SITE,
         )
 
 

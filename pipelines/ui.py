@@ -47,13 +47,29 @@ def main() -> None:
     settings = Settings.from_env()
     # creates the database before two processes want to
     connect(settings).search_registered_models(max_results=1)
+    write_first_site(settings)
     env = {
+        "LATENTVLA_SITE_URL": f"http://localhost:{ports.browser}",
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
         "DAGSTER_HOME": str(settings.prepare_dagster_home()),
     }
     serve(commands_of(settings, ports), env)
+
+
+def write_first_site(settings: Settings) -> None:
+    """The browser's pages of a lake that has scenes and was never shown; `latentvla view` writes
+    them anew.
+    """
+    from latentvla_core.lake.store import Lake
+    from pipelines.report import write_report
+
+    if (settings.home / "site" / "index.html").is_file():
+        return
+    if Lake(settings.lake).version("scenes") >= 0:
+        print("writing the browser's pages for the first time", flush=True)
+        write_report(settings)
 
 
 def check_free(ports: Ports) -> None:

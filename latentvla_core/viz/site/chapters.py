@@ -10,6 +10,7 @@ TITLES = {
     "report": "Report",
     "atlas": "What each code means",
     "quality": "Is the latent model fit to label?",
+    "evidence": "What are pictures and latent actions worth?",
 }
 
 

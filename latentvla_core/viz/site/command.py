@@ -72,6 +72,7 @@ def pages_of(home: Path) -> dict[str, Path]:
         "report": home / "report.html",
         "atlas": _newest(home / "reports", "latent_codes-*.html"),
         "quality": _newest(home / "reports", "latent_quality-*.html"),
+        "evidence": _newest(home / "reports", "evidence-*.html"),
     }
 
 

@@ -26,9 +26,12 @@ function nav(address) {
   document.getElementById('nav').replaceChildren(...pages.map(([page, text]) => h('a', { href: '#/' + page, 'aria-current': page === here ? 'page' : null }, text)));
 }
 
+/* What writes a chapter's page; `latentvla view` then takes it in. */
+const CHAPTERS = { report: 'run latentvla demo', atlas: 'materialise latent_codes and run latentvla view', quality: 'materialise latent_quality and run latentvla view', evidence: 'materialise evidence_summary and run latentvla view' };
+
 LV.pages.chapter = (main, { rest }) => {
   const chapter = LV.index.chapters.find((c) => c.name === rest[0]);
-  if (!chapter) throw new Error(`no chapter ${rest[0]} in this site`);
+  if (!chapter) throw new Error(`no chapter ${rest[0]} in this site: its page was not written yet when the site was; ${CHAPTERS[rest[0]] || 'there is none of that name'}`);
   main.replaceChildren(h('div', { class: 'top' }, h('h1', {}, chapter.title), h('a', { href: chapter.path, target: '_blank' }, 'alone in a window')), h('iframe', { src: chapter.path, title: chapter.title }));
 };
 
