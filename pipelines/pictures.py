@@ -9,13 +9,12 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES
 from latentvla_core.types import FRONT_CAMERA, SceneRecord
-from latentvla_core.viz.report.worst import least
+from latentvla_core.viz.report.worst import worst_plans
 from pipelines.settings import TEST
 from pipelines.steps.context import Outcome, StageContext
 from pipelines.steps.lineage import Stage, place_of
-from pipelines.steps.reading import UNTRAINED, sentences_of, world_from_row
+from pipelines.steps.reading import sentences_of, world_from_row
 from pipelines.versions import keep_pictures
 
 SHOWN_WORST = 3
@@ -110,60 +109,20 @@ def world_view(context: StageContext, keys: list[str]) -> bytes:
 
 
 def worst_of_shard(context: StageContext, keys: list[str]) -> list[bytes]:
-    return [png for png, _ in worst_plans(context, place_of(keys[-1]), 1)]
+    return worst_views(context, place_of(keys[-1]), 1)
 
 
 def worst_of_split(context: StageContext, keys: list[str]) -> list[bytes]:
     """The held-out split's, or those of whatever split there is."""
     splits = context.lake.read("pdm_summary", columns=["split"])["split"].to_pylist()
-    split = TEST if TEST in splits else splits[-1]
-    return [png for png, _ in worst_plans(context, {"split": split}, SHOWN_WORST)]
+    return worst_views(context, {"split": TEST if TEST in splits else splits[-1]}, SHOWN_WORST)
 
 
-def worst_plans(
-    context: StageContext, place: Mapping[str, Any], count: int
-) -> list[tuple[bytes, str]]:
-    """(picture, "planner, scene") of the plans that score least by the recipe's first metric, each
-    failing differently.
-
-    Plans of trained planners; of the baselines where there are no others.
-    """
+def worst_views(context: StageContext, place: Mapping[str, Any], count: int) -> list[bytes]:
+    """From above, the plans that score least by the recipe's first metric, each failing differently."""
     metric = context.recipe.metrics[0]
-    rows = context.lake.rows(
-        "pdm_scores", {**place, "valid": True, "metric_version": METRIC_VERSIONS[metric]}
-    )
-    lost = [row for row in rows if row["score"] < 1.0]
-    planned = [row for row in lost if row["trajectory_id"] not in UNTRAINED] or lost
-    return [
-        (_failure(context, row, metric), f"{row['trajectory_id']}, {row['scene_token']}")
-        for row in least(planned, SUB_SCORES[metric], count)
-    ]
-
-
-def _failure(context: StageContext, row: Mapping[str, Any], metric: Any) -> bytes:
-    """Where and why one scored plan lost points."""
-    from latentvla_core.pdms.explain import explain
-    from latentvla_core.viz.failures import failure_view
-
-    name = row["trajectory_id"]
-
-    def found(token: str) -> tuple[Any, np.ndarray] | None:
-        worlds = context.lake.rows(
-            "scene_worlds", {"split": row["split"], "scene_token": token, "valid": True}
-        )
-        plans = plans_of(context, token, (name,))
-        return (world_from_row(worlds[0]), plans[name]) if worlds and plans else None
-
-    now = found(row["scene_token"])
-    if now is None:
-        return b""
-    before = found(now[0].previous_token) if metric == "epdms" and now[0].previous_token else None
-    return failure_view(now[0], name, now[1], explain(*now, metric, before=before))
-
-
-def scores_of(rows: list[dict[str, Any]], scene_token: str) -> dict[str, dict[str, Any]]:
-    """Score rows of one scene (and one metric) by planner."""
-    return {row["trajectory_id"]: row for row in rows if row["scene_token"] == scene_token}
+    found = worst_plans(context.lake, place, metric, count, with_cameras=False)
+    return [each.above for each in found]
 
 
 def draw_world(

@@ -1,35 +1,77 @@
-"""Cards of scored models: the description of a registered version, made anew when scores are known."""
+"""Cards of models: the description of a registered version, made anew when scores are known."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentvla_core.viz.report.card import model_card
+from latentvla_core.viz.addresses import url_of
+from latentvla_core.viz.report.card import Card, Latency, base_weights, model_card
 from latentvla_core.viz.report.facts import read_facts
+from pipelines.registry.artifacts import keep_pictures
+from pipelines.registry.latency import recalled
 
 if TYPE_CHECKING:
     from pipelines.steps.context import StageContext
+    from pipelines.steps.lineage import Stage
+
+CARD = "model_card.md"  # among the artifacts of the run
+
+
+def card_of(
+    context: StageContext,
+    stage: Stage,
+    folder: Path,
+    row: Mapping[str, Any],
+    latency: Latency | None,
+) -> Card:
+    """The card of a model folder; `row` as in table `models`, with metrics and inputs as mappings."""
+    return Card(
+        name=stage.name,
+        version=row["version"],
+        recipe=row["recipe"],
+        commit=row["commit"],
+        parameters=row["parameters"],
+        inputs=row["inputs"],
+        metrics=row["metrics"],
+        family=stage.family,
+        base=weights_of(folder),
+        latency=latency,
+        url=url_of(context.settings.site_url, stage.name, is_planner=stage.family == "planner"),
+        splits=stage.reads,
+    )
+
+
+def weights_of(folder: Path) -> list[tuple[str, str]]:
+    """Published weights that a model folder and the models it needs start from."""
+    found: list[tuple[str, str]] = []
+    parts = json.loads((folder / "summary.json").read_text())["parts"]
+    for place in (folder, *map(Path, parts.values())):
+        if (config := place / "config.json").is_file():
+            found += base_weights(json.loads(config.read_text()).get("config", {}))
+    return found
 
 
 def describe(context: StageContext, client: Any, names: Iterable[str]) -> None:
-    """Give the latest registered version of each model its card with scores."""
+    """Give the latest registered version of each model its card with scores, and its run the
+    pictures of where its plans fail.
+    """
     facts = read_facts(context.lake)
     rows = {(r["name"], r["version"]): r for r in context.lake.rows("models")}
     for name in names:
         row = rows.get((name, context.ledger.made_by(name, "")))
         if row is None or not row["mlflow_uri"]:
             continue
-        card = model_card(
-            name,
-            version=row["version"],
-            recipe=row["recipe"],
-            commit=row["commit"],
-            parameters=row["parameters"],
-            inputs=json.loads(row["inputs"] or "{}"),
-            metrics=json.loads(row["metrics"] or "{}"),
-            facts=facts,
-        )
         version = row["mlflow_uri"].rpartition("/")[2]
+        run = client.get_run(client.get_model_version(name, version).run_id)
+        told = {key: json.loads(row[key] or "{}") for key in ("inputs", "metrics")}
+        latency = recalled(run.data.metrics, run.data.tags)
+        folder = context.model_dir(name)
+        card = model_card(
+            card_of(context, context.stages[name], folder, row | told, latency), facts
+        )
         client.update_model_version(name, version, description=card)
+        client.log_text(run.info.run_id, card, CARD)
+        keep_pictures(context, client, run.info.run_id, name)

@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 from latentvla_core.errors import SetupError
 from latentvla_core.types import SceneRecord
 from latentvla_core.viz.report.card import model_card
+from pipelines.registry.artifacts import keep_training, parameters_of
+from pipelines.registry.cards import CARD, card_of
 from pipelines.registry.connection import answering, connect, experiment_id, is_away
+from pipelines.registry.latency import MACHINE, figures_of, latency_of
 from pipelines.registry.tracking import known_run, send_unsent
 from pipelines.settings import TRAIN, VAL, Settings
 from pipelines.steps.lineage import Stage, git_commit
@@ -89,7 +92,9 @@ def _log(
     import pandas as pd
 
     kind, client = kind_of(stage), mlflow.MlflowClient()
-    example = pd.DataFrame({"scene": [scene_json(example_record(context))]})
+    records = example_records(context)
+    example = pd.DataFrame({"scene": [scene_json(records[0])]})
+    latency = latency_of(folder, summary["parts"], records)
     artifacts = {"model": str(folder), **summary["parts"]}
     tags = lineage_tags(context, stage, folder.name, inputs)
     # MLflow talks on stderr about every step of a registration; what matters is raised as an error.
@@ -99,21 +104,24 @@ def _log(
         warnings.catch_warnings(action="ignore"),
     ):
         send_unsent(client, run.info.run_id, folder)
-        mlflow.log_metrics(summary["metrics"])
+        mlflow.log_metrics({**summary["metrics"], **figures_of(latency)})
         mlflow.log_params(
             {"recipe": context.recipe.name, "parameters": summary["parameters"], "kind": kind}
+            | parameters_of(context.recipe, stage.recipe)
         )
+        mlflow.set_tag(MACHINE, latency.machine)
         _log_inputs(context, stage, inputs)
-        card = model_card(
-            stage.name,
-            version=folder.name,
-            recipe=context.recipe.name,
-            commit=git_commit(),
-            parameters=summary["parameters"],
-            inputs=inputs,
-            metrics=summary["metrics"],
-        )
-        mlflow.log_text(card, "model_card.txt")
+        keep_training(folder, mlflow.log_artifact)
+        row = {
+            "version": folder.name,
+            "recipe": context.recipe.name,
+            "commit": git_commit(),
+            "parameters": summary["parameters"],
+            "metrics": summary["metrics"],
+            "inputs": inputs,
+        }
+        card = model_card(card_of(context, stage, folder, row, latency))
+        mlflow.log_text(card, CARD)
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(CODE),
@@ -198,12 +206,12 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
 
 
-def example_record(context: StageContext) -> SceneRecord:
-    """A scene of the val split, else of the train split."""
+def example_records(context: StageContext) -> list[SceneRecord]:
+    """Scenes of the val split, else of the train split."""
     records = context.records(VAL) or context.records(TRAIN)
     if not records:
         raise SetupError("no scene to make an input example from; materialise scenes first")
-    return records[0]
+    return records
 
 
 def scene_json(record: SceneRecord) -> str:

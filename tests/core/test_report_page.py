@@ -16,7 +16,6 @@ from latentvla_core.pdms.metrics import SUB_SCORES
 from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.statistics import Interval
 from latentvla_core.viz.report.board import bar
-from latentvla_core.viz.report.card import model_card
 from latentvla_core.viz.report.facts import kind_of, read_facts
 from latentvla_core.viz.report.lineage import back_from, lineage, read_work
 from latentvla_core.viz.report.page import codebooks, without_folders, write_report_page
@@ -215,13 +214,3 @@ def test_as_a_chapter_the_report_links_into_the_site():
     text = inside("<a href='site/index.html#/x'>a</a><a href='reports/latent_codes-1.html'>b</a>")
     assert "target=_top href='../index.html#/x'" in text
     assert "target=_top href='../index.html#/chapter/atlas'" in text
-
-
-def test_a_card_says_what_a_model_is_made_of_and_how_it_does(lake):
-    told = {"version": "v1", "recipe": "mini", "commit": "abc", "parameters": 1234}
-    fresh = model_card("ipad", **told, inputs={"scenes": 6}, metrics={"val/ade_m": 1.5})
-    assert "Not scored" in fresh and "| scenes | 6 |" in fresh and "val/ade_m: 1.5" in fresh
-    scored = model_card("ipad", **told, inputs={}, metrics={"x": np.nan}, facts=read_facts(lake))
-    assert "| test | pdms-v1.1 |" in scored and "25 of 25" in scored
-    assert "None were recorded" in scored and "nan" not in scored.lower()
-    assert "Qwen" in model_card("vlm", **told, inputs={}, metrics={})

@@ -112,13 +112,13 @@ def test_means_are_of_one_metric_and_of_the_whole_split(line: Engine):
 
 
 def test_the_summary_shows_where_plans_fail(line: Engine):
-    from pipelines.pictures import pictures_of, worst_plans
+    from pipelines.pictures import pictures_of, worst_views
 
     drawn = pictures_of(line, STAGES["pdm_summary"], {"": Outcome("x", skipped=False, rows=4)})
     assert list(drawn) == ["picture", "picture_2", "picture_3"]
-    pictures = worst_plans(line, {"split": "golden"}, 3)
-    assert all(png.startswith(b"\x89PNG") for png, _ in pictures)
-    assert len({name for _, name in pictures}) == 3
+    pictures = worst_views(line, {"split": "golden"}, 3)
+    assert all(png.startswith(b"\x89PNG") for png in pictures)
+    assert len(set(pictures)) == 3
 
 
 def test_camera_sequences_become_frames_and_scenes_or_a_reason(tmp_path: Path):

@@ -1,67 +1,97 @@
-"""A model's card in Markdown: what it was made of, how it does, what it is not for."""
+"""A model's card in Markdown: what it was made of, how it does, how long it takes, what it is not
+for, and whose weights it starts from.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from latentvla_core.pdms.metrics import short
 from latentvla_core.viz.report.facts import FEW_LOGS, Facts, Standing
 from latentvla_core.viz.site.files import figure
 
-LICENCES = {
-    "vlm": "Qwen2.5-VL: 3B under the Qwen research licence (no commercial use), 7B under Apache-2.0;"
-    " recipes debug and mini start from no published weights",
-    "latent_action_model": "DINOv2: Apache-2.0; EfficientNet-Lite0: Apache-2.0; recipes debug and"
-    " mini may start from no published weights",
+QWEN_3B, QWEN_7B = 2048, 3584  # width of Qwen2.5-VL's language model by size
+QWEN_LICENCES = {QWEN_3B: "Qwen Research License, no commercial use", QWEN_7B: "Apache-2.0"}
+LIMITS = {
+    "planner": (
+        "Plans four seconds from one moment; open-loop scores replay the others and say nothing of"
+        " driving alone for longer.",
+        "Other towns, sensors and weather than those of its logs are not covered.",
+    ),
+    "": (
+        "Its codes are words of the data it was trained on: they mean nothing in logs with other"
+        " cameras or another rate, and no code has a meaning that somebody gave it.",
+        "It drives nothing; what a planner makes of it is the planner's to be judged by.",
+    ),
 }
-NO_BASE = "none of its own; those of the models it reads apply"
-LIMITS = (
-    "Plans four seconds from one moment; scores replay or simulate the others and say nothing of"
-    " driving alone for longer.",
-    "Trained and judged on the logs named above; other towns, sensors and weather are not covered.",
-    "Not for use on public roads.",
-)
+ROADS = "Not for use on public roads."
 
 
-def model_card(
-    name: str,
-    *,
-    version: str,
-    recipe: str,
-    commit: str,
-    parameters: int,
-    inputs: Mapping[str, int],
-    metrics: Mapping[str, float],
-    facts: Facts | None = None,
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds from scenes on disk to the answer, one scene at a time, pictures read."""
+
+    median_ms: float
+    slowest_ms: float
+    runs: int
+    machine: str
+    """Processor and threads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """What is known of one version of a model."""
+
+    name: str
+    version: str
+    recipe: str
+    commit: str
+    parameters: int
+    inputs: Mapping[str, int]
+    """Table → Delta version."""
+    metrics: Mapping[str, float]
+    family: str = ""
+    """`planner`, or the kind of model."""
+    base: Sequence[tuple[str, str]] = ()
+    """(published weights, their licence) it starts from, its parts included."""
+    latency: Latency | None = None
+    url: str = ""
+    """The page of the browser that shows what it does."""
+    splits: Sequence[str] = ()
+    """Splits it was trained on."""
+
+
+def model_card(card: Card, facts: Facts | None = None) -> str:
     """The card; without `facts` (not scored yet) it says so."""
     lines = [
-        f"# {name} `{version}`",
+        f"# {card.name} `{card.version}`",
         "",
-        f"recipe **{recipe}** · {parameters:,} weights · commit `{commit or 'unknown'}`",
+        f"recipe **{card.recipe}** · {card.parameters:,} weights · commit"
+        f" `{card.commit or 'unknown'}`",
         "",
-        "## Made of",
-        "",
-        "| input | Delta version |",
-        "|---|---|",
-        *(f"| {table} | {at} |" for table, at in sorted(inputs.items())),
-        "",
-        "## Figures of its training",
-        "",
-        *(_figures(metrics) or ["None were recorded."]),
-        "",
-        "## Scores",
-        "",
-        *_scores(name, facts),
-        "",
-        "## Limits",
-        "",
-        *(f"* {limit}" for limit in LIMITS),
-        "",
-        "## Licence of base weights",
-        "",
-        LICENCES.get(name, NO_BASE) + ".",
+        *([f"[What it does, scene by scene]({card.url})", ""] if card.url else []),
+        *_section("Made of", _inputs(card)),
+        *_section("Figures of its training", _figures(card.metrics) or ["None were recorded."]),
+        *_section("Scores", _scores(card, facts)),
+        *_section("Latency", [_latency(card.latency)]),
+        *_section("Limits", [f"* {limit}" for limit in limits(card, facts)]),
+        *_section("Licence of base weights", licences(card.base)),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *lines, ""]
+
+
+def _inputs(card: Card) -> list[str]:
+    rows = [f"| {table} | {at} |" for table, at in sorted(card.inputs.items())]
+    read = f"Trained on split {', '.join(card.splits)}." if card.splits else ""
+    return [*([read, ""] if read else []), "| input | Delta version |", "|---|---|", *rows]
 
 
 def _figures(metrics: Mapping[str, float]) -> list[str]:
@@ -69,18 +99,25 @@ def _figures(metrics: Mapping[str, float]) -> list[str]:
     return [f"* {key}: {value}" for key, value in sorted(shown.items()) if value is not None][:20]
 
 
-def _scores(name: str, facts: Facts | None) -> Sequence[str]:
-    found = [s for s in facts.standings if s.planner == name] if facts else []
+def _scores(card: Card, facts: Facts | None) -> Sequence[str]:
+    found = _standings(card, facts)
     if not found:
-        return ["Not scored: it is no planner, or its plans wait for `pdm_scores`."]
+        waits = "Not scored: its plans wait for `pdm_scores`."
+        return [waits if card.family == "planner" else "None of its own: it is no planner."]
     rows = [
         "| split | metric | mean, 95 % over logs | scenes | logs |",
         "|---|---|---|---|---|",
         *map(_score, found),
     ]
+    closed = facts.closed.get(card.name) if facts else None
+    driven = f"Closed loop, whole runs: CLS {closed}." if closed else "Closed loop: not driven."
     few = any(s.score and s.score.groups < FEW_LOGS for s in found)
     note = f"With fewer than {FEW_LOGS} logs even these intervals are too narrow." if few else ""
-    return [*rows, "", note, "A mean is no ranking: see the report for what is evidence."]
+    return [*rows, "", driven, note, "A mean is no ranking: see the report for what is evidence."]
+
+
+def _standings(card: Card, facts: Facts | None) -> list[Standing]:
+    return [s for s in facts.standings if s.planner == card.name] if facts else []
 
 
 def _score(row: Standing) -> str:
@@ -93,3 +130,71 @@ def _score(row: Standing) -> str:
     if not row.is_whole:
         told += " (in part)"
     return f"| {row.split} | {row.metric} | {told} | {scenes} | {row.score.groups} |"
+
+
+def _latency(latency: Latency | None) -> str:
+    if latency is None:
+        return "Not measured."
+    return (
+        f"{latency.median_ms:.0f} ms a scene (median of {latency.runs}, slowest"
+        f" {latency.slowest_ms:.0f} ms), one scene at a time with its pictures read from disk, on"
+        f" {latency.machine}."
+    )
+
+
+def limits(card: Card, facts: Facts | None) -> list[str]:
+    """What it is not good for, with what it fails at most where it was scored."""
+    found = [s for s in _standings(card, facts) if s.score is not None]
+    own = list(LIMITS.get(card.family, LIMITS[""]))
+    if found:
+        first = found[0]
+        weak = sorted((v, k) for k, v in first.sub.items() if figure(v) is not None and v < 1.0)
+        if weak:
+            told = ", ".join(f"{short(name)} {value:.2f}" for value, name in weak[:3])
+            own.append(f"Loses most in {told} (means of {first.metric}, split {first.split}).")
+    return [*own, ROADS]
+
+
+def licences(base: Sequence[tuple[str, str]]) -> list[str]:
+    """One line per set of published weights."""
+    if not base:
+        return ["It starts from no published weights: all were drawn at random and trained here."]
+    return [f"* {weights}: {licence}" for weights, licence in dict.fromkeys(base)]
+
+
+def base_weights(config: Any) -> list[tuple[str, str]]:
+    """(published weights, their licence) that a model's configuration names, at any depth."""
+    if isinstance(config, list | tuple):
+        return [found for part in config for found in base_weights(part)]
+    if not isinstance(config, Mapping):
+        return []
+    found = [_named(config, key, value) for key, value in config.items()]
+    deeper = [base_weights(value) for value in config.values()]
+    return [f for f in found if f is not None] + [f for part in deeper for f in part]
+
+
+def _named(config: Mapping[str, Any], key: str, value: Any) -> tuple[str, str] | None:
+    if key in ("kind", "name") and value == "efficientnet_lite0":
+        return "EfficientNet-Lite0 (ImageNet)", "Apache-2.0"
+    if not isinstance(value, str) or not value:
+        return None
+    folder = value.rstrip("/").rpartition("/")[2]
+    if key == "pretrained_path":
+        return f"Qwen2.5-VL ({folder})", _qwen(Path(value))
+    kind = config.get("name") if key == "folder" else key
+    if kind in ("backbone", "dinov2"):
+        return f"DINOv2 ({folder})", "Apache-2.0"
+    if kind in ("image_weights", "backbone_path", "resnet"):
+        return f"ResNet ({folder})", "that of the folder it was read from; see its model card"
+    return None
+
+
+def _qwen(folder: Path) -> str:
+    """By size, which the folder's own configuration tells: the smaller one may not earn money."""
+    try:
+        told = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        told = {}
+    width = told.get("hidden_size") or told.get("text_config", {}).get("hidden_size")
+    both = f"3B: {QWEN_LICENCES[QWEN_3B]}; 7B: {QWEN_LICENCES[QWEN_7B]}"
+    return QWEN_LICENCES.get(width, both)

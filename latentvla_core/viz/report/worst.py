@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from latentvla_core.errors import LatentVLAError
+from latentvla_core.errors import DataError, LatentVLAError
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.explain import Explanation, explain, moments
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, metric_of, short
@@ -43,15 +43,22 @@ class Worst:
         return f"index.html#/scene/{scene}?plan={self.planner}&metric={self.metric}&at=lost"
 
 
-def worst_plans(lake: Lake, place: Mapping[str, Any], metric: str, count: int) -> list[Worst]:
+def worst_plans(
+    lake: Lake,
+    place: Mapping[str, Any],
+    metric: str,
+    count: int,
+    *,
+    with_cameras: bool = True,
+) -> list[Worst]:
     """Plans of trained planners that score least, each failing differently; of the baselines where
-    there are no others.
+    there are no others. Without cameras, the view from above alone.
     """
     version = METRIC_VERSIONS[metric]
     rows = lake.rows("pdm_scores", {**place, "valid": True, "metric_version": version})
     lost = [row for row in rows if row["score"] < 1.0]
     planned = [row for row in lost if row["trajectory_id"] not in BASELINES] or lost
-    shown = (_shown(lake, row) for row in least(planned, SUB_SCORES[metric], count))
+    shown = (_shown(lake, row, with_cameras) for row in least(planned, SUB_SCORES[metric], count))
     return [each for each in shown if each is not None]
 
 
@@ -78,7 +85,7 @@ def least(rows: Rows, names: Sequence[str], count: int) -> Rows:
     return picked
 
 
-def _shown(lake: Lake, row: Mapping[str, Any]) -> Worst | None:
+def _shown(lake: Lake, row: Mapping[str, Any], with_cameras: bool) -> Worst | None:
     from latentvla_core.viz.failures import failure_view
 
     metric, planner = metric_of(row["metric_version"]), row["trajectory_id"]
@@ -102,7 +109,7 @@ def _shown(lake: Lake, row: Mapping[str, Any]) -> Worst | None:
         float(row["score"]),
         tuple(causes(why)),
         failure_view(now[0], planner, now[1], why),
-        _seen(lake, row, planner, now[1]),
+        _seen(lake, row, planner, now[1]) if with_cameras else b"",
     )
 
 
@@ -137,7 +144,10 @@ def _seen(lake: Lake, row: Mapping[str, Any], planner: str, poses: np.ndarray) -
     records = [record_from_row(r) for r in lake.rows("scenes", where)]
     if not records or FRONT_CAMERA not in records[0].camera_names:
         return b""
-    strip = camera_strip(records[0], {"human": records[0].future_poses[:8], planner: poses})
+    try:
+        strip = camera_strip(records[0], {"human": records[0].future_poses[:8], planner: poses})
+    except DataError:
+        return b""  # a picture that cannot be read is told where the scene is shown
     buffer = io.BytesIO()
     Image.open(io.BytesIO(strip)).convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

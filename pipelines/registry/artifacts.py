@@ -1,0 +1,82 @@
+"""What lies with a model's run in MLflow beside its weights: every parameter of its recipe, how it
+was trained, and pictures of what it does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentvla_core.training.sinks import read_curves
+from latentvla_core.viz.curves import curves_picture
+from pipelines.settings import TEST
+from pipelines.steps.context import CURVES
+
+if TYPE_CHECKING:
+    from pipelines.steps.context import StageContext
+
+MOST_CHARACTERS = 500  # of a parameter's value in MLflow
+PICTURES, TRAINING = "pictures", "training"
+SHOWN_WORST = 3
+Log = Callable[[str, str], Any]
+
+
+def parameters_of(recipe: Any, sections: Sequence[str]) -> dict[str, str]:
+    """`planner.train.steps` → its value, of every field of the sections a stage reads."""
+    found: dict[str, str] = {}
+    for section in sections:
+        for name, value in _leaves(section, getattr(recipe, section)):
+            found[name] = str(value)[:MOST_CHARACTERS]
+    return found
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _leaves(f"{name}.{key}", part)
+    elif hasattr(value, "model_dump"):
+        yield from _leaves(name, value.model_dump())
+    else:
+        yield name, value
+
+
+def keep_training(folder: Path, log: Log) -> None:
+    """The configuration, the numbers of the training and their picture; `log(file, folder)`."""
+    for name in ("config.json", CURVES):
+        if (folder / name).is_file():
+            log(str(folder / name), TRAINING)
+    if drawn := curves_picture(read_curves(folder / CURVES)):
+        with tempfile.TemporaryDirectory() as room:
+            path = Path(room) / "training.png"
+            path.write_bytes(drawn)
+            log(str(path), PICTURES)
+
+
+def keep_pictures(context: StageContext, client: Any, run_id: str, planner: str) -> None:
+    """Where the planner's plans lose most on the held-out split, with causes; none where there are
+    no scores.
+    """
+    from latentvla_core.viz.report.worst import worst_plans
+
+    metric = context.recipe.metrics[0]
+    place = {"split": TEST, "trajectory_id": planner}
+    found = worst_plans(context.lake, place, metric, SHOWN_WORST, with_cameras=False)
+    told = []
+    for number, each in enumerate(found, 1):
+        name = f"worst_{number}_{each.scene_token}"
+        client.log_image(run_id, _pixels(each.above), artifact_file=f"{PICTURES}/{name}.png")
+        told.append(f"{name} ({each.score:.3f}):\n" + "\n".join(f"  {c}" for c in each.causes))
+    if told:
+        client.log_text(run_id, "\n\n".join(told) + "\n", f"{PICTURES}/worst.txt")
+
+
+def _pixels(png: bytes) -> Any:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(png)).convert("RGB")
