@@ -40,8 +40,6 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _leaves(f"{name}.{key}", part)
-    elif hasattr(value, "model_dump"):
-        yield from _leaves(name, value.model_dump())
     else:
         yield name, value
 

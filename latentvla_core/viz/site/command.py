@@ -30,8 +30,12 @@ def view(
         typer.Option(help="PLANNER@VERSION: an older version beside today's, to compare."),
     ] = None,
     runs: Annotated[
-        Path | None, typer.Option(help="Folder of closed-loop runs (latentvla drive --out).")
+        Path | None,
+        typer.Option(help="Folder of closed-loop runs (latentvla drive --out), beside the lake's."),
     ] = None,
+    run_pictures: Annotated[
+        int, typer.Option(min=0, help="Draw what the cameras saw in so many of the worst runs.")
+    ] = 6,
     rrd: Annotated[
         bool, typer.Option("--rrd", help="Rerun recordings instead, one per log (rerun-sdk).")
     ] = False,
@@ -52,6 +56,7 @@ def view(
         width_px=0 if cameras == "none" else picture_width,
         also=tuple(also or ()),
         runs=runs,
+        run_pictures=run_pictures,
     )
     if rrd:
         from latentvla_core.viz.recording import write_recordings

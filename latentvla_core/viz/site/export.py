@@ -15,6 +15,8 @@ from latentvla_core.errors import SetupError
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.world import World
 from latentvla_core.types import CODEBOOK_SIZE
+from latentvla_core.viz.runs.pages import write_runs
+from latentvla_core.viz.runs.source import sources_of
 from latentvla_core.viz.site.chapters import write_chapters
 from latentvla_core.viz.site.code_pages import CodePages, code_facts
 from latentvla_core.viz.site.files import file_name, write_data
@@ -23,7 +25,6 @@ from latentvla_core.viz.site.older import add_older, older_versions
 from latentvla_core.viz.site.options import ViewOptions
 from latentvla_core.viz.site.pictures import camera_sizes, write_pictures
 from latentvla_core.viz.site.read import LogRows, chosen_scenes, read_log
-from latentvla_core.viz.site.runs import write_runs
 from latentvla_core.viz.site.scene_page import drive_data, frame_numbers, scene_data, window_of
 
 MARK = ".latentvla-site"
@@ -78,12 +79,18 @@ def export_site(
         "codes": code_facts(lake, model),
         "label_model": model,
         "chapters": write_chapters(options.out, chapters or {}),
-        "runs": write_runs(options.out, options.runs) if options.runs else [],
+        "runs": _runs(lake, options),
         **_facts(options),
     }
     write_data(options.out, "index", index.data(facts))
     done.seconds = time.monotonic() - started
     return done
+
+
+def _runs(lake: Lake, options: ViewOptions) -> list[dict[str, Any]]:
+    """Closed-loop runs of the lake and of a folder, except where one log alone is asked for."""
+    sources = [] if options.log else sources_of(lake, options.runs)
+    return write_runs(options.out, sources, options.run_pictures if options.width_px else 0)
 
 
 def _facts(options: ViewOptions) -> dict[str, Any]:

@@ -29,7 +29,9 @@ class ViewOptions:
     also: tuple[str, ...] = ()
     """Older versions shown beside today's: "PLANNER@VERSION"."""
     runs: Path | None = None
-    """Folder of closed-loop runs, as `latentvla drive --out` writes it."""
+    """Folder of closed-loop runs, as `latentvla drive --out` writes it, beside those of the lake."""
+    run_pictures: int = 6
+    """So many of the worst runs are drawn as their cameras saw them: seconds each."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.cameras) - set(CAMERA_NAMES):

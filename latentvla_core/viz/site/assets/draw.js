@@ -150,7 +150,7 @@ LV.overlay = (canvas, scene, cameraName, t, names, failures = []) => {
   const frame = Math.floor(indexOf(scene.time_s, t + 1e-6) + 1e-6), pose = poseAt(scene.path, frame);
   const put = (point) => { const p = onPicture(camera, pose, point); return p && [p[0] * canvas.width, p[1] * canvas.height]; };
   for (const name of names) {
-    const plan = scene.plans[name], points = plan && plan.xy_cm ? planPoints(plan) : name === 'human' ? humanPoints(scene) : [];
+    const plan = scene.plans[name], points = plan && plan.points ? plan.points : plan && plan.xy_cm ? planPoints(plan) : name === 'human' ? humanPoints(scene) : [];
     pen.beginPath();
     let down = false;
     for (let i = 0; i + 1 < points.length; i++) for (let f = 0; f < 1; f += 0.1) {
