@@ -30,6 +30,7 @@ ORDER = (
     "latent",
     "vlm",
     "planner",
+    "rl",
     "distill",
     "closed_loop",
     "evidence",

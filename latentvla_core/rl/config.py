@@ -1,0 +1,135 @@
+"""One training after imitation. `anchored` and `grouped` are the two published recipes, each a
+configuration of the same trainer (docs/design/rl.md says where their numbers come from).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from latentvla_core.planner.choosing import ChoosingConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoiseConfig:
+    """How plans are drawn around a proposal: a few factors per plan, so that it stays smooth."""
+
+    kind: Literal["scaled", "added"] = "scaled"
+    """scaled: one factor for x and one for y per plan (DiffusionDriveV2). added: an offset along
+    and one across that grow with time; it also moves a plan that stands.
+    """
+    along: float = 0.2
+    """Standard deviation of the factor of x, or of the offset at 4 s in units of 10 m."""
+    across: float = 0.2
+    """The same of y."""
+    floor_m: float = 0.5
+    """Least standard deviation of a pose in the log-probability: far less, and short plans would
+    get gradients without bound.
+    """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RlConfig:
+    """Length, rates and rules of one training. Defaults are `mini`, recipe `anchored`."""
+
+    steps: int = 300
+    """Optimiser steps."""
+    batch_size: int = 16
+    """Scenes per step."""
+    learning_rate: float = 1e-3
+    """Peak rate; ends at a tenth."""
+    weight_decay: float = 1e-4
+    """AdamW's."""
+    trained: Literal["head", "planner"] = "head"
+    """head: the layers that answer poses. planner: everything but the image backbone."""
+    samples: int = 4
+    """Plans drawn per proposal."""
+    group: Literal["proposal", "scene"] = "proposal"
+    """What a reward is compared with: the plans of its proposal, or all plans of its scene."""
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    divide_by_std: bool = True
+    """Advantages in units of the group's spread, as both recipes do; it favours easy scenes."""
+    only_better_than_human: bool = True
+    """An advantage above 0 counts only where the plan scores at least as well as the human's;
+    below 0 it is 0 unless the plan collides or leaves the road, which is -1.
+    """
+    discount: float = 0.8
+    """Weight of an earlier refinement of the proposals over that of the next."""
+    inner_steps: int = 1
+    """Optimiser steps between two copies of the policy that plans are drawn from; at 1 every
+    ratio is 1.
+    """
+    clip: float = 0.0
+    """Ratios are held in 1 ± this; 0 = no ratio."""
+    imitation: float = 0.1
+    """Weight of the imitation loss."""
+    imitation_without_positive: float = 1.0
+    """Its weight in scenes where no drawn plan was worth following."""
+    imitate: Literal["human", "start"] = "human"
+    """Whom: the log, or the planner as it was before this training."""
+    metric: Literal["pdms", "epdms"] = "pdms"
+    """The reward."""
+    progress_weight: float = 5.0
+    """Weight of progress in the reward; 5 is the metric's own."""
+    choosing: ChoosingConfig = field(default_factory=ChoosingConfig)
+    """The scorer's own phase afterwards, for hosts that have one: it knew other proposals."""
+    watch_every: int = 50
+    """Steps between looks at the figures of whole plans."""
+    seed: int = 0
+    """Of sample order and of what is drawn."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 = only at the end."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "inner_steps", "batch_size", "watch_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; needs at least 1")
+        if self.samples < 2 and self.group == "proposal":
+            raise ValueError(
+                "samples is 1 and group is 'proposal': a plan alone has nothing to be compared "
+                "with; draw at least 2, or compare within the scene"
+            )
+        if not 0 <= self.clip < 1:
+            raise ValueError(f"clip is {self.clip}; needs to be from 0 (no ratio) to below 1")
+
+    @classmethod
+    def anchored(cls) -> RlConfig:
+        """DiffusionDriveV2's: each proposal an anchor, only what beats the human is followed."""
+        return cls()
+
+    @classmethod
+    def grouped(cls) -> RlConfig:
+        """ReCogDrive's: 8 plans, clipped ratio, cloning of the planner as it was."""
+        return cls(
+            trained="planner",
+            learning_rate=5e-4,
+            samples=8,
+            noise=NoiseConfig(kind="added", along=0.2, across=0.05),
+            only_better_than_human=False,
+            discount=0.6,
+            inner_steps=4,
+            clip=0.2,
+            imitation_without_positive=0.1,
+            imitate="start",
+            progress_weight=10.0,
+        )
+
+    @classmethod
+    def debug(cls) -> RlConfig:
+        choosing = ChoosingConfig(epochs=1, min_steps=0)
+        return cls(steps=2, batch_size=2, samples=2, watch_every=1, choosing=choosing)
+
+    @classmethod
+    def mini(cls) -> RlConfig:
+        return cls.anchored()
+
+    @classmethod
+    def single_gpu(cls) -> RlConfig:
+        return cls.paper()
+
+    @classmethod
+    def paper(cls) -> RlConfig:
+        """10 passes over navtrain at batch 64, as published."""
+        return replace(
+            cls.anchored(), steps=16_000, batch_size=64, learning_rate=2e-4, watch_every=500
+        )

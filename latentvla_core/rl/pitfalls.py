@@ -1,0 +1,90 @@
+"""What goes wrong when a planner learns from a score, each as a figure (docs/design/rl.md).
+
+Arrays or tensors of any leading dimensions; a share is from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from latentvla_core.types import FRAME_INTERVAL_S
+
+REVERSING_M = 0.1
+"""A step backwards of more than this, against the heading, is a reversal."""
+JUMP_MPS2 = 6.0
+"""A change of speed between the last two steps of a plan that no car makes in comfort (4.05) or
+nearly: the last pose jumped.
+"""
+COLLAPSED = 0.05
+"""A scene whose every drawn plan is worth less than this."""
+LIMITS: Mapping[str, tuple[float, str]] = {
+    "reversing": (0.05, "plans drive backwards: progress may be hacked; raise imitation"),
+    "jumping": (0.05, "the last pose jumps: progress may be hacked; raise imitation"),
+    "dead_groups": (0.5, "most groups have one reward and teach nothing; raise noise or samples"),
+    "collapsed": (0.5, "most scenes are worth nothing: the policy has collapsed; lower the rate"),
+    "easy_share": (0.75, "easy scenes carry the gradient; set divide_by_std false"),
+}
+"""Figure → what is too much, and what to do about it."""
+LEAST_COMFORT_KEPT = 0.5
+"""Extended comfort below this share of what it was before has collapsed."""
+
+
+def steps_m(plans: Tensor) -> Tensor:
+    """(..., 8, 3) poses → (..., 8) metres along the heading that each step starts from."""
+    before = torch.cat([torch.zeros_like(plans[..., :1, :]), plans[..., :-1, :]], -2)
+    gone = plans[..., :2] - before[..., :2]
+    return gone[..., 0] * before[..., 2].cos() + gone[..., 1] * before[..., 2].sin()
+
+
+def reversing(plans: Tensor) -> Tensor:
+    """(...) bool: some step of the plan goes backwards."""
+    return (steps_m(plans) < -REVERSING_M).any(-1)
+
+
+def jumping(plans: Tensor) -> Tensor:
+    """(...) bool: the last step is not one that a car could add to the step before it."""
+    speeds = steps_m(plans)[..., -2:] / FRAME_INTERVAL_S
+    return (speeds[..., 1] - speeds[..., 0]).abs() / FRAME_INTERVAL_S > JUMP_MPS2
+
+
+def easy_share(rewards: Tensor, advantages: Tensor) -> float:
+    """Share of the absolute advantage that falls on the easier half of the scenes; above ½ easy
+    scenes are favoured. (B, M) rewards and advantages; NaN where there is no advantage at all.
+    """
+    weight = advantages.abs().flatten(1).sum(1)
+    ease = rewards.nan_to_num(0.0).flatten(1).mean(1)
+    order = ease.argsort()
+    easier = order[-(len(order) // 2) :] if len(order) > 1 else order
+    total = weight.sum()
+    return float(weight[easier].sum() / total) if float(total) > 0 else float("nan")
+
+
+def collapsed(rewards: Tensor) -> float:
+    """Share of scenes (B, M) with a reward none of whose plans is worth anything."""
+    known = rewards.isfinite().any(1)
+    best = rewards.nan_to_num(0.0).amax(1)
+    return float((best[known] < COLLAPSED).float().mean()) if bool(known.any()) else float("nan")
+
+
+def warnings_of(
+    figures: Mapping[str, float], before: Mapping[str, float] | None = None
+) -> list[str]:
+    """One sentence per figure that is beyond its limit; [] when nothing is known to be wrong.
+
+    Args:
+        before: the same figures before the training. Extended comfort and the score are held
+            against them.
+    """
+    found = [
+        f"{name} is {figures[name]:.2f}, above {limit:.2f}: {text}"
+        for name, (limit, text) in LIMITS.items()
+        if figures.get(name, 0.0) > max(limit, (before or {}).get(name, 0.0))
+    ]
+    for name in ("extended_comfort", "score"):
+        now, then = figures.get(name), (before or {}).get(name)
+        if now is not None and then is not None and now < LEAST_COMFORT_KEPT * then:
+            found.append(f"{name} fell from {then:.2f} to {now:.2f}: collapsed; raise imitation")
+    return found

@@ -1,0 +1,127 @@
+"""A planner as a policy: proposals are means, plans are drawn around them.
+
+Legend: B scenes, N proposals, G plans drawn per proposal, K refinements, T = 8 poses.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentvla_core.errors import SetupError
+from latentvla_core.rl.config import NoiseConfig, RlConfig
+from latentvla_core.types import PLAN_STEPS
+
+HEADS = ("pose_head.", "trajectory_head.")
+"""Beginnings of names of the layers that answer poses."""
+ADDED_UNIT_M = 10.0
+
+
+class Policy(nn.Module):
+    """The planner that learns, and the copies of it that do not.
+
+    It stays in evaluation mode while it learns: with dropout the mean of the policy would be
+    another at each look.
+    """
+
+    def __init__(self, planner: Any, config: RlConfig) -> None:
+        super().__init__()
+        self.planner = planner
+        self.sampler = _frozen(planner) if config.inner_steps > 1 else None
+        self.start = _frozen(planner) if config.imitate == "start" else None
+        chosen = trained_parameters(planner, config.trained)
+        for name, parameter in planner.named_parameters():
+            parameter.requires_grad_(name in chosen)
+
+    def train(self, mode: bool = True) -> Policy:
+        return super().train(False)
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """(K, B, N, 8, 3) proposals, the last refinement last; K = 1 for hosts that plan once."""
+        return proposals_of(self.planner(batch))
+
+    @torch.no_grad()
+    def drawn_from(self, batch: dict[str, Any]) -> Tensor:
+        """(K, B, N, 8, 3) proposals of the copy that plans are drawn from."""
+        assert self.sampler is not None
+        return proposals_of(self.sampler(batch))
+
+    @torch.no_grad()
+    def at_start(self, batch: dict[str, Any]) -> Tensor:
+        """(B, N, 8, 3) proposals of the planner before this training."""
+        assert self.start is not None
+        return proposals_of(self.start(batch))[-1]
+
+    @torch.no_grad()
+    def catch_up(self) -> None:
+        """The copy that plans are drawn from becomes the planner of now."""
+        if self.sampler is not None:
+            self.sampler.load_state_dict(self.planner.state_dict())
+
+
+def _frozen(planner: Any) -> Any:
+    return copy.deepcopy(planner).requires_grad_(False).eval()
+
+
+def trained_parameters(planner: Any, which: str) -> set[str]:
+    """Names of the parameters that learn. Raises SetupError for a host without a known head."""
+    names = [name for name, _ in planner.named_parameters()]
+    if which == "head":
+        chosen = {name for name in names if name.startswith(HEADS)}
+        if not chosen:
+            raise SetupError(
+                f"host {planner.name} has no layers named {' or '.join(HEADS)}; train more of it: "
+                "trained='planner'"
+            )
+        return chosen
+    backbone = {id(p) for p in planner.backbone_parameters()}
+    return {name for name, p in planner.named_parameters() if id(p) not in backbone}
+
+
+def proposals_of(out: dict[str, Tensor]) -> Tensor:
+    """(K, B, N, 8, 3) of a host's answer; one plan is one proposal refined once."""
+    return out["proposals"] if "proposals" in out else out["poses"][None, :, None]
+
+
+def draw(means: Tensor, samples: int, noise: NoiseConfig) -> Tensor:
+    """(..., N, 8, 3) means → (..., N, G, 8, 3) plans; headings turn as the path does."""
+    wide = means[..., None, :, :].expand(*means.shape[:-2], samples, *means.shape[-2:])
+    shape = (*wide.shape[:-2], 1)
+    along, across = (
+        torch.randn(shape, device=means.device, dtype=means.dtype) * std
+        for std in (noise.along, noise.across)
+    )
+    x, y, yaw = wide.unbind(-1)
+    if noise.kind == "scaled":
+        turned = torch.atan2(yaw.sin() * (1 + across), yaw.cos() * (1 + along).clamp(min=0.1))
+        return torch.stack([x * (1 + along), y * (1 + across), turned], -1)
+    part = torch.linspace(1 / PLAN_STEPS, 1.0, PLAN_STEPS, device=means.device, dtype=means.dtype)
+    ahead, aside = ADDED_UNIT_M * along * part, ADDED_UNIT_M * across * part**2
+    moved_x = x + ahead * yaw.cos() - aside * yaw.sin()
+    moved_y = y + ahead * yaw.sin() + aside * yaw.cos()
+    # The offset's slope over the path's: a plan that is bent aside also heads there.
+    slope = 2 * ADDED_UNIT_M * across * part / moved_x[..., -1:].abs().clamp(min=5.0)
+    return torch.stack([moved_x, moved_y, yaw + slope.clamp(-0.5, 0.5)], -1)
+
+
+def spread_m(means: Tensor, noise: NoiseConfig) -> Tensor:
+    """(..., 8, 2) standard deviations of x and y in the log-probability, metres, not below the
+    floor.
+    """
+    if noise.kind == "scaled":
+        stds = means[..., :2].abs() * means.new_tensor([noise.along, noise.across])
+        return stds.clamp(min=noise.floor_m)
+    part = torch.linspace(1 / PLAN_STEPS, 1.0, PLAN_STEPS, device=means.device, dtype=means.dtype)
+    grown = torch.stack([noise.along * part, noise.across * part**2], -1) * ADDED_UNIT_M
+    return grown.clamp(min=noise.floor_m).expand(*means.shape[:-1], 2)
+
+
+def log_probability(plans: Tensor, means: Tensor, spread: Tensor) -> Tensor:
+    """(..., G, 8, 3) plans around (..., 8, 3) means with (..., 8, 2) spreads → (..., G), without
+    the part that no mean changes; the mean over poses, not the sum, as both recipes have it.
+    """
+    away = (plans[..., :2] - means[..., None, :, :2]) / spread[..., None, :, :]
+    return -0.5 * away.square().mean((-1, -2))

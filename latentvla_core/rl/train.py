@@ -1,0 +1,222 @@
+"""The one trainer: draw plans around what a planner proposes, score them, follow the better ones.
+
+Legend: B scenes, N proposals, G plans drawn per proposal, K refinements.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentvla_core.planner.hosts.registry import host_of
+from latentvla_core.planner.inputs import TrajectoryTargets, VlmFeatures
+from latentvla_core.planner.plan import Batches, inputs_of, with_features
+from latentvla_core.planner.train import readable
+from latentvla_core.rl import pitfalls
+from latentvla_core.rl.advantages import Advantages, advantages
+from latentvla_core.rl.config import RlConfig
+from latentvla_core.rl.policy import Policy, draw, log_probability, spread_m
+from latentvla_core.rl.reward import Reward, Rewards
+from latentvla_core.rl.watch import Watch
+from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
+from latentvla_core.training.sinks import MetricSink
+from latentvla_core.types import Array, SceneRecord
+
+FINAL_RATE = 0.1
+RATIO_RANGE = 2.0
+"""Differences of log-probabilities are held in ± this before the exponential."""
+
+
+@dataclass(frozen=True, slots=True)
+class RlResult:
+    """How a training went."""
+
+    fit: FitResult
+    before: dict[str, float]
+    """Figures of whole plans of the watched scenes, before and after (watch.py)."""
+    after: dict[str, float]
+    reward_share: float
+    """Part of the training's time that scoring took."""
+    warnings: list[str] = field(default_factory=list)
+    """What the detectors found, each a sentence."""
+
+
+def train_rl(
+    planner: Any,
+    records: Sequence[SceneRecord],
+    worlds: Sequence[Any],
+    config: RlConfig,
+    *,
+    features: VlmFeatures | None = None,
+    watched: Watch | None = None,
+    sink: MetricSink | None = None,
+    checkpoint_dir: Path | None = None,
+    scratch: Path | None = None,
+    device: str = "cpu",
+) -> RlResult:
+    """Train `planner` in place on the score of the plans drawn around its proposals.
+
+    Args:
+        worlds: the World of each record, in the same order; None where there is none.
+        watched: scenes whose whole plans are looked at on the way; None: the training's own.
+    Raises:
+        SetupError: no world is valid, or the host has no head to train.
+    """
+    seen = inputs_of(planner, records, scratch)
+    batches = with_features(planner, seen, records, features)
+    reward = Reward.of(worlds, config.metric, progress_weight=config.progress_weight, device=device)
+    scored = {int(i) for i in (reward.rows >= 0).nonzero()[:, 0]}
+    usable = np.array([i for i in readable(seen) if int(i) in scored], np.int64)
+    watch = watched or Watch.of(records, worlds, batches, usable)
+    policy = Policy(planner.to(device), config)
+    before = watch.look(planner, device)
+    truth = TrajectoryTargets(records).trajectory
+    lesson = Lesson(policy, reward, truth.to(device), config)
+    began = time.perf_counter()
+
+    def after_step(step: int) -> dict[str, float]:
+        if (step + 1) % config.inner_steps == 0:
+            policy.catch_up()
+        due = (step + 1) % config.watch_every == 0
+        return watch.look(planner, device, "watch/") if due else {}
+
+    result = fit(
+        policy,
+        num_samples=len(usable),
+        collate=lambda rows, rng: {**batches(usable[rows]), "index": usable[rows]},
+        loss=lesson,
+        config=fit_config(config, len(usable)),
+        param_groups=default_param_groups(policy, config.weight_decay),
+        sink=sink,
+        checkpoint_dir=checkpoint_dir,
+        device=device,
+        after_step=after_step,
+    )
+    share = reward.seconds / max(time.perf_counter() - began, 1e-9)
+    planner.requires_grad_(True)
+    _choose_again(planner, batches, usable, worlds, config, checkpoint_dir, device)
+    after = watch.look(planner, device)
+    figures = {**result.metrics, **after}
+    return RlResult(result, before, after, share, pitfalls.warnings_of(figures, before))
+
+
+def fit_config(config: RlConfig, scenes: int) -> FitConfig:
+    """The loop's settings."""
+    return FitConfig(
+        steps=config.steps,
+        batch_size=min(config.batch_size, scenes),
+        learning_rate=config.learning_rate,
+        final_lr_fraction=FINAL_RATE,
+        weight_decay=config.weight_decay,
+        warmup_steps=min(10, config.steps // 10),
+        seed=config.seed,
+        checkpoint_every=config.checkpoint_every,
+        log_every=max(1, min(25, config.steps // 4)),
+    )
+
+
+def _choose_again(
+    planner: Any,
+    batches: Batches,
+    usable: Array,
+    worlds: Sequence[Any],
+    config: RlConfig,
+    checkpoint_dir: Path | None,
+    device: str,
+) -> None:
+    """The scorer learns to judge the proposals there are now (both recipes train a selector last)."""
+    host = host_of(planner.name)
+    if host.last_phase is None or host.simulator is None or not config.choosing.epochs:
+        return
+    host.last_phase(
+        planner,
+        batches,
+        usable,
+        host.simulator(worlds, 0),
+        config.choosing,
+        seed=config.seed,
+        checkpoint_dir=checkpoint_dir,
+        device=device,
+    )
+
+
+@dataclass(slots=True)
+class Lesson:
+    """The loss of a batch, and the detectors' figures of it."""
+
+    policy: Policy
+    reward: Reward
+    truth: Tensor
+    """(S, 8, 3) logged futures."""
+    config: RlConfig
+
+    def __call__(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float]]:
+        config, scenes = self.config, torch.as_tensor(batch["index"])
+        proposals = self.policy(batch)  # (K, B, N, 8, 3)
+        drawn_from = self.policy.drawn_from(batch) if config.inner_steps > 1 else proposals.detach()
+        means = drawn_from[-1]
+        plans = draw(means, config.samples, config.noise)  # (B, N, G, 8, 3)
+        rewards = self.reward(scenes, plans.flatten(1, 2))
+        gain = advantages(rewards, means.shape[1], config)
+        target = self.truth[scenes] if config.imitate == "human" else self.policy.at_start(batch)
+        pull = self._policy_loss(proposals, drawn_from, plans, gain)
+        held = self._imitation(proposals, target, gain)
+        figures = self._figures(rewards, gain, plans)
+        parts = {"policy": float(pull.detach()), "imitation": float(held.detach())}
+        return pull + held, parts | figures
+
+    def _policy_loss(
+        self, proposals: Tensor, drawn_from: Tensor, plans: Tensor, gain: Advantages
+    ) -> Tensor:
+        """Minus the advantage times the log-probability, or times the clipped ratio; earlier
+        refinements count `discount` times the next.
+        """
+        config, last = self.config, len(proposals) - 1
+        spread = spread_m(drawn_from[-1], config.noise)
+        total, weights = proposals.new_zeros(()), 0.0
+        for k, means in enumerate(proposals):
+            weight = config.discount ** (last - k)
+            now = log_probability(plans, means, spread)
+            if config.clip:
+                # Each refinement is held against itself in the policy that was drawn from.
+                then = log_probability(plans, drawn_from[k], spread)
+                ratio = (now - then).clamp(-RATIO_RANGE, RATIO_RANGE).exp()
+                held = ratio.clamp(1 - config.clip, 1 + config.clip)
+                worth = torch.minimum(ratio * gain.value, held * gain.value)
+            else:
+                worth = now * gain.value
+            total, weights = total - weight * worth.mean(), weights + weight
+        return total / weights
+
+    def _imitation(self, proposals: Tensor, target: Tensor, gain: Advantages) -> Tensor:
+        """L1 to the log of the nearest proposal, or of every proposal to itself at the start;
+        more of it in scenes where nothing drawn was worth following.
+        """
+        config, last = self.config, proposals[-1]
+        if target.dim() == 3:
+            away = (last - target[:, None]).abs().sum(-1).mean(-1).amin(-1)  # (B,)
+        else:
+            away = (last - target).abs().sum(-1).mean((-1, -2))
+        weight = torch.where(gain.positive, config.imitation, config.imitation_without_positive)
+        return (weight * away).mean()
+
+    def _figures(self, rewards: Rewards, gain: Advantages, plans: Tensor) -> dict[str, float]:
+        """The detectors on what was drawn."""
+        return {
+            "reward": float(rewards.value.nanmean()),
+            "drawn_score": float(rewards.score.nanmean()),
+            "dead_groups": float(gain.dead.float().mean()),
+            "followed": float((gain.value > 0).float().mean()),
+            "crashed": float(rewards.crashed.float().mean()),
+            "collapsed": pitfalls.collapsed(rewards.value),
+            "easy_share": pitfalls.easy_share(rewards.value, gain.value.flatten(1)),
+            "reversing": float(pitfalls.reversing(plans).float().mean()),
+            "jumping": float(pitfalls.jumping(plans).float().mean()),
+        }
