@@ -18,6 +18,7 @@ from latentvla_core.recipe_file import changed, is_recipe_file, read_changes
 from latentvla_core.types import CODEBOOK_SIZE, MOST_INT8_CODES, NUM_ACTION_TOKENS
 
 if TYPE_CHECKING:
+    from latentvla_core.closed_loop.config import ClosedLoopConfig, ClosedLoopGate
     from latentvla_core.data.filters import SceneFilter
     from latentvla_core.distill.config import StudentConfig
     from latentvla_core.evidence.config import EvidenceConfig
@@ -71,6 +72,10 @@ class Recipe:
     planner: PlannerRecipe
     evidence: EvidenceConfig
     """The study of what pictures and latent actions are worth: job `evidence`."""
+    closed_loop: ClosedLoopConfig
+    """What planners and floors drive: job `closed_loop`."""
+    closed_loop_gate: ClosedLoopGate
+    """Whether a candidate for `champion` must not fall in closed loop."""
     metrics: tuple[Metric, ...] = ("pdms", "epdms")
     """What plans are scored by; the first one decides about promotions and which scenes are worst."""
     label_batch: int = 64
@@ -121,6 +126,7 @@ def _require_frames_for(recipe: str, latent: LatentActionConfig, window: SceneFi
 
 def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
     """A recipe whose every section is the room's configuration of that size."""
+    from latentvla_core.closed_loop.config import ClosedLoopConfig, ClosedLoopGate
     from latentvla_core.data.filters import SceneFilter
     from latentvla_core.distill.config import StudentConfig
     from latentvla_core.evidence.config import EvidenceConfig
@@ -159,6 +165,8 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
             },
         ),
         evidence=getattr(EvidenceConfig, size)(),
+        closed_loop=getattr(ClosedLoopConfig, size)(),
+        closed_loop_gate=ClosedLoopGate(),
     )
 
 

@@ -34,7 +34,8 @@ class Verdict:
 def verify(lake: Lake, stage: Stage, outcomes: Mapping[str, Outcome]) -> Verdict:
     """Read back what the run is responsible for and compare it with the declaration."""
     spec = TABLES[stage.table]
-    faults = schema_faults(lake, spec)
+    tables = (stage.table, *stage.beside)
+    faults = [fault for name in tables for fault in schema_faults(lake, TABLES[name])]
     total = 0
     keys = list(outcomes)
     for first in range(0, 0 if faults else len(keys), AT_ONCE):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from pipelines.assets import closed_loop
 from pipelines.dagster_assets import partitions_of
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
@@ -20,10 +21,22 @@ EXECUTOR = dg.multiprocess_executor.configured(
 )
 
 STUDY = tuple(name for name, stage in STAGES.items() if stage.group == "evidence")
+AT_THE_WHEEL = tuple(name for name, stage in STAGES.items() if stage.group == "closed_loop")
+LINE = tuple(name for name in STAGES if name not in (*STUDY, *AT_THE_WHEEL))
 JOBS = {
-    "whole_line": (
-        tuple(name for name in STAGES if name not in STUDY),
-        "Everything, from logs to released models.",
+    "whole_line": (LINE, "Everything, from logs to released models."),
+    "closed_loop": (
+        tuple(name for name in STAGES if name in (*LINE, *AT_THE_WHEEL)),
+        "The whole line, and then every planner and every floor at the wheel: runs, scores, page.",
+    ),
+    "closed_loop_floors": (
+        (
+            "closed_loop_scenes",
+            *map(closed_loop.asset_name, closed_loop.FLOORS),
+            "closed_loop_scores",
+            "closed_loop_summary",
+        ),
+        "What the floors are worth at the wheel: needs no logs, no model and no pictures.",
     ),
     "evidence": (
         ("logs", "frames", "scenes", "scene_worlds", *STUDY),

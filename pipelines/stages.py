@@ -5,6 +5,7 @@ does.
 from __future__ import annotations
 
 from pipelines.assets import (
+    closed_loop,
     distill,
     evidence,
     ingest,
@@ -34,6 +35,7 @@ STAGES: dict[str, Stage] = {
         distill,
         planners,
         scores,
+        closed_loop,
         registry,
         evidence,
     )

@@ -1,81 +1,29 @@
-"""Columns of the closed-loop tables, once."""
+"""Columns of the closed-loop tables as `latentvla drive` writes them: those of the lake, less what
+only a lake knows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from latentvla_core.closed_loop.scores.score import SCORES, TERMS
-from latentvla_core.closed_loop.steps import STATE_COLUMNS
+from latentvla_core.schema import TableSpec, restore
+from latentvla_core.tables.closed_loop import DRIVEN, LAKE_ONLY
 
-KEY = {"scene": "string", "driver": "string", "traffic": "string", "seed": "int64"}
-PLACE = {"situation": "string", "location": "string"}
-COLUMNS: dict[str, dict[str, str]] = {
-    "closed_loop_runs": {
-        **KEY,
-        **PLACE,
-        "spec": "string",
-        "steps": "int64",
-        "ended": "string",
-        "valid": "bool",
-        "reason": "string",
-    },
-    "closed_loop_steps": {
-        **KEY,
-        "step": "int64",
-        "time_s": "double",
-        **dict.fromkeys(STATE_COLUMNS, "double"),
-        "plan": "list<double>",
-        "actor_tokens": "list<string>",
-        "actor_classes": "list<int8>",
-        "actor_boxes": "list<double>",
-        "actor_velocities": "list<double>",
-        "light_ids": "list<string>",
-        "light_colours": "list<string>",
-    },
-    "closed_loop_scores": {
-        **KEY,
-        **PLACE,
-        "prefix_s": "double",
-        "metric_version": "string",
-        "valid": "bool",
-        "reason": "string",
-        **dict.fromkeys(TERMS, "double"),
-        "min_ttc_s": "double",
-        "driven_m": "double",
-        "reference_m": "double",
-        "route_completion": "double",
-        "infractions": "int64",
-        "success": "bool",
-        **dict.fromkeys(SCORES, "double"),
-    },
-    "closed_loop_infractions": {
-        **KEY,
-        "kind": "string",
-        "step": "int64",
-        "time_s": "double",
-        "x_m": "double",
-        "y_m": "double",
-        "partner": "string",
-        "at_fault": "bool",
-        "detail": "string",
-    },
+SPECS: dict[str, TableSpec] = {spec.name: spec for spec in DRIVEN}
+COLUMNS: dict[str, tuple[str, ...]] = {
+    name: tuple(c for c in spec.names if c not in LAKE_ONLY) for name, spec in SPECS.items()
 }
 
 
 def parquet_fields() -> dict[str, list[Any]]:
     """pyarrow fields by table."""
-    import pyarrow as pa
-
-    types = {
-        "string": pa.string(),
-        "int64": pa.int64(),
-        "double": pa.float64(),
-        "bool": pa.bool_(),
-        "list<double>": pa.list_(pa.float64()),
-        "list<string>": pa.list_(pa.string()),
-        "list<int8>": pa.list_(pa.int8()),
-    }
     return {
-        table: [pa.field(name, types[kind]) for name, kind in columns.items()]
-        for table, columns in COLUMNS.items()
+        name: [field for field in spec.arrow_schema() if field.name not in LAKE_ONLY]
+        for name, spec in SPECS.items()
     }
+
+
+def as_stored(table: str, row: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """A plain row as the lake takes it, its lists as arrays of their shapes; `more` columns beside."""
+    return restore(SPECS[table], row) | more

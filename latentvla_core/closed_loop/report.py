@@ -4,7 +4,7 @@ drivers scene by scene.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,3 +117,32 @@ def _short(value: Interval | None) -> str:
         return "–"
     digits = 1 if max(abs(value.low), abs(value.high)) > 5.5 else 2
     return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def summary(rows: Iterable[Row], dangerous: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of `closed_loop_summary`: every driver and traffic over the usual scenes, the dangerous
+    ones and each situation, at every length.
+    """
+    groups: dict[tuple[str, str, str, float], list[Row]] = {}
+    for row in rows:
+        whole_set = "dangerous" if row["situation"] in dangerous else "usual"
+        for scenes_of in (whole_set, row["situation"]):
+            key = (row["driver"], row["traffic"], scenes_of, row["prefix_s"])
+            groups.setdefault(key, []).append(row)
+    return [_summary_row(key, group) for key, group in sorted(groups.items())]
+
+
+def _summary_row(key: tuple[str, str, str, float], group: Sequence[Row]) -> dict[str, Any]:
+    nothing = Interval(np.nan, np.nan, np.nan, 0, 0)
+    means = {name: mean_of(group, name) or nothing for name in SHOWN}
+    ends = {f"{n}_{end}": getattr(m, end) for n, m in means.items() for end in ("low", "high")}
+    return {
+        **dict(zip(("driver", "traffic", "scenes_of", "prefix_s"), key, strict=True)),
+        "runs": len(group),
+        "scenes": len({row["scene"] for row in group}),
+        "crashed": sum(not row["valid"] for row in group),
+        **{name: mean.mean for name, mean in means.items()},
+        **ends,
+        "metric_version": group[0]["metric_version"],
+        "model_version": group[0].get("model_version", ""),
+    }

@@ -9,7 +9,16 @@ changelog. `python -m latentvla_core.tables > docs/tables.md` writes the page.
 from __future__ import annotations
 
 from latentvla_core.schema import Column, TableSpec, page, to_arrow, to_rows, wrapped
-from latentvla_core.tables import actions, drives, evidence, health, records, scores, views
+from latentvla_core.tables import (
+    actions,
+    closed_loop,
+    drives,
+    evidence,
+    health,
+    records,
+    scores,
+    views,
+)
 
 __all__ = ["TABLES", "Column", "TableSpec", "tables_page", "to_arrow", "to_rows"]
 
@@ -32,6 +41,9 @@ TABLES: dict[str, TableSpec] = {
         evidence.EVIDENCE_TEACHERS,
         evidence.EVIDENCE_RUNS,
         evidence.EVIDENCE_SUMMARY,
+        closed_loop.SCENES,
+        *closed_loop.DRIVEN,
+        closed_loop.SUMMARY,
         records.MODELS,
         records.RELEASES,
         records.QUARANTINE,

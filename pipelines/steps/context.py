@@ -49,6 +49,8 @@ class Output:
     """Dicts with file, frame, field, reason."""
     groups: tuple[str, ...] = ()
     """Values of the table's third partition column that this work replaces."""
+    beside: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Rows of other tables by their names (`Stage.beside`), which are replaced at the same place."""
     metadata: dict[str, Any] = field(default_factory=dict)
 
 

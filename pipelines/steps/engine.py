@@ -169,6 +169,9 @@ class Engine(StageContext):
                 f"table {stage.table} is at version {now}, its rows were written in version"
                 f" {wrote['delta_version']}: a commit vanished"
             )
+        for table in stage.beside:
+            if self._table_version(table) < 0:
+                return f"table {table} is not in {self.settings.lake}"
         place = place_of(partition).values()
         there, wanted = counts[*place, made_by] + counts[*place, ""], wrote["rows"]
         return "" if there >= wanted else f"table {stage.table} has {there} of its {wanted} rows"
@@ -208,7 +211,11 @@ class Engine(StageContext):
         output: Output = stage.run(*((context, partition) if stage.partitioned else (context,)))
         place = place_of(partition)
         note = {"asset": stage.name, "partition": partition, "made_by": outcome.made_by}
-        rows = [{**row, **place, "made_by": outcome.made_by} for row in output.rows]
+        made = {**place, "made_by": outcome.made_by}
+        rows = [{**row, **made} for row in output.rows]
+        for table in stage.beside:  # first, so that what the ledger calls finished has them
+            beside = [{**row, **made} for row in output.beside[table]]
+            self._replace(table, beside, place, output.groups, note)
         outcome.delta_version = self._replace(stage.table, rows, place, output.groups, note)
         told = {
             tuple(sorted(fault.items())): fault for fault in output.quarantine

@@ -52,6 +52,8 @@ class Stage:
     """
     approve: Callable[[Any], None] | None = None
     """Of a gate: raises, given the engine, when what follows must not run."""
+    beside: tuple[str, ...] = ()
+    """Tables that are written with its own, since one piece of work makes both."""
     kinds: tuple[str, ...] = ()
     heavy: bool = False
     """True: takes a place in the `gpu` pool."""
@@ -143,9 +145,9 @@ def fingerprint(
     }
     scope = _scope(stage, partition, partitions)
     files = {kind: [files_key(kind, part) for part in scope] for kind in stage.files}
-    return digest(
-        stage.name, stage.code_version, TABLES[stage.table].version, sections, inputs, files
-    )
+    schemas = [TABLES[table].version for table in (stage.table, *stage.beside)]
+    version = schemas if stage.beside else schemas[0]
+    return digest(stage.name, stage.code_version, version, sections, inputs, files)
 
 
 WEIGHT_FOLDERS = ("pretrained_path", "backbone_path", "backbone", "image_weights")

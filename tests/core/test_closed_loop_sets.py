@@ -179,3 +179,17 @@ def test_pairs_are_compared_scene_by_scene():
     assert pair.low == pytest.approx(0.1) and pair.high == pytest.approx(0.1)
     alone = known(report.mean_of([r for r in rows if r["driver"] == "b"], "cls"))
     assert alone.high - alone.low > 0.1
+
+
+def test_files_and_lake_have_the_same_columns_and_the_scores_own_names():
+    from latentvla_core.closed_loop.columns import COLUMNS, parquet_fields
+    from latentvla_core.closed_loop.scores.score import SCORES, TERMS
+    from latentvla_core.closed_loop.steps import STATE_COLUMNS
+    from latentvla_core.tables import TABLES as OF_LAKE
+    from latentvla_core.tables.closed_loop import LAKE_ONLY
+
+    for name, columns in COLUMNS.items():
+        assert set(OF_LAKE[name].names) - set(columns) <= set(LAKE_ONLY)
+        assert [f.name for f in parquet_fields()[name]] == list(columns)
+    assert {*TERMS, *SCORES} <= set(COLUMNS["closed_loop_scores"])
+    assert set(STATE_COLUMNS) <= set(COLUMNS["closed_loop_steps"])
