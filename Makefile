@@ -28,7 +28,8 @@ types: setup
 ui: setup            ## Dagster on :3000, MLflow on :5000, the browser on :8000
 	$(PY) -m pipelines.ui
 soak: setup            ## what is too dear for every run: services as processes, Ray
-	LATENTVLA_SOAK=1 $(PY) -m pytest tests/pipelines/test_compose_processes.py tests/pipelines/test_engine_ray.py
+	LATENTVLA_SOAK=1 $(PY) -m pytest tests/pipelines/test_compose_processes.py \
+		tests/pipelines/test_engine_ray.py tests/pipelines/test_nights.py
 bench: setup
 	$(PY) -m benchmarks
 clean:

@@ -5,6 +5,7 @@ when.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import dagster as dg
 
@@ -15,21 +16,30 @@ warnings.filterwarnings(
 from pipelines.dagster_assets import asset_of  # noqa: E402
 from pipelines.jobs import EXECUTOR, jobs_of  # noqa: E402
 from pipelines.maintenance import lake_maintenance, weekly_maintenance  # noqa: E402
+from pipelines.nights.hooks import decisions, failures, freshness  # noqa: E402
 from pipelines.resources import LatentVLAResource  # noqa: E402
-from pipelines.sensors import failures, new_logs, nightly_retraining  # noqa: E402
+from pipelines.sensors import new_logs, nightly_retraining  # noqa: E402
 from pipelines.settings import Settings  # noqa: E402
 from pipelines.stages import STAGES  # noqa: E402
+from pipelines.steps.lineage import Stage  # noqa: E402
 
 
-def build(settings: Settings, *, pooled: bool = True) -> dg.Definitions:
-    """All assets, checks, jobs, the schedule and the sensor of one deployment."""
-    assets = [asset_of(stage, settings, STAGES, pooled=pooled) for stage in STAGES.values()]
-    jobs = jobs_of(settings)
+def build(
+    settings: Settings, stages: Mapping[str, Stage] = STAGES, *, pooled: bool = True
+) -> dg.Definitions:
+    """All assets, checks, jobs, schedules and sensors of one deployment, or of a shorter line."""
+    assets = [asset_of(stage, settings, stages, pooled=pooled) for stage in stages.values()]
+    jobs = jobs_of(settings, stages)
     return dg.Definitions(
         assets=assets,
         jobs=[*jobs.values(), lake_maintenance],
-        schedules=[nightly_retraining(jobs["whole_line"], settings), weekly_maintenance()],
-        sensors=[new_logs(jobs["ingest_and_label"], settings), failures()],
+        schedules=[nightly_retraining(jobs["whole_line"], settings, stages), weekly_maintenance()],
+        sensors=[
+            new_logs(jobs["ingest_and_label"], settings),
+            failures(),
+            decisions(settings),
+            freshness(settings, stages),
+        ],
         resources={"latentvla": LatentVLAResource()},
         executor=EXECUTOR,
     )

@@ -4,12 +4,15 @@ recipe.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from pipelines.assets import closed_loop
 from pipelines.dagster_assets import partitions_of
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
+from pipelines.steps.lineage import Stage
 
 # forkserver: importing torch and polars once per run instead of once per step, without forking
 # their threads (stack.md §3.1)
@@ -74,16 +77,20 @@ JOBS = {
 }
 
 
-def jobs_of(settings: Settings) -> dict[str, dg.UnresolvedAssetJobDefinition]:
-    """The jobs by name."""
+def jobs_of(
+    settings: Settings, stages: Mapping[str, Stage] = STAGES
+) -> dict[str, dg.UnresolvedAssetJobDefinition]:
+    """The jobs by name, each of those of its assets that are among the stages."""
+    chosen = {name: [a for a in assets if a in stages] for name, (assets, _) in JOBS.items()}
     return {
         name: dg.define_asset_job(
             name,
             selection=dg.AssetSelection.assets(*assets),
-            description=text,
+            description=JOBS[name][1],
             partitions_def=partitions_of(settings),
         )
-        for name, (assets, text) in JOBS.items()
+        for name, assets in chosen.items()
+        if assets
     }
 
 

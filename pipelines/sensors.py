@@ -14,18 +14,22 @@ import dagster as dg
 from latentvla_core.errors import LatentVLAError, SetupError
 from pipelines.jobs import all_partitions
 from pipelines.nights.arrivals import Arrivals, decide
-from pipelines.nights.messages import Message, tell
 from pipelines.nights.retraining import Plan, plan
 from pipelines.settings import TRAIN, Settings
 from pipelines.sources import MARKER, list_logs
 from pipelines.stages import STAGES
+from pipelines.steps import graves
 from pipelines.steps.engine import Engine
-from pipelines.steps.lineage import digest, stale_work
+from pipelines.steps.lineage import Stage, digest, stale_work
+
+Stages = Mapping[str, Stage]
 
 
-def nightly_retraining(job: Any, settings: Settings) -> dg.ScheduleDefinition:
+def nightly_retraining(
+    job: Any, settings: Settings, stages: Stages = STAGES
+) -> dg.ScheduleDefinition:
     """At 02:00 what is stale, where enough is new and nobody else writes; else it says why it
-    skips (nights/retraining.py).
+    skips (nights/retraining.py). A run whose process is gone counts no longer as writing.
     """
 
     @dg.schedule(
@@ -35,9 +39,10 @@ def nightly_retraining(job: Any, settings: Settings) -> dg.ScheduleDefinition:
         name="nightly_retraining",
     )
     def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        graves.bury(context.instance)
         running = _running(context, settings)
         try:
-            decision = tonight(settings, running)
+            decision = tonight(settings, running, stages)
         except LatentVLAError as error:
             return dg.SkipReason(str(error))
         if not decision.assets:
@@ -56,20 +61,20 @@ def nightly_retraining(job: Any, settings: Settings) -> dg.ScheduleDefinition:
     return nightly
 
 
-def tonight(settings: Settings, running: list[str]) -> Plan:
+def tonight(settings: Settings, running: list[str], stages: Stages = STAGES) -> Plan:
     """What a night would do now, by the ledger and the counts of training scenes."""
     if settings.embedded and not (settings.home / "world" / MARKER).is_file():
-        return Plan(tuple(STAGES)) if not running else plan((), {}, 0, 0, running)
-    engine = Engine(settings, STAGES)
+        return Plan(tuple(stages)) if not running else plan((), {}, 0, 0, running)
+    engine = Engine(settings, stages)
     stale = stale_work(
-        STAGES,
+        stages,
         engine.recipe,
         settings.partitions,
         engine.ledger,
         engine.files_key,
         is_there=engine.is_there,
     )
-    models = {name: stage for name, stage in STAGES.items() if stage.kind == "model"}
+    models = {name: stage for name, stage in stages.items() if stage.kind == "model"}
     return plan(stale, models, *scenes_known(engine, models), running)
 
 
@@ -114,34 +119,6 @@ def new_logs(job: Any, settings: Settings) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=[request], cursor=arrivals.written())
 
     return sensor
-
-
-def failures() -> dg.SensorDefinition:
-    """One message for every run that failed, a refusing gate included (nights/messages.py)."""
-
-    @dg.run_failure_sensor(
-        name="tell_failures",
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        monitor_all_code_locations=False,
-    )
-    def sensor(context: dg.RunFailureSensorContext) -> None:
-        run = context.dagster_run
-        steps = [_why(event) for event in context.get_step_failure_events()]
-        text = "\n".join([context.failure_event.message or "", *steps])
-        title = f"LatentVLA: job {run.job_name} failed"
-        message = Message(event="run_failed", title=title, text=text, key=run.run_id)
-        for fault in tell(message):
-            context.log.warning(fault)
-
-    return sensor
-
-
-def _why(event: dg.DagsterEvent) -> str:
-    """The step and the innermost error, which says what to do."""
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return f"{event.step_key}: {error.message.strip() if error else event.message}"
 
 
 def writes_to(settings: Settings) -> dict[str, str]:

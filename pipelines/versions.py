@@ -13,7 +13,8 @@ from typing import Any
 
 import dagster as dg
 
-from latentvla_core.recipes import Recipe, recipe_named
+from latentvla_core.recipe_file import is_recipe_file
+from latentvla_core.recipes import Recipe, Weights, recipe_named
 from latentvla_core.tables import TABLES
 from pipelines.settings import Settings
 from pipelines.steps.context import Outcome, StageContext
@@ -23,9 +24,16 @@ DATA_VERSION = "dagster/data_version"
 WHOLE = "whole"  # file of an asset without partitions
 
 
-@lru_cache(maxsize=4)
 def _recipe(settings: Settings) -> Recipe:
-    return recipe_named(settings.recipe, settings.weights)
+    path = Path(settings.recipe)
+    text = path.read_text() if is_recipe_file(settings.recipe) and path.is_file() else ""
+    return _recipe_of(settings.recipe, settings.weights, text)
+
+
+@lru_cache(maxsize=4)
+def _recipe_of(name: str, weights: Weights, text: str) -> Recipe:
+    """Once for all assets; again when the file's text is another."""
+    return recipe_named(name, weights)
 
 
 def code_version_of(stage: Stage, settings: Settings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import dagster as dg
 
@@ -12,8 +13,10 @@ _OPEN = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
 def process_tag() -> dict[str, str]:
-    """Tag that says which process of which machine executes a run."""
-    return {TAG: f"{socket.gethostname()}:{os.getpid()}"}
+    """Tag that says which process of which machine executes a run: host, pid, start of the process
+    in ticks since the machine's, so that a pid that is used again is no life.
+    """
+    return {TAG: f"{socket.gethostname()}:{os.getpid()}:{_state(os.getpid())[1]}"}
 
 
 def bury(instance: dg.DagsterInstance) -> list[str]:
@@ -21,7 +24,7 @@ def bury(instance: dg.DagsterInstance) -> list[str]:
     machines are left alone.
     """
     open_runs = instance.get_runs(filters=dg.RunsFilter(statuses=_OPEN))
-    dead = [run for run in open_runs if _is_dead(run.tags.get(TAG, ""))]
+    dead = [run for run in open_runs if is_dead(run.tags.get(TAG, ""))]
     for run in dead:
         instance.report_run_failed(
             run, "its process was killed; finished work is kept and the next run goes on from it"
@@ -29,14 +32,29 @@ def bury(instance: dg.DagsterInstance) -> list[str]:
     return [run.run_id for run in dead]
 
 
-def _is_dead(process: str) -> bool:
-    host, _, pid = process.rpartition(":")
+def is_dead(process: str) -> bool:
+    """Whether the process of a tag, of this machine, has ended; not so of what cannot be known."""
+    host, _, rest = process.partition(":")
+    pid, _, started = rest.partition(":")
     if host != socket.gethostname() or not pid.isdigit():
         return False
+    state, now = _state(int(pid))
+    return state in ("", "Z") or bool(started and now and started != now)
+
+
+def _state(pid: int) -> tuple[str, str]:
+    """(state, start in ticks) of a process: ("", "") of none. Elsewhere than on Linux no start."""
+    proc = Path("/proc")
+    if (proc / "self" / "stat").is_file():
+        try:
+            fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return "", ""
+        return fields[0], fields[19]
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
-        return True
+        return "", ""
     except PermissionError:  # alive, and somebody else's
-        return False
-    return False
+        pass
+    return "?", ""

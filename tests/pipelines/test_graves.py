@@ -4,10 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
+import pytest
 
-from pipelines.steps.graves import TAG, bury, process_tag
+from pipelines.steps.graves import TAG, bury, is_dead, process_tag
 
 
 @dg.op
@@ -46,5 +48,24 @@ def test_only_runs_of_dead_processes_of_this_machine_are_reported_as_failed():
         assert bury(instance) == []
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="needs /proc")
+
+
+@needs_proc
 def test_the_tag_names_this_process():
-    assert process_tag()[TAG].endswith(f":{os.getpid()}")
+    host, pid, started = process_tag()[TAG].rsplit(":", 2)
+    assert (host, int(pid)) == (socket.gethostname(), os.getpid())
+    assert int(started) > 0
+
+
+@needs_proc
+def test_a_zombie_and_a_pid_that_was_given_away_again_are_dead():
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    host = socket.gethostname()
+    while (state := Path(f"/proc/{ended.pid}/stat").read_text().split()[2]) != "Z":
+        assert state
+    assert is_dead(f"{host}:{ended.pid}")
+    ended.wait()
+    mine = process_tag()[TAG]
+    assert not is_dead(mine)
+    assert is_dead(mine.rpartition(":")[0] + ":1"), "another process has the pid now"
