@@ -11,7 +11,8 @@ import pytest
 
 from latentvla_core.latent.health import FIGURES
 from pipelines.definitions import build
-from pipelines.sensors import failures, tonight, writes_to
+from pipelines.nights.hooks import failures
+from pipelines.sensors import tonight, writes_to
 from pipelines.settings import Settings
 
 SNAPSHOT = Path(__file__).resolve().parents[1] / "golden" / "asset_graph.json"
