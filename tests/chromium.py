@@ -168,7 +168,9 @@ class Browser:
 
     def press(self, key: str) -> None:
         """One key."""
-        text = {"text": key} if len(key) == 1 else {}
+        text: dict[str, Any] = {"text": key} if len(key) == 1 else {}
+        if key == "Tab":
+            text = {"windowsVirtualKeyCode": 9, "code": "Tab"}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 

@@ -189,10 +189,13 @@ def _share(value: float) -> str:
 
 
 def _shade(value: float) -> str:
-    colour, ink = (
-        f"rgba(31,78,156,{min(value * 3, 0.9):.2f})",
-        "#fff" if value > 0.17 else "inherit",
-    )
+    """A share on a ground that darkens with it. Ground and ink are fixed together, so that the
+    number can be read in light and in dark.
+    """
+    depth = min(value * 3, 0.9)
+    ground = [round(255 + depth * (part - 255)) for part in (31, 78, 156)]
+    ink = "#fff" if depth > 0.8 else "#000"
+    colour = f"rgb({ground[0]},{ground[1]},{ground[2]})"
     return f"<span class=shade style='background:{colour};color:{ink}'>{value:.0%}</span>"
 
 

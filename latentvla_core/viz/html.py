@@ -26,7 +26,7 @@ p{margin:.3rem 0 .8rem;max-width:76ch} .soft{color:var(--soft)} small{color:var(
 table{border-collapse:collapse;font-size:13.5px;width:100%} td,th{padding:.32rem .6rem;border-bottom:1px solid var(--line);
 text-align:left;vertical-align:middle} th{color:var(--soft);font-weight:600} td.num{text-align:right;font-variant-numeric:tabular-nums}
 .pill{display:inline-block;border-radius:99px;padding:.05rem .6rem;font-size:12px;font-weight:600;color:#fff;white-space:nowrap}
-.good{background:#2a9d4a}.bad{background:#c8382e}.warn{background:#d98a00}.none{background:#aab2bd}
+.good{background:#1d7a37}.bad{background:#b3261e}.warn{background:#8a5a00}.none{background:#566270}
 .banner{border-radius:10px;padding:.9rem 1.1rem;color:#fff;font-size:1.05rem;margin:.8rem 0}
 .why{background:var(--why);color:var(--whyink);font-size:13px} .why.target{background:var(--aim);color:var(--aimink)}
 svg{max-width:100%;height:auto;font-family:inherit} figure{margin:0} figcaption{color:var(--soft);font-size:12px}

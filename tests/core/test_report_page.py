@@ -11,6 +11,9 @@ import pytest
 from pdms_little_worlds import straight_plan, straight_road, with_object
 
 from benchmarks.site_lake import PLANNERS, write_lake
+from latentvla_core.closed_loop.scenes.situations import DANGEROUS
+from latentvla_core.evidence.summary import FIGURES
+from latentvla_core.evidence.summary import table as summary_table
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.metrics import SUB_SCORES
 from latentvla_core.pdms.score import score_trajectories
@@ -19,6 +22,7 @@ from latentvla_core.viz.report.board import bar
 from latentvla_core.viz.report.facts import kind_of, read_facts
 from latentvla_core.viz.report.lineage import back_from, lineage, read_work
 from latentvla_core.viz.report.page import codebooks, without_folders, write_report_page
+from latentvla_core.viz.report.study import read_study
 from latentvla_core.viz.report.worst import least, worst_plans
 from latentvla_core.viz.site.chapters import inside
 
@@ -107,11 +111,64 @@ def test_the_order_of_rows_is_fixed_and_never_the_score(lake):
     assert set(order) == set(PLANNERS)
 
 
-def test_nothing_is_ranked_until_a_comparison_has_its_controls(lake, tmp_path):
+def test_planners_are_never_ranked_and_a_study_that_was_not_run_is_named(lake, tmp_path):
     text = page_of(lake, tmp_path)
-    assert "a ranking of planners" in text and "has its controls" in text
-    held = page_of(lake, tmp_path, comparisons=["host+student − host: +1.2 [+0.3, +2.1]"])
-    assert "a ranking of planners" not in held and "+1.2 [+0.3, +2.1]" in held
+    assert "a ranking of planners" in text and "Job <code>evidence</code>" in text
+    assert "Comparisons with their controls" not in text
+    assert "No evidence: without" in text or "Fused planner" not in text
+
+
+def study_rows(gain: float) -> list[dict]:
+    """Two arms and their host on 40 logs with two seeds; the teacher adds `gain` to PDMS."""
+    blank = dict.fromkeys(FIGURES, 0.5)
+    added = {"menu": 0.0, "menu+blind_teacher": 0.01, "menu+teacher": gain}
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.02, (40, 2))
+    return [
+        {
+            **blank, "variant": variant, "seed": seed, "labelled": 76, "role": "test",
+            "log_name": f"log{n}", "situation": "cruise", "scenes": 5, "made_by": "b",
+            "pdms": 0.6 + more + noise[n, seed],
+        }
+        for variant, more in added.items()
+        for n in range(40)
+        for seed in (0, 1)
+    ]  # fmt: skip
+
+
+def with_study(root: Path, gain: float) -> Lake:
+    made = write_lake(root / "lake", 25)
+    rows = study_rows(gain)
+    for variant in {row["variant"] for row in rows}:
+        own = [row for row in rows if row["variant"] == variant]
+        made.replace("evidence_runs", own, {"variant": variant})
+    made.replace(
+        "evidence_summary", [r | {"made_by": "b"} for r in summary_table(rows, "test")], {}
+    )
+    return made
+
+
+@pytest.mark.parametrize(("gain", "said"), [(0.05, "holds"), (-0.05, "the opposite")])
+def test_a_comparison_with_its_controls_is_told_as_evidence_or_as_the_opposite(
+    tmp_path, gain, said
+):
+    lake = with_study(tmp_path, gain)
+    study = read_study(lake)
+    assert study is not None and study.differences
+    verdicts = {(d.a, d.b): d.verdict for d in study.differences}
+    assert verdicts["menu+teacher", "menu+blind_teacher"] == ("holds" if gain > 0 else "against")
+    text = page_of(lake, tmp_path)
+    assert "Comparisons with their controls" in text and f"evidence: {said}" in text
+    assert "a ranking of planners" in text and "makes the comparisons that could be" not in text
+    told = next(d for d in study.differences if d.b == "menu+blind_teacher")
+    assert f"{told.interval.mean:+.1f} [{told.interval.low:+.1f}" in text
+
+
+def test_a_study_with_half_its_runs_says_so_and_the_report_is_written(tmp_path):
+    lake = with_study(tmp_path, 0.05)
+    own = [r for r in study_rows(0.05) if r["variant"] == "menu+teacher"]
+    lake.replace("evidence_runs", own[:-1], {"variant": "menu+teacher"})
+    assert "cannot be read: seeds of menu+teacher" in page_of(lake, tmp_path)
 
 
 def test_a_split_scored_in_part_is_never_shown_as_its_mean(tmp_path):
@@ -185,25 +242,33 @@ def test_the_page_is_one_file_without_a_path_of_the_machine(lake, tmp_path):
     assert without_folders("no folder here", "x.pkl") == "no folder here"
 
 
+def driven(driver: str, scene: str, traffic: str, prefix_s: float, cls: float, **changes) -> dict:
+    return {
+        "driver": driver, "scene": scene, "traffic": traffic, "prefix_s": prefix_s, "valid": True,
+        "cls": cls, "ds": 100 * cls, "success": cls == 1.0, "alpasim": cls, "ncap": np.nan,
+        "situation": "lead_brakes",
+    } | changes  # fmt: skip
+
+
 def test_closed_loop_scores_stand_beside_the_open_ones(lake, tmp_path):
     runs = [
-        {
-            "driver": "ipad",
-            "scene": f"s{i}",
-            "traffic": traffic,
-            "prefix_s": t,
-            "valid": True,
-            "cls": v if traffic == "reactive" else 0.0,
-        }
+        driven("ipad", f"s{i}", traffic, t, v if traffic == "reactive" else 0.0)
         for i, v in enumerate((0.2, 0.4, 0.6))
         for t in (10.0, 20.0)
         for traffic in ("reactive", "log")
     ]
-    facts = read_facts(lake, runs)
+    failed = driven("blind", "s0", "reactive", 20.0, 0.0, valid=False)
+    danger = driven("ipad", "d0", "reactive", 20.0, 1.0, situation=DANGEROUS[0], ncap=4.5)
+    facts = read_facts(lake, [*runs, failed, danger])
     assert facts.closed["ipad"].mean == pytest.approx(0.4) and facts.closed["ipad"].count == 3
-    text = page_of(lake, tmp_path, closed=runs)
-    assert "closed loop" in text and "not driven" in text
-    assert "closed loop</th>" not in page_of(lake, tmp_path)
+    assert facts.closed["blind"].mean == 0.0  # a driver that fails counts zero
+    assert [line.driver for line in facts.drives["usual"]][:2] == ["blind", "ipad"]
+    text = page_of(lake, tmp_path, closed=[*runs, failed, danger], site="site")
+    assert "closed loop: CLS" in text and "not driven" in text and "1 failed" in text
+    assert "staged dangers, where" in text and "4.50" in text
+    assert "href='site/index.html#/runs'" in text
+    bare = page_of(lake, tmp_path)
+    assert "closed loop: CLS" not in bare and "<h2>Closed loop" not in bare
 
 
 def test_an_empty_lake_says_what_to_do(tmp_path):

@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from pdms_little_worlds import straight_plan, straight_road, with_object
 
@@ -18,6 +17,7 @@ from latentvla_core.viz.site.options import ViewOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from chromium import Browser, chromium_path
+from page_checks import faults_of, unreachable
 
 needs_chromium = pytest.mark.skipif(
     not chromium_path(), reason="Chromium is not installed (apt-get install chromium)"
@@ -201,38 +201,53 @@ def test_a_link_to_what_is_not_here_says_so(page, site):
     page.errors.clear()  # the page tells it in the console too
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_no_page_is_wider_than_the_window(page, site, width):
+PAGES = ("", "#/drives", "#/codes", "#/code/3", "#/compare", "#/runs", "#/chapter/atlas")
+
+
+def addresses(site: Path) -> list[str]:
+    """One of each page."""
     index = read_data(site / "data" / "index.js")
-    page.resize(width, 800, dark=width == 400)
-    for address in ("", f"#/scene/{index['tokens'][0]}", "#/code/3", "#/compare", "#/drives"):
+    drive, scene = index["logs"][0]["name"], index["tokens"][0]
+    failed = f"#/scene/{crash_token(site)}?plan=ipad&at=lost"
+    two = f"#/scene/{scene}?plan=ipad&versus=ipad_latent"
+    return [*PAGES, f"#/drive/{drive}", f"#/scene/{scene}", failed, two]
+
+
+@pytest.mark.parametrize(
+    ("width", "dark"), [(1280, False), (1280, True), (400, False), (400, True)]
+)
+def test_every_page_can_be_read_by_everybody(page, site, width, dark):
+    """Contrast of all text, names of everything, nothing wider than the window."""
+    page.resize(width, 900, dark=dark)
+    found = {}
+    for address in addresses(site):
         show(page, site, address)
-        assert page.js("document.documentElement.scrollWidth") <= width, address
+        found[address] = faults_of(page)
     page.resize(1280, 900)
+    assert {address: faults for address, faults in found.items() if faults} == {}
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_can_be_read_in_light_and_dark(page, site, dark):
-    """WCAG AA: a contrast of 4.5 between every colour used for text and what lies below it."""
-    page.resize(1280, 900, dark=dark)
-    show(page, site)
-    colours = page.js(
-        "Object.fromEntries(['ink','soft','accent','good','bad','warn','bg','card']"
-        ".map(n => [n, LV.css(n)]))"
+def test_every_link_button_and_field_is_reached_by_tab_and_seen_when_it_is(page, site):
+    for address in ("", "#/compare", f"#/scene/{crash_token(site)}?plan=ipad"):
+        show(page, site, address)
+        assert unreachable(page, most=80) == [], address
+
+
+def test_the_checks_find_what_is_wrong(page, tmp_path):
+    """A page with one fault of each kind."""
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        "<!doctype html><html><head><title></title></head><body style='background:#fff'>"
+        "<p style='color:#bbb'>pale</p><img src='x.png'><canvas></canvas><button></button>"
+        "<input><h1>a</h1><h1>b</h1><div style='width:3000px'>wide</div>"
+        "<a href='#a' style='outline:none'>plain</a></body></html>"
     )
-    for text in ("ink", "soft", "accent", "bad", "warn"):
-        for below in ("bg", "card"):
-            assert contrast(colours[text], colours[below]) >= 4.5, (text, below)
-    page.resize(1280, 900)
-
-
-def contrast(a: str, b: str) -> float:
-    """Ratio of two #rrggbb colours (WCAG 2.1)."""
-    light = sorted((luminance(a), luminance(b)))
-    return (light[1] + 0.05) / (light[0] + 0.05)
-
-
-def luminance(colour: str) -> float:
-    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
+    page.open(bad.as_uri())
+    found = "; ".join(faults_of(page))
+    page.errors.clear()
+    for wanted in (
+        "contrast", "without alt", "drawing without a name", "<BUTTON> without a name",
+        "field without a label", "2 headings", "no language", "no title", "px wider",
+    ):  # fmt: skip
+        assert wanted in found, wanted
+    assert any("focus is not seen" in fault for fault in unreachable(page))

@@ -7,11 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
-
 from latentvla_core.pdms.metrics import METRIC_LABELS, metric_of, short
 from latentvla_core.statistics import Interval
-from latentvla_core.viz.report.facts import BASELINES, FEW_LOGS, Facts, Standing, Versus
+from latentvla_core.viz.report.facts import BASELINES, Facts, Standing
 from latentvla_core.viz.site.files import figure
 
 BAR_W, BAR_H = 210.0, 18.0
@@ -45,7 +43,7 @@ def _table(split: str, metric: str, rows: Sequence[Standing], facts: Facts) -> s
     head = ["planner", f"{label}, 95 % over logs", *map(short, names)]
     closed = facts.closed if split == "test" else {}
     if closed:
-        head.insert(2, "closed loop")
+        head.insert(2, "closed loop: CLS")
     cells = "".join(f"<th scope=col>{escape(h)}</th>" for h in head)
     body = "".join(_row(row, names, closed) for row in rows)
     held = " (held out)" if split == "test" else ""
@@ -114,70 +112,4 @@ def _sub(name: str, value: float) -> str:
         f"<svg viewBox='0 0 {SUB_W:g} {SUB_H:g}' width='{SUB_W:g}' aria-hidden=true>"
         f"<rect width='{SUB_W:g}' height='{SUB_H:g}' fill='var(--track)'/>"
         f"<rect width='{SUB_W * value:.1f}' height='{SUB_H:g}' fill='var(--bar)'/></svg></td>"
-    )
-
-
-def evidence(facts: Facts, recipe: str, comparisons: Sequence[str]) -> str:
-    """What these numbers are evidence of, and what they are not."""
-    few = [f"{split} has {n}" for split, n in sorted(facts.logs.items()) if n < FEW_LOGS]
-    parts = [
-        "<h3>These are</h3><ul><li>scores by the same rules as the official devkit, of every plan"
-        " in the lake; a plan that cannot be scored is counted apart and never a zero;</li><li>"
-        "intervals over whole logs, because scenes of one log overlap.</li></ul>",
-        "<h3>These are not</h3><ul>",
-    ]
-    if comparisons:
-        parts.append(
-            f"<li>more than these comparisons hold: {escape('; '.join(comparisons))};</li>"
-        )
-    else:
-        parts.append(
-            f"<li><b>a ranking of planners.</b> Recipe “{escape(recipe)}” trains every planner"
-            " once; none of the differences here has its controls (the same fusion with noise,"
-            " with equal compute, with black pictures, over several seeds). So rows stand in a"
-            " fixed order, and a higher bar is no finding. Job <code>evidence</code> makes the"
-            " comparison that could be one;</li>"
-        )
-    if few:
-        parts.append(
-            f"<li>precise: of logs, {escape(', '.join(few))}; below {FEW_LOGS}, even the intervals are too"
-            " narrow;</li>"
-        )
-    parts.append(
-        "<li>driving: a plan is judged for four seconds with the others replayed.</li></ul>"
-    )
-    return "".join(parts) + _differences(facts.versus)
-
-
-def _differences(versus: Sequence[Versus]) -> str:
-    """Fused planners against their hosts, as a forest of intervals."""
-    shown = [v for v in versus if v.split == "test"] or list(versus)
-    shown = [v for v in shown if v.difference.groups > 1]
-    if not shown:
-        return ""
-    reach = max(0.05, *(max(abs(v.difference.low), abs(v.difference.high)) for v in shown))
-    rows = "".join(_difference(v, reach) for v in shown)
-    return (
-        "<h3>Fused planner − its host, scene by scene</h3><p class=soft>Without controls: a"
-        " difference does not say that codes caused it.</p><div class=wide><table>"
-        "<thead><tr><th scope=col>comparison</th><th scope=col>metric</th><th scope=col>split</th>"
-        f"<th scope=col>mean and 95 % over logs</th></tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _difference(versus: Versus, reach: float) -> str:
-    found = versus.difference
-    x = [(np.clip(v / reach, -1, 1) + 1) * BAR_W / 2 for v in (found.mean, found.low, found.high)]
-    spoken = f"{versus.fused} minus {versus.host}: {found}"
-    drawn = (
-        f"<svg viewBox='0 0 {BAR_W:g} {BAR_H:g}' width='{BAR_W:g}' role=img"
-        f" aria-label='{escape(spoken, True)}'><path d='M{BAR_W / 2:g} 0v{BAR_H:g}'"
-        f" stroke='var(--soft)'/><path d='M{x[1]:.1f} {BAR_H / 2:g}H{x[2]:.1f}' stroke='var(--ink)'"
-        f" stroke-width='2'/><circle cx='{x[0]:.1f}' cy='{BAR_H / 2:g}' r='4.5' fill='var(--bar)'/>"
-        "</svg>"
-    )
-    return (
-        f"<tr><th scope=row>{escape(versus.fused)} − {escape(versus.host)}</th>"
-        f"<td>{escape(versus.metric)}</td><td>{escape(versus.split)}</td>"
-        f"<td>{drawn} <span class=num>{found}</span></td></tr>"
     )

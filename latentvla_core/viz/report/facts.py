@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from latentvla_core.closed_loop.report import Line, table, whole
+from latentvla_core.closed_loop.scenes.situations import DANGEROUS
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, metric_of
 from latentvla_core.statistics import Interval, grouped_mean, paired_difference
+from latentvla_core.viz.report.study import Rows, Study, read_study, rows_of
 
 BASELINES = (
     "human",
@@ -24,7 +26,8 @@ SPLIT_ORDER = ("test", "val", "train")
 FUSED = ("_latent", "_student")
 FEW_LOGS = 30
 """With fewer, intervals over logs are too narrow."""
-Rows = list[dict[str, Any]]
+DRIVEN = ("cls", "ds", "success", "alpasim", "ncap")
+"""Closed-loop figures that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,14 +68,23 @@ class Facts:
 
     standings: list[Standing]
     versus: list[Versus]
-    closed: dict[str, Interval] = field(default_factory=dict)
-    """Planner → closed-loop score, where there are runs; interval over scenes."""
+    drives: dict[str, list[Line]] = field(default_factory=dict)
+    """`usual` and `dangerous` → closed-loop means by driver and traffic; intervals over scenes."""
+    study: Study | None = None
+    """The comparisons that have their controls, where the study was run."""
     logs: dict[str, int] = field(default_factory=dict)
     """Split → number of logs."""
 
+    @property
+    def closed(self) -> dict[str, Interval]:
+        """Driver → CLS of whole runs in the usual scenes with traffic that reacts."""
+        lines = [line for line in self.drives.get("usual", []) if line.traffic == "reactive"]
+        found = {line.driver: line.values["cls"] for line in lines}
+        return {driver: value for driver, value in found.items() if value is not None}
+
 
 def read_facts(lake: Lake, closed: Rows = ()) -> Facts:  # type: ignore[assignment]
-    """Scores of the lake; `closed` are rows of `closed_loop_scores`, if any were driven."""
+    """Everything from the lake; `closed` are more rows as those of `closed_loop_scores`."""
     scores = lake.read(
         "pdm_scores",
         columns=[
@@ -97,7 +109,8 @@ def read_facts(lake: Lake, closed: Rows = ()) -> Facts:  # type: ignore[assignme
     return Facts(
         standings=sorted(standings, key=_order),
         versus=_versus(groups),
-        closed=_closed(closed),
+        drives=_drives([*rows_of(lake, "closed_loop_scores"), *closed]),
+        study=read_study(lake),
         logs={split: len(names) for split, names in logs.items()},
     )
 
@@ -173,19 +186,17 @@ def _versus(groups: dict[tuple[str, str, str], Rows]) -> list[Versus]:
     return found
 
 
-def _closed(rows: Rows) -> dict[str, Interval]:
-    """CLS per driver over whole runs with reactive traffic; scenes are drawn again for the
-    interval.
+def _drives(rows: Rows) -> dict[str, list[Line]]:
+    """Means over whole runs, of the usual scenes and of the staged dangers. A driver that fails
+    counts zero.
     """
-    rows = [row for row in rows if row["traffic"] == "reactive"]
-    longest = max((r["prefix_s"] for r in rows), default=0.0)
-    found: dict[str, Rows] = {}
-    for row in rows:
-        if row["valid"] and row["prefix_s"] == longest and np.isfinite(row.get("cls", np.nan)):
-            found.setdefault(row["driver"], []).append(row)
-    return {
-        driver: grouped_mean(
-            np.array([r["cls"] for r in several]), np.array([r["scene"] for r in several])
-        )
-        for driver, several in found.items()
+    last = whole(rows)
+    parts = {
+        "usual": [row for row in last if row["situation"] not in DANGEROUS],
+        "dangerous": [row for row in last if row["situation"] in DANGEROUS],
     }
+    order = {
+        name: sorted(part, key=lambda r: (kind_of(r["driver"]), r["driver"]))
+        for name, part in parts.items()
+    }
+    return {name: table(part, DRIVEN) for name, part in order.items() if part}

@@ -13,7 +13,9 @@ from typing import Any
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.metrics import METRIC_LABELS, METRIC_VERSIONS
 from latentvla_core.viz.html import cells, number, page, table, write_page
-from latentvla_core.viz.report.board import board, evidence
+from latentvla_core.viz.report.board import board
+from latentvla_core.viz.report.closed import closed_loop
+from latentvla_core.viz.report.evidence import evidence
 from latentvla_core.viz.report.facts import Facts, read_facts
 from latentvla_core.viz.report.lineage import lineage, read_work
 from latentvla_core.viz.report.worst import Worst, worst_plans
@@ -25,17 +27,23 @@ STYLE = """
 :root{--track:#e3e8ee;--bar:#2f6ab8;--badtext:#a3231b}
 @media (prefers-color-scheme:dark){:root{--track:#2b3641;--bar:#5f9bea;--badtext:#ff8a80}}
 .wide{overflow-x:auto}.bad-text,.low{color:var(--badtext)}.small{font-size:12.5px}
-.lead td,.lead th{white-space:nowrap}.lead td svg{display:block}.lead .score{white-space:nowrap}
-.lead .score svg{display:inline-block;vertical-align:middle;max-width:none}
+.lead td,.lead th{white-space:nowrap;padding:.28rem .4rem}.lead td svg{display:block}
+.lead .score{display:inline-grid;grid-template-columns:auto auto;column-gap:.5rem;align-items:center}
+.lead .score svg{width:clamp(90px,11vw,135px);height:16px;max-width:none}.lead .score small{grid-column:1/-1;
+line-height:1.1}
 th.trained{color:var(--ink)}th[scope=row]{text-align:left}.reads{min-width:15rem;white-space:normal}
 .worst{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:1rem}
 .worst img{width:100%;height:auto;border-radius:8px;display:block;margin-bottom:4px}
 .worst ul{margin:.3rem 0 0;padding-left:1.1rem;font-size:13px}
-section.board h3{margin-top:1.1rem}details{margin-top:1rem}summary{cursor:pointer;font-weight:600}
-@media (max-width:600px){.lead thead{display:none}.lead tr{display:flex;flex-wrap:wrap;gap:.1rem .8rem;
-padding:.5rem 0;border-bottom:1px solid var(--line)}.lead td,.lead th{border:0;padding:0}
-.lead th,.lead td:nth-child(2){flex:1 0 100%}.lead td[data-name]::before{content:attr(data-name)" ";
-color:var(--soft);font-size:12px}.lead .score svg{width:150px}}
+section.board h3{margin-top:1.1rem}section.board h4{margin:.7rem 0 .1rem;font-size:13.5px}
+ul.plain{list-style:none;padding:0}.forest th[scope=row]{color:var(--ink);width:44%}.forest th small{font-weight:400}
+.forest td,.forest th{padding:.2rem .45rem}.forest td:nth-child(3) svg{vertical-align:middle}
+details{margin-top:1rem}summary{cursor:pointer;font-weight:600}
+@media (max-width:600px){.lead thead,.forest thead{display:none}
+.lead tr,.forest tr{display:flex;flex-wrap:wrap;gap:.1rem .8rem;padding:.5rem 0;border-bottom:1px solid var(--line)}
+.lead td,.lead th,.forest td,.forest th{border:0;padding:0}.lead th,.lead td:nth-child(2),.forest th[scope=row],
+.lead td[data-name^='closed']{flex:1 0 100%;width:auto}.lead td[data-name]::before{content:attr(data-name)" ";
+color:var(--soft);font-size:12px}.lead .score svg{width:130px}.forest td:nth-child(4){display:none}}
 @media print{details::details-content{content-visibility:visible;display:block}
 body{background:#fff}main{max-width:none;padding:0}section,.worst figure,tr{break-inside:avoid}
 .card{border:0;padding:0}a{color:inherit}.wide{overflow:visible}table{font-size:10px}}
@@ -50,7 +58,6 @@ def write_report_page(
     recipe: str,
     metrics: Sequence[str],
     commit: str = "",
-    comparisons: Sequence[str] = (),
     closed: Sequence[Mapping[str, Any]] = (),
     links: Mapping[str, str] | None = None,
     figures: Sequence[tuple[bytes, str]] = (),
@@ -59,8 +66,7 @@ def write_report_page(
     """Write the report of a lake.
 
     Args:
-        comparisons: sentences of the study's comparisons that hold; none: nothing is ranked.
-        closed: rows of `closed_loop_scores`.
+        closed: rows as those of `closed_loop_scores`, beside the lake's.
         links: title → address relative to the report, of pages beside it.
         figures: more pictures (PNG, caption) of the codes.
         site: folder of the browser relative to the report, "" where there is none.
@@ -72,8 +78,9 @@ def write_report_page(
         STYLE,
         _head(facts, recipe, commit, links or {}, site),
         _scores(facts),
+        closed_loop(facts, site),
         "<h2>What is evidence here, and what is not</h2><div class=card>"
-        + evidence(facts, recipe, comparisons)
+        + evidence(facts, recipe)
         + "</div>",
         _worst(worst, split, metrics[0], site),
         _codes(figures),
