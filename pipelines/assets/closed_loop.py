@@ -7,31 +7,30 @@ nobody else does. What a killed drive has done stays in a folder beside the mode
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.assets.planners import VARIANTS
 from pipelines.steps import declare, drives
 from pipelines.steps.context import Output, StageContext
-from pipelines.steps.drives import FLOORS
-from pipelines.steps.lineage import UNPARTITIONED, digest
+from pipelines.steps.drives import (
+    FLOORS,
+    GROUP,
+    RUNS,
+    SCENES,
+    STEPS,
+    drives_of,
+    seat_of,
+    workers_for,
+)
+from pipelines.steps.lineage import digest
 
 if TYPE_CHECKING:
     from latentvla_core.closed_loop.config import ClosedLoopConfig
-    from latentvla_core.closed_loop.stored import Seat, Stored
+    from latentvla_core.closed_loop.stored import Stored
 
-GROUP, SCENES, RUNS, STEPS = (
-    "closed_loop",
-    "closed_loop_scenes",
-    "closed_loop_runs",
-    "closed_loop_steps",
-)
 PLANNERS = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
-KEPT = 2  # versions of a planner whose drives stay on disk: this one, and the one before
 
 
 def asset_name(driver: str) -> str:
@@ -58,53 +57,6 @@ def closed_loop_scenes(context: StageContext) -> Output:
     refused = 1.0 - scenes / len(rows)
     told = {"scenes": scenes, "candidates": len(rows), "rejection_rate": round(refused, 3)}
     return Output(rows, metadata=told)
-
-
-def workers_for(context: StageContext, scenes: int) -> int:
-    """Processes for so many scenes; starting one costs as much as a scene or two."""
-    return max(1, min(context.settings.workers, scenes // 2))
-
-
-def seat_of(context: StageContext, driver: str) -> Seat:
-    """The driver of a name: a floor, or the latest finished version of a planner."""
-    from latentvla_core.closed_loop.stored import Seat
-
-    if driver in FLOORS:
-        return Seat(name=driver)
-    folder = context.model_dir(driver)
-    return planner_seat(driver, folder, context.ledger.made_by(driver, UNPARTITIONED))
-
-
-def planner_seat(name: str, folder: Path, version: str) -> Seat:
-    """A planner's folder with that of the model whose features it reads."""
-    from latentvla_core.closed_loop.stored import Seat
-
-    parts = json.loads((folder / "summary.json").read_text())["parts"]
-    features = str(parts.get("features", ""))
-    return Seat(name=name, folder=str(folder), features=features, model_version=version)
-
-
-def drives_of(context: StageContext, seat: Seat) -> Iterator[list[Stored]]:
-    """Runs of the lake's set, scene by scene; drives what has not been driven."""
-    from latentvla_core.closed_loop.stored import drive_scenes, driven_scenes
-
-    config: ClosedLoopConfig = context.recipe.closed_loop
-    scenes = driven_scenes(context.lake.rows(SCENES))
-    key = digest(seat.key(config), context.ledger.made_by(SCENES, UNPARTITIONED))
-    folder = context.settings.home / GROUP / seat.name / key
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.touch()
-    _forget_old(folder.parent)
-    runs = drive_scenes(seat, scenes, config, folder, workers_for(context, len(scenes)))
-    for _ in context.track(f"{seat.name} drives", scenes):
-        yield next(runs)
-
-
-def _forget_old(folder: Path) -> None:
-    """Drives of versions before the last ones; they can be driven again."""
-    found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in found[KEPT:]:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def declare_driver(driver: str) -> None:

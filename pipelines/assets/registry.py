@@ -28,9 +28,11 @@ from pipelines.registry.gates import (
     compare,
     decide,
 )
+from pipelines.registry.wheel import drives_against
 from pipelines.settings import TEST
 from pipelines.steps import declare
 from pipelines.steps.context import Output, StageContext
+from pipelines.steps.drives import planner_seat
 from pipelines.steps.reading import world_from_row
 
 PLANNERS = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
@@ -40,7 +42,8 @@ Rows = Sequence[Mapping[str, Any]]
 @declare.table(
     deps=("scenes", "scene_worlds", "pdm_scores", "pdm_summary"),
     group="registry",
-    recipe=("metrics",),
+    after=("closed_loop_scores",),
+    recipe=("metrics", "closed_loop_gate"),
     code_version="2",
     kinds=("mlflow", "deltalake"),
 )
@@ -48,7 +51,8 @@ def releases(context: StageContext) -> Output:
     """The promotion gate: a planner becomes `champion` only if it is better than the champion on
     the same scenes, beyond chance, and no less safe. One row per decision, for ever.
 
-    Judged by the recipe's first metric on the held-out split. A champion whose plans are not in
+    Judged by the recipe's first metric on the held-out split; if the recipe's `closed_loop_gate`
+    asks for it, what is better must not fall at the wheel either. A champion whose plans are not in
     the lake any more plans again. The best champion gets the alias `deployed`.
     """
     before = decided_before(context)
@@ -114,10 +118,29 @@ def judge(
     gone = [r for r in before if r["name"] == name and r["decision"] == ROLLED_BACK]
     if decision == PROMOTED and version in {r["version"] for r in gone}:
         decision, reason = REFUSED, f"version {version} was rolled back by hand; {reason}"
+    if decision == PROMOTED and champion and context.recipe.closed_loop_gate.required:
+        told = f"{metric} {comparison.score:.4f} after {comparison.champion_score:.4f}, {reason}"
+        if fall := at_the_wheel(context, client, name, made_by, champion, told):
+            decision, reason = REFUSED, fall
     if decision == PROMOTED:
         client.set_registered_model_alias(name, CHAMPION, version)
         champion = version
     return {**row, **decision_row(version, decision, champion, comparison, reason)}
+
+
+def at_the_wheel(
+    context: StageContext, client: Any, name: str, made_by: str, champion: str, told: str
+) -> str:
+    """Why a version that plans better is not promoted: it drives worse, or nobody can tell; "" if
+    neither.
+    """
+    try:
+        ours = planner_seat(name, context.settings.models / name / made_by, made_by)
+        before = client.get_model_version(name, champion).tags["made_by"]
+        theirs = planner_seat(name, champion_folder(context, client, name, champion), before)
+        return drives_against(context, ours, theirs, told)
+    except (SetupError, ValueError) as error:
+        return f"{str(error).splitlines()[0][:300]}; plans: {told}"
 
 
 def _no_match(name: str, champion: str, version: str, error: Exception) -> str:

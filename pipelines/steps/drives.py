@@ -1,22 +1,76 @@
-"""Drives of the lake as people look at them: pictures for the UI, and the page."""
+"""Driving the lake's set, and drives as people look at them: pictures for the UI, and the page."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.steps.context import StageContext
+from pipelines.steps.lineage import UNPARTITIONED, digest
 
 if TYPE_CHECKING:
+    from latentvla_core.closed_loop.config import ClosedLoopConfig
     from latentvla_core.closed_loop.scenes.sets import SceneSet
     from latentvla_core.closed_loop.steps import Run
+    from latentvla_core.closed_loop.stored import Seat, Stored
 
+GROUP, SCENES = "closed_loop", "closed_loop_scenes"
+RUNS, STEPS = "closed_loop_runs", "closed_loop_steps"
+KEPT = 2  # versions of a planner whose drives stay on disk: this one, and the one before
 Row = Mapping[str, Any]
 SHOWN_WORST, DRAWN_WORST = 3, 6
 FLOORS = ("human", "pdm_closed", "constant_velocity", "stand_still", "blind")
+
+
+def workers_for(context: StageContext, scenes: int) -> int:
+    """Processes for so many scenes; starting one costs as much as a scene or two."""
+    return max(1, min(context.settings.workers, scenes // 2))
+
+
+def seat_of(context: StageContext, driver: str) -> Seat:
+    """The driver of a name: a floor, or the latest finished version of a planner."""
+    from latentvla_core.closed_loop.stored import Seat
+
+    if driver in FLOORS:
+        return Seat(name=driver)
+    folder = context.model_dir(driver)
+    return planner_seat(driver, folder, context.ledger.made_by(driver, UNPARTITIONED))
+
+
+def planner_seat(name: str, folder: Path, version: str) -> Seat:
+    """A planner's folder with that of the model whose features it reads."""
+    from latentvla_core.closed_loop.stored import Seat
+
+    parts = json.loads((folder / "summary.json").read_text())["parts"]
+    features = str(parts.get("features", ""))
+    return Seat(name=name, folder=str(folder), features=features, model_version=version)
+
+
+def drives_of(context: StageContext, seat: Seat) -> Iterator[list[Stored]]:
+    """Runs of the lake's set, scene by scene; drives what has not been driven."""
+    from latentvla_core.closed_loop.stored import drive_scenes, driven_scenes
+
+    config: ClosedLoopConfig = context.recipe.closed_loop
+    scenes = driven_scenes(context.lake.rows(SCENES))
+    key = digest(seat.key(config), context.ledger.made_by(SCENES, UNPARTITIONED))
+    folder = context.settings.home / GROUP / seat.name / key
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    _forget_old(folder.parent)
+    runs = drive_scenes(seat, scenes, config, folder, workers_for(context, len(scenes)))
+    for _ in context.track(f"{seat.name} drives", scenes):
+        yield next(runs)
+
+
+def _forget_old(folder: Path) -> None:
+    """Drives of versions before the last ones; they can be driven again."""
+    found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found[KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def stored_run(context: StageContext, row: Row) -> Run | None:

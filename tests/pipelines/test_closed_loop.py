@@ -20,15 +20,24 @@ from latentvla_core.closed_loop.scenes.prepared import open_prepared
 from latentvla_core.closed_loop.scenes.sets import freeze, spec_of
 from latentvla_core.closed_loop.scores.score import score_run
 from latentvla_core.closed_loop.steps import run_of
+from latentvla_core.errors import SetupError
 from latentvla_core.planner.baselines import EgoStatusConfig, EgoStatusMlp
 from latentvla_core.planner.model import save
-from pipelines.assets.closed_loop import DRIVES, PLANNERS, drives_of, seat_of, stored_runs
+from pipelines.assets.closed_loop import DRIVES, PLANNERS, stored_runs
 from pipelines.assets.registry import PLANNERS as JUDGED
 from pipelines.checks import verify
 from pipelines.jobs import AT_THE_WHEEL, JOBS
+from pipelines.registry.wheel import driven_scores, refusal
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
-from pipelines.steps.drives import FLOORS, scene_set, stored_run, worst_rows
+from pipelines.steps.drives import (
+    FLOORS,
+    drives_of,
+    scene_set,
+    seat_of,
+    stored_run,
+    worst_rows,
+)
 from pipelines.steps.engine import Engine
 
 DROVE = ("human", "constant_velocity", "stand_still", "ego_status_mlp")
@@ -206,6 +215,34 @@ def test_a_planner_that_fails_counts_zero_and_says_so(tmp_path: Path, line: Engi
     rows = other.lake.rows("closed_loop_scores")
     assert rows and all(not row["valid"] and row["cls"] == row["ds"] == 0.0 for row in rows)
     assert all("NaN" in row["reason"] for row in rows)
+
+
+def test_the_gate_takes_scores_of_the_lake_and_lets_another_version_drive(
+    line: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    driven: list[str] = []
+    drive = stored.run_episode
+
+    def counted(driver: Any, scene: Any, **more: Any) -> Any:
+        driven.append(scene.spec.token)
+        return drive(driver, scene, **more)
+
+    monkeypatch.setattr(stored, "run_episode", counted)
+    ours = seat_of(line, BLIND)
+    kept = driven_scores(line, ours)
+    assert driven == []
+    before = stored.Seat(name=BLIND, folder=ours.folder, model_version="v0")
+    again = driven_scores(line, before)
+    assert len(driven) == 2
+    shown = ("scene", "traffic", "seed", "prefix_s", "cls", "ds")
+    assert sorted([r[n] for n in shown] for r in kept) == sorted(
+        [r[n] for n in shown] for r in again
+    )
+    assert refusal(kept, again, ClosedLoopGate(), "") == ""
+    driven_scores(line, before)
+    assert len(driven) == 2  # its drives are kept
+    with pytest.raises(SetupError, match="job closed_loop"):
+        driven_scores(engine(line.settings.home / "elsewhere"), ours)
 
 
 # ---- what it says ------------------------------------------------------------------------------

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 
 import pipelines.assets.registry as registry
+import pipelines.registry.cards as cards
+import pipelines.registry.wheel as wheel
+from latentvla_core.closed_loop.config import ClosedLoopGate
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from latentvla_core.statistics import grouped_error
@@ -149,7 +152,14 @@ class Client:
         return SimpleNamespace(aliases=self.aliases[name])
 
     def get_model_version(self, name: str, version: str) -> Any:
-        return SimpleNamespace(tags={"made_by": f"{name}-{version}"})
+        return SimpleNamespace(tags={"made_by": f"{name}-{version}"}, run_id=f"{name}-{version}")
+
+    def get_run(self, run_id: str) -> Any:
+        data = SimpleNamespace(metrics={}, tags={})
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id), data=data)
+
+    def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
+        assert text == self.cards[run_id.rpartition("-")[0]]
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         self.aliases[name][alias] = version
@@ -173,6 +183,7 @@ class Line:
         self.held: dict[str, list[Any]] = {}
         monkeypatch.setattr(registry, "connect", lambda settings: self.client)
         monkeypatch.setattr(registry, "scores_of_champion", self.plan_again)
+        monkeypatch.setattr(cards, "keep_pictures", lambda *_: None)  # these worlds are empty
         self.engine = Engine(self.settings, STAGES, lambda text: None)
         tokens = [row["scene_token"] for row in scores()]
         worlds = [stored("scene_worlds", split="test", scene_token=token) for token in tokens]
@@ -188,6 +199,7 @@ class Line:
         folder = self.settings.models / name / made_by
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps({"weights_sha256": weights or made_by}))
+        (folder / "summary.json").write_text(json.dumps({"parts": {}}))
         self.held[made_by] = rows
         done = stored("materialisations", asset=name, made_by=made_by, finished_us=int(version))
         self.engine.ledger.record(done)
@@ -314,3 +326,110 @@ def test_a_champion_that_this_code_cannot_load_stops_no_line_and_is_not_replaced
     assert (row["decision"], row["champion"]) == ("refused", "1")
     assert "weights of another version" in row["reason"]
     assert "latentvla rollback ipad --to 2" in row["reason"]
+
+
+# ---- at the wheel ------------------------------------------------------------------------------
+
+
+def drives(cls: float, ds: float, scenes: int = 12, spread: float = 0.0) -> list[Any]:
+    """Scored drives of one version over whole runs and over their first seconds, which say nothing
+    here.
+    """
+    return [
+        {
+            "scene": f"bend-{i}",
+            "traffic": traffic,
+            "seed": i,
+            "prefix_s": seconds,
+            "cls": cls + spread * (i % 2 - 0.5) if seconds == 20.0 else 1.0,
+            "ds": ds if seconds == 20.0 else 100.0,
+            "ncap": math.nan,
+        }
+        for i in range(scenes)
+        for traffic in ("reactive", "log")
+        for seconds in (4.0, 20.0)
+    ]
+
+
+GATE = ClosedLoopGate(required=True)
+DRIVEN_SCORES = wheel.driven_scores
+
+
+def test_what_drives_worse_is_refused_and_what_drives_as_well_is_not():
+    before = drives(0.7, 60.0)
+    assert wheel.refusal(drives(0.7, 60.0), before, GATE, "") == ""
+    assert wheel.refusal(drives(0.69, 59.0), before, GATE, "") == ""  # within the tolerance
+    assert wheel.refusal(drives(0.9, 80.0), before, GATE, "") == ""
+    assert "CLS 0.600 after 0.700" in wheel.refusal(drives(0.6, 60.0), before, GATE, "")
+    assert "DS 55.0 after 60.0" in wheel.refusal(drives(0.7, 55.0), before, GATE, "")
+    strict = ClosedLoopGate(required=True, scores=("cls",), tolerance=0.0)
+    assert "CLS" in wheel.refusal(drives(0.69, 90.0), before, strict, "")
+
+
+def test_drives_are_compared_scene_by_scene():
+    """Scenes differ much more than versions do: the pair shows the fall exactly."""
+    before = drives(0.5, 50.0, spread=0.8)
+    fall = wheel.compare_drives(drives(0.4, 50.0, spread=0.8), before, ("cls",))[0]
+    assert fall.difference.low == pytest.approx(fall.difference.high) == pytest.approx(-0.1)
+    assert fall.difference.groups == 12  # traffic of one scene is no second scene
+
+
+def test_drives_of_other_scenes_are_not_compared_and_a_score_nobody_has_says_nothing():
+    with pytest.raises(ValueError, match="do not match, first"):
+        wheel.compare_drives(drives(0.5, 50.0, scenes=11), drives(0.5, 50.0), ("cls",))
+    with pytest.raises(ValueError, match="0 and 48 runs|0 and 24 runs|drove 0"):
+        wheel.compare_drives([], drives(0.5, 50.0), ("cls",))
+    assert wheel.compare_drives(drives(0.5, 1.0), drives(0.5, 1.0), ("ncap",)) == []
+
+
+@pytest.fixture
+def driven(line: Line, monkeypatch: pytest.MonkeyPatch) -> tuple[Line, dict[str, list[Any]]]:
+    """A line whose gate asks for closed loop; version 2 plans better, and drives as the test says."""
+    at_the_wheel: dict[str, list[Any]] = {"ipad-1": drives(0.7, 60.0)}
+    monkeypatch.setattr(
+        wheel, "driven_scores", lambda context, seat: at_the_wheel[seat.model_version]
+    )
+    line.engine.recipe = replace(line.engine.recipe, closed_loop_gate=GATE)
+    line.train("ipad", "1", scores())
+    line.release()
+    line.train("ipad", "2", scores(0.05))
+    return line, at_the_wheel
+
+
+def test_higher_plans_and_a_falling_closed_loop_are_refused_naming_both(driven: Any):
+    line, at_the_wheel = driven
+    at_the_wheel["ipad-2"] = drives(0.6, 52.0)
+    row = line.release()["ipad"]
+    assert (row["decision"], row["champion"]) == ("refused", "1")
+    assert "pdms 0.7500 after 0.7000" in row["reason"]
+    assert "CLS 0.600 after 0.700 (-0.100" in row["reason"]
+    assert "DS 52.0 after 60.0 (-8.0" in row["reason"]
+    assert line.client.aliases["ipad"]["champion"] == "1"
+
+
+def test_higher_plans_that_drive_no_worse_are_promoted(driven: Any):
+    line, at_the_wheel = driven
+    at_the_wheel["ipad-2"] = drives(0.71, 60.0)
+    row = line.release()["ipad"]
+    assert (row["decision"], row["champion"]) == ("promoted", "2")
+
+
+def test_who_cannot_be_driven_is_not_promoted_and_the_reason_says_what_to_do(
+    driven: Any, monkeypatch: pytest.MonkeyPatch
+):
+    line, _ = driven
+    monkeypatch.setattr(wheel, "driven_scores", DRIVEN_SCORES)
+    row = line.release()["ipad"]
+    assert (row["decision"], row["champion"]) == ("refused", "1")
+    assert "materialise asset closed_loop_scenes" in row["reason"]
+
+
+def test_without_the_rule_nobody_drives(line: Line, monkeypatch: pytest.MonkeyPatch):
+    def drive(*_: Any) -> Any:
+        raise AssertionError("nobody asked for it")
+
+    monkeypatch.setattr(wheel, "driven_scores", drive)
+    line.train("ipad", "1", scores())
+    line.release()
+    line.train("ipad", "2", scores(0.05))
+    assert line.release()["ipad"]["decision"] == "promoted"
