@@ -1,5 +1,6 @@
 # Set-up happens on first use; every target works from a clean clone with nothing but Python.
 VENV ?= .venv
+PYTHON ?= python3
 PY   := $(VENV)/bin/python
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 export HF_HUB_OFFLINE ?= 1
@@ -9,7 +10,10 @@ export DO_NOT_TRACK ?= true
 .PHONY: soak setup demo test quick ui lint types bench clean
 setup: $(VENV)/.stamp
 $(VENV)/.stamp: pyproject.toml constraints.txt
-	python3 -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else \
+	  "Python %d.%d is too old or too new; Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ..." \
+	  % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -c constraints.txt torch==2.13.0 uv
 	$(PY) -m uv pip install -q --compile-bytecode --python $(PY) -c constraints.txt -e '.[dev]'
 	touch $@

@@ -20,6 +20,8 @@ from latentvla_core import __version__
 from latentvla_core.errors import LatentVLAError, SetupError
 from latentvla_core.exports.command import EPILOG as EXPORT_EPILOG
 from latentvla_core.exports.command import export
+from latentvla_core.lake.locks import held
+from latentvla_core.lake.places import without_password
 from latentvla_core.lake.printing import printable, write_table
 from latentvla_core.lake.versions import versions_of
 from latentvla_core.viz.drives.command import EPILOG as DRIVE_EPILOG
@@ -65,10 +67,11 @@ def world_write(
     beside = out.absolute().with_name(
         f".{out.absolute().name}.partial"
     )  # a killed run leaves no half world at --out
-    shutil.rmtree(beside, ignore_errors=True)
-    with counting("frames") as progress:
-        write_world(beside, WorldConfig.for_logs(logs, seed), progress)
-    beside.rename(out)
+    with held(out.absolute(), wait=False):
+        shutil.rmtree(beside, ignore_errors=True)
+        with counting("frames") as progress:
+            write_world(beside, WorldConfig.for_logs(logs, seed), progress)
+        beside.rename(out)
     typer.echo(f"wrote {logs} logs to {out}; try: latentvla data check --root {out} --split test")
 
 
@@ -370,7 +373,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    typer.secho(f"error: {printable(message)}", fg=typer.colors.RED, err=True)
+    typer.secho(f"error: {printable(without_password(message))}", fg=typer.colors.RED, err=True)
     sys.exit(2)
 
 

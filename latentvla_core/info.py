@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from latentvla_core import __version__
 from latentvla_core.errors import LatentVLAError
-from latentvla_core.lake.places import lake_root
+from latentvla_core.lake.places import lake_root, without_password
 from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES
 
@@ -55,7 +55,7 @@ def _device() -> str:
 
 
 def _lake() -> list[tuple[str, str]]:
-    rows = [("lake", lake_root())]
+    rows = [("lake", without_password(lake_root()))]
     try:
         lake = Lake(lake_root())
         for name in TABLES:

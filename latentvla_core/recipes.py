@@ -8,8 +8,9 @@ used: a recipe costs torch's import only when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
@@ -229,3 +230,32 @@ def with_weights(recipe: Recipe, weights: Weights) -> Recipe:
     if weights.dinov2 and latent.features.kind == "dinov2":
         latent = replace(latent, features=replace(latent.features, backbone=weights.dinov2))
     return replace(recipe, vlm=vlm, latent=latent)
+
+
+def require_weights(recipe: Recipe, sections: Iterable[str]) -> None:
+    """Raises SetupError, before any work, when sections that will be read want published weights
+    that are not there.
+    """
+    wanted = {
+        "latent": (recipe.latent.features.kind == "dinov2", recipe.latent.features.backbone,
+                   "DINOv2", "LATENTVLA_DINOV2"),
+        "vlm": (recipe.vlm.backend == "pretrained", recipe.vlm.pretrained_path,
+                "Qwen2.5-VL", "LATENTVLA_QWEN"),
+    }  # fmt: skip
+    faults = [
+        f"the weights of {what} are {_not_there(place)}; set {variable} to their local folder"
+        for section, (needed, place, what, variable) in wanted.items()
+        if section in set(sections) and needed and _not_there(place)
+    ]
+    if faults:
+        raise SetupError(
+            f"recipe {recipe.name}: {'; '.join(faults)} (docs/vlm.md says how to get them), or use"
+            " recipe mini, which needs none"
+        )
+
+
+def _not_there(folder: str) -> str:
+    if not folder:
+        return "not named"
+    found = Path(folder).expanduser() / "config.json"
+    return "" if found.is_file() else f"not in {folder}, which has no config.json"

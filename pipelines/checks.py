@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from latentvla_core.lake.storage import dataset_of
 from latentvla_core.lake.store import Lake
 from latentvla_core.tables import TABLES, TableSpec
 from pipelines.steps.context import Outcome, StageContext
@@ -51,7 +52,7 @@ def schema_faults(lake: Lake, spec: TableSpec) -> list[str]:
     table = lake.delta(spec.name)
     if table is None:
         return []  # nothing was written: an asset whose shards are all empty
-    stored = {f.name: f.type for f in table.to_pyarrow_dataset().schema}
+    stored = {f.name: f.type for f in dataset_of(table).schema}
     declared = {f.name: f.type for f in spec.arrow_schema()}
     faults = [f"column {n} is missing" for n in declared if n not in stored]
     faults += [f"column {n} is not declared" for n in stored if n not in declared]

@@ -16,8 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from latentvla_core.errors import LatentVLAError, SetupError
+from latentvla_core.lake.locks import held, tell
+from latentvla_core.lake.places import without_password
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, short
-from latentvla_core.recipes import recipe_named
+from latentvla_core.recipes import recipe_named, require_weights
 from pipelines.settings import TRAIN, VAL, Settings
 from pipelines.steps import warm
 from pipelines.steps.engine import FORCED_MODEL, Engine
@@ -44,7 +46,14 @@ def demo(
     settings = Settings.from_env()
     _check_job(job)
     _check_splits(settings, job)
+    check_weights(settings, job)
     started = time.monotonic()
+    with held(settings.home / "run", tell):
+        _bring_up_to_date(settings, job, force)
+        finish(settings, time.monotonic() - started)
+
+
+def _bring_up_to_date(settings: Settings, job: str, force: bool) -> None:
     todo = None if force else work_left(settings, job)
     if todo == []:
         print(
@@ -55,7 +64,6 @@ def demo(
             f"{'everything' if todo is None else f'{len(todo)} pieces of work'} to do; recipe {settings.recipe}"
         )
         run_job(settings, job, force=force)
-    finish(settings, time.monotonic() - started)
 
 
 def work_left(settings: Settings, job: str) -> list[tuple[str, str]] | None:
@@ -97,6 +105,15 @@ def _check_splits(settings: Settings, job: str) -> None:
             f"job {job} trains on a split named {TRAIN} (and judges on {VAL}); the sources name"
             f" {', '.join(settings.splits)}: name one, or set embedded_world: true (docs/data.md)"
         )
+
+
+def check_weights(settings: Settings, job: str) -> None:
+    """Before any work: the published weights that the job's stages start from are there."""
+    from pipelines.jobs import JOBS
+    from pipelines.stages import STAGES
+
+    sections = {section for name in JOBS[job][0] for section in STAGES[name].recipe}
+    require_weights(recipe_named(settings.recipe, settings.weights), sections)
 
 
 def run_job(settings: Settings, job: str, *, force: bool = False) -> None:
@@ -189,7 +206,7 @@ def finish(settings: Settings, seconds: float) -> None:
     if (site := path.with_name("site") / "index.html").is_file():
         print(f"browse  {site}  (held-out scenes; latentvla view: all)")
     print(
-        f"report  {path}\nlake    {settings.lake}\nmodels  {settings.mlflow_uri}\nUI      make ui",
+        f"report  {path}\nlake    {settings.lake}\nmodels  {without_password(settings.mlflow_uri)}\nUI      make ui",
         file=sys.stdout,
     )
     print(f"done in {seconds:.0f} s")

@@ -36,7 +36,7 @@ import yaml
 
 from latentvla_core.data import MODULES
 from latentvla_core.errors import SetupError
-from latentvla_core.lake.places import home_folder, lake_root, usable_folder
+from latentvla_core.lake.places import home_folder, lake_root, usable_folder, without_password
 from latentvla_core.recipes import Weights
 from pipelines.steps.lineage import partition_key
 
@@ -90,7 +90,8 @@ class Settings:
 
     home: Path
     lake: str
-    mlflow_uri: str
+    mlflow_uri: str = field(repr=False)
+    """May hold a password: shown by `without_password` alone."""
     recipe: str
     shards: int
     device: str
@@ -176,7 +177,7 @@ def _registry(uri: str) -> str:
         return uri
     known = ", ".join(f"{name}://" for name in REGISTRIES)
     raise SetupError(
-        f"MLFLOW_TRACKING_URI is {uri!r}; needs a server or a database ({known}) or databricks; unset it for"
+        f"MLFLOW_TRACKING_URI is {without_password(uri)!r}; needs a server or a database ({known}) or databricks; unset it for"
         " sqlite in LATENTVLA_HOME"
     )
 

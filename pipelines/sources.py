@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from latentvla_core.data import format_of
 from latentvla_core.errors import SetupError
 from latentvla_core.lake.identity import Looks
+from latentvla_core.lake.locks import held
 from latentvla_core.recipes import Recipe
 from pipelines.settings import Settings, Source
 from pipelines.steps.lineage import digest, shard_of, share_of
@@ -182,13 +183,19 @@ def world_is_current(settings: Settings, recipe: Recipe) -> bool:
 
 
 def _write_world(settings: Settings, recipe: Recipe, say: Callable[[str], None]) -> None:
+    final = settings.home / "world"
+    if world_is_current(settings, recipe):
+        return
+    with held(final, say):
+        if not world_is_current(settings, recipe):  # another process may have written it meanwhile
+            _write_world_to(final, recipe, say)
+
+
+def _write_world_to(final: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
     from latentvla_core.training.sinks import ProgressSink
     from latentvla_core.world.write import write_world
 
-    if world_is_current(settings, recipe):
-        return
-    final = settings.home / "world"
-    partial = settings.home / "world.partial"
+    partial = final.with_name(f"{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     say(f"writing the embedded world to {final}")
     started = time.monotonic()

@@ -53,6 +53,7 @@ def main() -> None:
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
+        "MLFLOW_BACKEND_STORE_URI": settings.mlflow_uri,  # no argument: `ps` shows those to all
         "DAGSTER_HOME": str(settings.prepare_dagster_home()),
     }
     serve(commands_of(settings, ports), env)
@@ -96,8 +97,7 @@ def commands_of(settings: Settings, ports: Ports) -> dict[str, list[str]]:
             "dagster", "dev", "-m", "pipelines.definitions", "-p", str(ports.dagster),
         ],
         f"MLflow   http://localhost:{ports.mlflow}": [
-            "mlflow", "server", "--backend-store-uri", settings.mlflow_uri,
-            "--port", str(ports.mlflow), "--workers", "1",
+            "mlflow", "server", "--port", str(ports.mlflow), "--workers", "1",
         ],
     }  # fmt: skip
     if (site / "index.html").is_file():

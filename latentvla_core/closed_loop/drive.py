@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -90,7 +91,7 @@ def attempt(spec: SceneSpec, config: DriveConfig, folder: Path) -> tuple[Verdict
         "reference_impact_mps": None if impact != impact else impact,
         "rows": rows,
     }
-    partial_path = path.with_suffix(".partial")
+    partial_path = path.with_suffix(f".{os.getpid()}.partial")
     with gzip.GzipFile(partial_path, "wb", compresslevel=3, mtime=0) as file:
         file.write(json.dumps(content).encode())
     partial_path.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,3 +35,11 @@ def lake_root(env: Mapping[str, str] | None = None) -> str:
     return (os.environ if env is None else env).get("LATENTVLA_LAKE") or str(
         home_folder(env) / "lake"
     )
+
+
+def without_password(text: str) -> str:
+    """A text in which addresses (`postgresql://user:password@host/…?password=…`) lack what is
+    secret.
+    """
+    text = re.sub(r"(\w://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+    return re.sub(r"(?i)([?&][\w-]*(?:password|secret|token|key)[\w-]*=)[^&\s'\"]+", r"\1***", text)

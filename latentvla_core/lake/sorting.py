@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from latentvla_core.errors import DataError
 from latentvla_core.lake.layout import ROWS_PER_GROUP, file_layout
 from latentvla_core.lake.partitions import as_written, condition
+from latentvla_core.lake.storage import dataset_of
 from latentvla_core.lake.store import retry
 
 if TYPE_CHECKING:
@@ -150,4 +151,4 @@ def _sorted_rows(table: DeltaTable, place: Place, order: Sequence[str]) -> list[
 
 
 def _data(table: DeltaTable, place: Place) -> ds.FileSystemDataset:
-    return table.to_pyarrow_dataset(file_pruning_predicate=place.where or None)
+    return dataset_of(table, place.where or None)

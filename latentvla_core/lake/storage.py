@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+    from deltalake import DeltaTable
+    from pyarrow.fs import FileSystem
 
 WRITE_ATTEMPTS = 20
 
@@ -48,3 +55,39 @@ def first_lines(error: Exception) -> str:
     lines = re.sub(r"\x1b\[\d+m|↳", "", str(error)).splitlines()
     said = [line.strip() for line in lines if not re.match(r"\s*(\d+: |at )", line)]
     return ": ".join(dict.fromkeys(filter(None, said)))[:400]
+
+
+def dataset_of(table: DeltaTable, files: str | None = None) -> ds.FileSystemDataset:
+    """The Arrow data set of a table, of the files that `files` (SQL over partition columns) leaves.
+
+    Read by Arrow's own file systems. Through the one that deltalake hands over, which is Python,
+    Arrow's threads still ask for the interpreter when reading has ended, and a process that ends
+    just then is aborted ("terminate called without an active exception").
+    """
+    return table.to_pyarrow_dataset(
+        file_pruning_predicate=files, filesystem=native_files(table.table_uri)
+    )
+
+
+def native_files(uri: str) -> FileSystem | None:
+    """Arrow's file system rooted at a table; None for stores that it does not know."""
+    from pyarrow import fs
+
+    kind, _, place = uri.rstrip("/").partition("://")
+    if not place:
+        return fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
+    if kind == "file":
+        return fs.SubTreeFileSystem("/" + place.lstrip("/"), fs.LocalFileSystem())
+    return fs.SubTreeFileSystem(place, _object_store()) if kind in ("s3", "s3a") else None
+
+
+def _object_store() -> FileSystem:
+    """As deltalake finds it: endpoint and region by the AWS_* variables, keys as every client does."""
+    from pyarrow import fs
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    scheme, _, host = endpoint.rpartition("://")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return fs.S3FileSystem(
+        endpoint_override=host.rstrip("/") or None, scheme=scheme or "https", region=region
+    )

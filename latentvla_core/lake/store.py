@@ -27,7 +27,7 @@ from latentvla_core.lake.partitions import as_written, condition, matches, value
 # docs/queries.md and scripts of users import it from here
 from latentvla_core.lake.places import lake_root as lake_root
 from latentvla_core.lake.sql import Session, run
-from latentvla_core.lake.storage import WRITE_ATTEMPTS, explained
+from latentvla_core.lake.storage import WRITE_ATTEMPTS, dataset_of, explained
 from latentvla_core.tables import TABLES, TableSpec, to_arrow, to_rows
 
 if TYPE_CHECKING:
@@ -361,7 +361,7 @@ def _rows_where(table: DeltaTable, where: Mapping[str, Any], columns: list[str])
     """Partitions first: a data set of every file costs more than reading one of them."""
     partitioned = table.metadata().partition_columns
     files = condition({column: value for column, value in where.items() if column in partitioned})
-    data = table.to_pyarrow_dataset(file_pruning_predicate=files)
+    data = dataset_of(table, files)
     terms = [matches(column, value, partitioned) for column, value in where.items()]
     found = data.to_table(
         columns=columns, filter=functools.reduce(operator.and_, terms) if terms else None

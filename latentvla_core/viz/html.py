@@ -5,6 +5,7 @@ nothing fetched.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -45,7 +46,7 @@ def page(title: str, parts: Sequence[str]) -> str:
 def write_page(path: Path, content: str) -> Path:
     """Write it whole or not at all: someone may be reading the page of the last run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(content, encoding="utf-8")
     return partial.replace(path)
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from latentvla_core.errors import SetupError
+from latentvla_core.lake.places import without_password
 from pipelines.registry.database import ensure_database, local_database
 from pipelines.settings import Settings
 
@@ -78,7 +79,7 @@ def answering(settings: Settings, remedy: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:
         raise SetupError(
-            f"MLflow at {settings.mlflow_uri} failed: {said(error)}; {remedy}"
+            f"MLflow at {without_password(settings.mlflow_uri)} failed: {said(error)}; {remedy}"
         ) from error
 
 
@@ -111,4 +112,4 @@ def said(error: Exception) -> str:
     """
     line = (str(error).splitlines() or [type(error).__name__])[0]
     cause = re.search(r"Caused by \w+\(.*?: (.*?)['\"]?\)", line)
-    return (cause[1] if cause else line)[:300]
+    return without_password(cause[1] if cause else line)[:300]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from latentvla_core.lake.places import without_password
 from pipelines.registry.connection import connect, is_away
 from pipelines.registry.database import local_database
 from pipelines.settings import Settings
@@ -25,7 +26,11 @@ def stray_rows(settings: Settings) -> list[tuple[str, str]]:
 def registry_rows() -> list[tuple[str, str]]:
     """Registered models with their aliases; nothing is created by looking."""
     settings = Settings.from_env()
-    rows = [("recipe", settings.recipe), *stray_rows(settings), ("registry", settings.mlflow_uri)]
+    rows = [
+        ("recipe", settings.recipe),
+        *stray_rows(settings),
+        ("registry", without_password(settings.mlflow_uri)),
+    ]
     local = local_database(settings.mlflow_uri)
     if local is not None and not local.is_file():
         return [*rows, ("  models", "none yet")]

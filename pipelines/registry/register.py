@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentvla_core.errors import SetupError
+from latentvla_core.lake.places import without_password
 from latentvla_core.types import SceneRecord
 from latentvla_core.viz.report.card import model_card
 from pipelines.registry.artifacts import keep_training, parameters_of
@@ -61,7 +62,7 @@ def register_model(
     away = is_away(context.settings)
     if away:
         context.say(
-            f"MLflow at {context.settings.mlflow_uri} does not answer ({away}); trying for some minutes"
+            f"MLflow at {without_password(context.settings.mlflow_uri)} does not answer ({away}); trying for some minutes"
         )
     remedy = (
         f"{stage.name} is trained and complete in {folder}: start MLflow or set MLFLOW_TRACKING_URI, and run again"
@@ -176,7 +177,7 @@ def lineage_tags(
         "commit": git_commit(),
         "asset": stage.name,
         "code_version": stage.code_version,
-        "lake": context.settings.lake,
+        "lake": without_password(context.settings.lake),
         **versions,
     }
 

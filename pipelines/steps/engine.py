@@ -14,9 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from latentvla_core.errors import SetupError
+from latentvla_core.lake.locks import held
+from latentvla_core.lake.places import without_password
 from latentvla_core.tables import TABLES
 from pipelines import sources
 from pipelines.registry.connection import registered
@@ -181,7 +184,7 @@ class Engine(StageContext):
         if not folder.is_dir():
             return f"{folder} does not exist"
         if self._registered is not None and (stage.name, made_by) not in self._registered:
-            return f"MLflow at {self.settings.mlflow_uri} does not know it: it is registered again"
+            return f"MLflow at {without_password(self.settings.mlflow_uri)} does not know it: it is registered again"
         return ""
 
     @cached_property
@@ -256,19 +259,9 @@ class Engine(StageContext):
 
     def _train(self, stage: Stage, partition: str, outcome: Outcome) -> None:
         final = self.settings.models / stage.name / outcome.made_by
-        working = final.with_name(final.name + ".partial")
-        started = time.monotonic()
-        summary = working / "summary.json"
-        if not final.is_dir():
-            working.mkdir(parents=True, exist_ok=True)
-            model: Model = stage.run(self.as_of(stage, outcome.inputs), working)
-            content = {
-                "family": stage.family or stage.name,
-                **_summary_of(model, time.monotonic() - started),
-            }
-            summary.write_text(json.dumps(content, default=str))
-            shutil.rmtree(working / CHECKPOINTS, ignore_errors=True)
-            working.rename(final)
+        with held(final, self.say):  # who waited for another's training finds it done
+            if not final.is_dir():
+                self._train_into(final, stage, outcome)
         done = json.loads((final / "summary.json").read_text())
         uri = register_model(self, stage, final, done, outcome.inputs)
         self.__dict__.pop("_registered", None)
@@ -295,6 +288,17 @@ class Engine(StageContext):
             **done["metrics"],
             **done["metadata"],
         }
+
+    def _train_into(self, final: Path, stage: Stage, outcome: Outcome) -> None:
+        """In a folder that keeps its checkpoints and gets its name when it is complete."""
+        working, started = final.with_name(final.name + ".partial"), time.monotonic()
+        working.mkdir(parents=True, exist_ok=True)
+        model: Model = stage.run(self.as_of(stage, outcome.inputs), working)
+        family = stage.family or stage.name
+        content = {"family": family, **_summary_of(model, time.monotonic() - started)}
+        (working / "summary.json").write_text(json.dumps(content, default=str))
+        shutil.rmtree(working / CHECKPOINTS, ignore_errors=True)
+        working.rename(final)
 
     def _finished_us(self) -> int:
         now_us = time.time_ns() // 1000

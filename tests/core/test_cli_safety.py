@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+import latentvla_core
 from latentvla_core import __version__
 from latentvla_core.cli import app
 from latentvla_core.errors import SetupError
@@ -39,3 +45,24 @@ def test_a_home_that_no_database_can_have_is_refused_with_the_variable(sign):
 def test_a_tilde_means_the_home_of_the_user(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert home_folder({"LATENTVLA_HOME": "~/lv"}) == tmp_path / "lv"
+
+
+def test_a_python_that_is_too_old_is_told_so_by_words_it_understands(monkeypatch):
+    text = Path(latentvla_core.__file__).read_text()
+    ast.parse(text, feature_version=(3, 4))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    with pytest.raises(SystemExit, match=r"needs Python 3\.11 to 3\.13, this is 3\.9"):
+        exec(compile(text, "__init__.py", "exec"), {})
+
+
+def test_make_refuses_a_python_that_is_too_old_before_it_makes_anything(tmp_path):
+    old = tmp_path / "python"
+    told = "import sys; sys.version_info = (3, 9, 1); exec(sys.argv[1])"
+    old.write_text(f"#!/bin/sh\nshift\nexec {sys.executable} -c '{told}' \"$@\"\n")
+    old.chmod(0o755)
+    command = ["make", "setup", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
+    root = Path(latentvla_core.__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "Python 3.9 is too old or too new; Python 3.11 to 3.13 is needed" in done.stderr
+    assert not (tmp_path / "venv").exists()

@@ -408,3 +408,23 @@ def test_a_version_that_a_table_never_had_is_told_with_those_it_has(tmp_path: Pa
         DataError, match="'nobody' is no model of table models; there are: none yet"
     ):
         lake.trained_on("nobody")
+
+
+def test_tables_are_read_by_file_systems_that_need_no_interpreter(tmp_path: Path, monkeypatch):
+    """Else a process that ends right after a reading is aborted now and then."""
+    from pyarrow.fs import PyFileSystem
+
+    from latentvla_core.lake.storage import dataset_of, native_files
+
+    lake = Lake(str(tmp_path))
+    place = {"split": "a b", "shard": 0, "model_version": "%2F"}
+    lake.replace("latent_actions", [{**label("a"), **place}], place)
+    table = lake.delta("latent_actions")
+    assert table is not None
+    assert not isinstance(dataset_of(table).filesystem, PyFileSystem)
+    assert dataset_of(table).to_table(columns=["scene_token"]).num_rows == 1
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1/")
+    for uri, kind in (("s3://bucket/lake/t", "s3"), ("file:///lake/t", "local"), ("/a/t", "local")):
+        found = native_files(uri)
+        assert found is not None and found.base_fs.type_name == kind
+    assert native_files("gs://bucket/lake/t") is None

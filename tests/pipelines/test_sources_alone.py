@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from latentvla_core.errors import SetupError
-from pipelines.demo import _check_splits
+from latentvla_core.recipes import Weights
+from pipelines.demo import _check_splits, check_weights
 from pipelines.settings import Settings
 
 
@@ -22,3 +25,25 @@ def test_a_job_that_trains_needs_a_split_to_train_on(tmp_path):
     _check_splits(alone, "ingest_and_label")  # trains nothing
     both = settings(tmp_path, "embedded_world: true\nsplits: {real: {logs: drives}}")
     _check_splits(both, "labels")
+
+
+def test_a_recipe_whose_weights_are_not_there_is_refused_before_any_work(tmp_path):
+    paper = replace(settings(tmp_path, "splits: {train: {logs: drives}}"), recipe="paper")
+    with pytest.raises(SetupError) as caught:
+        check_weights(paper, "whole_line")
+    told = str(caught.value)
+    assert "DINOv2 are not named; set LATENTVLA_DINOV2" in told
+    assert "Qwen2.5-VL are not named; set LATENTVLA_QWEN" in told
+    check_weights(paper, "baseline_scores")  # starts from no weights
+    check_weights(replace(paper, recipe="mini"), "whole_line")
+
+
+def test_weights_that_are_named_must_be_there_and_only_those_a_job_reads(tmp_path):
+    here, nowhere = tmp_path / "here", tmp_path / "nowhere"
+    here.mkdir()
+    (here / "config.json").write_text("{}")
+    paper = replace(settings(tmp_path, "splits: {train: {logs: drives}}"), recipe="paper")
+    paper = replace(paper, weights=Weights(dinov2=str(here), qwen=str(nowhere)))
+    check_weights(paper, "labels")
+    with pytest.raises(SetupError, match=r"Qwen2.5-VL are not in .*nowhere, which has no config"):
+        check_weights(paper, "whole_line")
