@@ -105,7 +105,7 @@ def test_two_worlds_are_not_written_to_one_place(tmp_path, other):
         ("mysql://h/db?user=u&password=pa5s&x=1", "mysql://h/db?user=u&password=***&x=1"),
         ("https://h/?X-Amz-Security-Token=pa5s'", "https://h/?X-Amz-Security-Token=***'"),
         ("http://h:5000/a@b", "http://h:5000/a@b"),
-        ("sqlite:////home/u/mlflow.db", "sqlite:////home/u/mlflow.db"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
     ],
 )
 def test_what_is_secret_in_an_address_is_not_shown(text: str, shown: str):
