@@ -14,7 +14,7 @@ FROM base AS cpu
 # TORCH_INDEX: index of CPU wheels; without it pip takes the build with CUDA, which works too but is larger.
 ARG TORCH_INDEX=""
 RUN pip install --no-cache-dir torch==2.13.0 ${TORCH_INDEX:+--index-url $TORCH_INDEX} \
- && pip install --no-cache-dir -c constraints.txt -e '.[ui,deploy]'
+ && pip install --no-cache-dir -c constraints.txt -e '.[alpasim,ui,deploy]'
 
 FROM base AS gpu
-RUN pip install --no-cache-dir torch==2.13.0 && pip install --no-cache-dir -c constraints.txt -e '.[ui,deploy]'
+RUN pip install --no-cache-dir torch==2.13.0 && pip install --no-cache-dir -c constraints.txt -e '.[alpasim,ui,deploy]'

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from latentvla_core import __version__
+from latentvla_core.doors.command import serve_app
 from latentvla_core.errors import LatentVLAError, SetupError
 from latentvla_core.exports.command import EPILOG as EXPORT_EPILOG
 from latentvla_core.exports.command import export
@@ -41,6 +42,7 @@ app.add_typer(world_app, name="world")
 app.add_typer(data_app, name="data")
 lake_app = typer.Typer(no_args_is_help=True, help="The Delta tables: keeping them compact.")
 app.add_typer(lake_app, name="lake")
+app.add_typer(serve_app, name="serve")
 app.command("view", epilog=VIEW_EPILOG)(view)
 app.command("export", epilog=EXPORT_EPILOG)(export)
 app.command("drive", epilog=DRIVE_EPILOG)(drive)

@@ -33,6 +33,7 @@ ORDER = (
     "rl",
     "distill",
     "closed_loop",
+    "doors",
     "evidence",
     "recipe_file",
     "recipes",

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from latentvla_core.types import FRAME_INTERVAL_S
 
-REVERSING_M = 0.1
-"""A step backwards of more than this, against the heading, is a reversal."""
+REVERSING_M = 0.5
+"""A step backwards of more than this against the heading is a reversal: 1 m/s. Less is the shaking
+of small heads where the car stands.
+"""
 JUMP_MPS2 = 6.0
 """A change of speed between the last two steps of a plan that no car makes in comfort (4.05) or
 nearly: the last pose jumped.

@@ -47,13 +47,16 @@ class PlannerDriver:
 
     def drive(self, seen: Observation) -> Array:
         """Raises DataError where the planner cannot use what it sees."""
-        from latentvla_core.planner.plan import plan
-
         if self._folder is None:
             self.start(0)
         assert self._folder is not None
         root = Path(self._folder.name)
-        record = record_of(seen, write_pictures(seen, root), root)
+        return self.plan_record(record_of(seen, write_pictures(seen, root), root))
+
+    def plan_record(self, record: SceneRecord) -> Array:
+        """The plan of a record whose pictures lie on disk; see `drive`."""
+        from latentvla_core.planner.plan import plan
+
         faults: list[str] = []
         poses = plan(self.planner, [record], self._features(record), faults=faults)[0]
         if any(faults):
