@@ -172,12 +172,12 @@ def baseline_trajectories(context: StageContext, partition: str) -> Output:
     rows = [
         row
         for name, plan in plans.items()
-        for row in _rows(name, records, plan(records), "none", faults.get(name))
+        for row in plan_rows(name, records, plan(records), "none", faults.get(name))
     ]
     return Output(rows, groups=UNTRAINED, metadata={"scenes": len(records)})
 
 
-def _rows(
+def plan_rows(
     name: str,
     records: list[SceneRecord],
     poses: np.ndarray,
@@ -247,5 +247,5 @@ def trajectories(context: StageContext, partition: str) -> Output:
         features = features_of(context, records, tables[name]) if tables.get(name) else None
         faults: list[str] = []
         poses = plan(model, records, features, device=context.device, faults=faults)
-        rows += _rows(name, records, poses, context.ledger.made_by(name, ""), faults)
+        rows += plan_rows(name, records, poses, context.ledger.made_by(name, ""), faults)
     return Output(rows, groups=names, metadata={"planners": len(names), "scenes": len(records)})

@@ -11,45 +11,17 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
 
+from benchmarks.soak.line import LITTLE, write_recipe
 from latentvla_core.lake.store import Lake
-from pipelines.assets.planners import _rows
 from pipelines.definitions import build
 from pipelines.settings import Settings
-from pipelines.stages import STAGES as WHOLE
 from pipelines.steps import graves
-from pipelines.steps.context import Output, StageContext
-from pipelines.steps.lineage import Stage, place_of
-
-PLANNER = "ego_status_mlp"
-
-
-def plans_of_the_blind(context: StageContext, partition: str) -> Output:
-    """What `trajectories` does, for the one planner there is."""
-    from latentvla_core.planner.model import load
-    from latentvla_core.planner.plan import plan
-
-    records = context.records(**place_of(partition))
-    poses = plan(context.model(PLANNER, load), records, None, device=context.device)
-    rows = _rows(PLANNER, records, poses, context.ledger.made_by(PLANNER, ""))
-    return Output(rows, groups=(PLANNER,))
-
-
-PLANS = replace(
-    WHOLE["trajectories"], run=plans_of_the_blind, deps=("scenes", PLANNER), picture=None
-)
-NAMES = (
-    *("logs", "frames", "scenes", "scene_worlds", PLANNER, "baseline_trajectories"),
-    *("trajectories", "pdm_scores", "pdm_summary", "releases"),
-)
-LITTLE: dict[str, Stage] = {n: PLANS if n == "trajectories" else WHOLE[n] for n in NAMES}
 
 
 def instance_of(env: dict[str, str]) -> dg.DagsterInstance:
@@ -97,10 +69,7 @@ class Nights:
 
     def recipe(self, **fields: Any) -> None:
         """Somebody changes how the planner is trained."""
-        path = Path(self.env["LATENTVLA_RECIPE"])
-        path.write_text(
-            yaml.safe_dump({"base": "debug", "ego_status": fields, "metrics": ["pdms"]})
-        )
+        write_recipe(Path(self.env["LATENTVLA_RECIPE"]), **fields)
 
     def sensor(self, name: str) -> list[dict[str, Any]]:
         """One tick; the runs that it asks for."""
@@ -168,19 +137,6 @@ class Nights:
 def _request(job: str, request: dg.RunRequest) -> dict[str, Any]:
     assets = [key.to_user_string() for key in request.asset_selection or []]
     return {"job": job, "assets": assets, "tags": dict(request.tags)}
-
-
-def sources(folder: Path, store: Path) -> str:
-    """train and test of a tree that fills up; maps lie in the store."""
-    rule = {"num_history_frames": 4, "num_future_frames": 10, "has_route": True}
-    logs, maps = folder / "tree" / "navsim_logs", str(store / "maps")
-    splits = {
-        name: {"logs": str(logs / part), "sensors": str(folder), "maps": maps, "filter": rule}
-        for name, part in (("train", "trainval"), ("test", "test"))
-    }
-    path = folder / "sources.yaml"
-    path.write_text(yaml.safe_dump({"splits": splits}))
-    return str(path)
 
 
 if __name__ == "__main__":

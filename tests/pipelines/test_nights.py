@@ -10,8 +10,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from compose_services import POSTGRES, ROOT, WITHOUT, Services
-from night_line import PLANNER, Nights, instance_of, sources
+from night_line import Nights, instance_of
 
+from benchmarks.soak.line import PLANNER, write_sources
 from latentvla_core.world.write import WorldConfig, write_world
 
 GOOD = {"steps": 800, "learning_rate": 0.003, "hidden": 32, "batch_size": 32}
@@ -37,7 +38,7 @@ def deployment(folder: Path, store: Path, patch: pytest.MonkeyPatch, **extra: st
     env = {
         "LATENTVLA_HOME": str(folder / "home"),
         "DAGSTER_HOME": str(home),
-        "LATENTVLA_SOURCES": sources(folder, store),
+        "LATENTVLA_SOURCES": str(write_sources(folder, store, folder / "tree")),
         "LATENTVLA_SHARDS": "2",
         "LATENTVLA_WORKERS": "1",
         "LATENTVLA_RECIPE": str(folder / "recipe.yaml"),
