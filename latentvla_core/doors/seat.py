@@ -55,16 +55,24 @@ class Seat:
         if not isinstance(self.driver, PlannerDriver):
             return self.driver.drive(moment.with_pictures())
         with tempfile.TemporaryDirectory(prefix="latentvla-seat-") as folder:
-            return self.driver.plan_record(record_from(moment, Path(folder)))
+            try:
+                return self.driver.plan_record(record_from(moment, Path(folder)))
+            except DataError as error:
+                # Who asked knows nothing of the folder that its pictures lay in.
+                raise DataError(str(error).replace(f"{folder}/", "")) from error
 
 
-def record_from(moment: Moment, folder: Path) -> SceneRecord:
+def record_from(moment: Moment, folder: Path, prefix: str = "") -> SceneRecord:
     """The row that planners read; the pictures lie in the folder, in the bytes they came in. What
     came as an array is stored without loss.
+
+    Args:
+        prefix: of the pictures' names: records that are planned together need names that differ.
     """
     paths = {}
     for name, data in moment.pictures.items():
-        paths[name] = f"{name}.png" if data.startswith(NPY) else f"{name}.jpg"
+        kind = "png" if data.startswith(NPY) else "jpg"
+        paths[name] = f"{prefix}{name}.{kind}"
         if data.startswith(NPY):
             from PIL import Image
 

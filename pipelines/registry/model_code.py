@@ -8,11 +8,14 @@ poses = model.predict(pandas.DataFrame({"scene": [scene_json]}))     # (N, 8, 3)
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 
@@ -30,26 +33,43 @@ class LatentVLAModel(PythonModel):
             self.features = (family, load_family(family, folder))
 
     def predict(self, context, model_input, params=None):  # MLflow reads type hints as a schema
-        """(N,) scenes → (N, 8, 3) float32 poses of a planner, or (N, 12) int8 codes."""
-        from latentvla_core.data.records import record_from_row
+        """(N,) scenes → (N, 8, 3) float32 poses of a planner, or (N, 12) int8 codes.
 
-        records = [record_from_row(arrays_of(json.loads(text))) for text in model_input["scene"]]
+        A scene is a moment with its pictures or a row of table `scenes` (doors/scenes.py). Raises
+        MlflowException, which a server answers with code 400, naming every scene that cannot be
+        used and why: no row of NaN passes for a plan.
+        """
+        from latentvla_core.doors.scenes import scenes_of
+        from latentvla_core.errors import DataError
+
+        with tempfile.TemporaryDirectory(prefix="latentvla-served-") as folder:
+            try:
+                records = scenes_of(list(model_input["scene"]), Path(folder))
+                answer, faults = self._answers(records)
+            except DataError as error:
+                raise refusal(str(error)) from error
+        if told := [f"scene {i}: {fault}" for i, fault in enumerate(faults) if fault]:
+            raise refusal("\n".join(told).replace(f"{folder}/", ""))
+        return answer
+
+    def _answers(self, records: list[Any]) -> tuple[np.ndarray, list[str]]:
+        """Poses or codes, and per scene why there are none, or ""."""
         if self.kind != "planner":
             return codes_of(self.kind, self.model, records)
         from latentvla_core.planner.plan import plan
 
         features = features_of(*self.features, records) if self.features else None
-        return plan(self.model, records, features)
+        faults: list[str] = []
+        poses = plan(self.model, records, features, faults=faults)
+        broken = ~np.isfinite(poses).all(axis=(1, 2))
+        return poses, [
+            fault or ("the planner gave a pose that is not finite" if bad else "")
+            for fault, bad in zip(faults, broken, strict=True)
+        ]
 
 
-def arrays_of(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of table `scenes` that went through JSON, with its arrays restored to their declared
-    type and shape.
-    """
-    from latentvla_core.schema import restore
-    from latentvla_core.tables import TABLES
-
-    return restore(TABLES["scenes"], row)
+def refusal(reason: str) -> MlflowException:
+    return MlflowException(reason, error_code=INVALID_PARAMETER_VALUE)
 
 
 def load_family(family: str, folder: Path) -> Any:
@@ -79,15 +99,17 @@ def features_of(family: str, model: Any, records: list[Any]) -> Any:
     return model.predict(records)
 
 
-def codes_of(family: str, model: Any, records: list[Any]) -> np.ndarray:
+def codes_of(family: str, model: Any, records: list[Any]) -> tuple[np.ndarray, list[str]]:
     """(N, 12) codes: labels from the latent action model (which sees the future), predictions from
-    the others.
+    the others; and per scene why there are none, or "".
     """
     if family == "latent_action_model":
         from latentvla_core.latent.label import label_scenes
 
-        return label_scenes(records, model, batch_size=16, device="cpu").codes
-    return features_of(family, model, records).codes
+        labels = label_scenes(records, model, batch_size=16, device="cpu")
+        return labels.codes, [next(filter(None, reasons), "") for reasons in labels.reason]
+    features = features_of(family, model, records)
+    return features.codes, list(features.reasons)
 
 
 set_model(LatentVLAModel())
