@@ -42,6 +42,7 @@ from latentvla_core.distill.student import StudentNetwork
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.features import FeatureConfig
 from latentvla_core.latent.model import LatentActionModel
+from latentvla_core.training.config import with_training
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.memory import memory_plan
 from latentvla_core.vlm.model import answer_logits, count_parameters
@@ -113,7 +114,7 @@ def training(device: torch.device, options: argparse.Namespace, *, lora_rank: in
     kind = f"LoRA rank {config.lora_rank}" if config.lora_rank else "language model whole"
     batch = _batch_that_fits(config, device)
     if batch == 0:
-        needs = memory_plan(replace(config, batch_size=1)).training_bytes / 1e9
+        needs = memory_plan(with_training(config, batch_size=1)).training_bytes / 1e9
         raise Skipped(
             f"{kind}: a batch of one needs {needs:.0f} GB, {free_bytes(device) / 1e9:.0f} GB are free"
         )
@@ -225,7 +226,9 @@ def _batch_that_fits(config: VlmConfig, device: torch.device) -> int:
     if device.type != "cuda":
         return 2
     sizes = [2**k for k in range(6, -1, -1)]
-    plans = {size: memory_plan(replace(config, batch_size=size)).training_bytes for size in (1, 2)}
+    plans = {
+        size: memory_plan(with_training(config, batch_size=size)).training_bytes for size in (1, 2)
+    }
     each = plans[2] - plans[1]
     return next((s for s in sizes if plans[1] + (s - 1) * each < HEADROOM * free_bytes(device)), 0)
 

@@ -85,13 +85,13 @@ class Bench:
             "config": json.loads(json.dumps(asdict(config))),
         }
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-        path = self.out / "runs" / f"{name}-seed{config.seed}-{key}.json"
+        path = self.out / "runs" / f"{name}-seed{seed_of(config)}-{key}.json"
         if path.exists():
             return json.loads(path.read_text())
         began = time.process_time()
         report, failure = self._report(name, config, path.with_suffix(".partial"))
         report["cpu_s"] = time.process_time() - began
-        row = {**settings, "seed": config.seed, "report": report, "failure": failure}
+        row = {**settings, "seed": seed_of(config), "report": report, "failure": failure}
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp")
         unfinished.write_text(json.dumps(row, indent=1))
@@ -154,12 +154,21 @@ def _mean(rows: Sequence[dict[str, Any]], figure: str) -> str:
     return f"{np.mean(values):.3g}" if values else "–"
 
 
+def seed_of(config: LatentActionConfig | PhysicalConfig) -> int:
+    return config.seed if isinstance(config, PhysicalConfig) else config.training.seed
+
+
+def steps_of(config: dict[str, Any], otherwise: int) -> int:
+    """Of a row's configuration; k-means has none, older rows have them beside the other fields."""
+    return config.get("training", config).get("steps", otherwise)
+
+
 def finished(bench: Bench) -> list[dict[str, Any]]:
     """Rows of this world, recipe and length, whichever call made them, in the order of the presets."""
     order = [*PRESETS, *PHYSICAL]
     rows = [json.loads(path.read_text()) for path in sorted((bench.out / "runs").glob("*.json"))]
     rows = [r for r in rows if (r["world"], r.get("recipe")) == (bench.world, bench.recipe)]
-    rows = [r for r in rows if r["config"].get("steps", bench.steps) == bench.steps]
+    rows = [r for r in rows if steps_of(r["config"], bench.steps) == bench.steps]
     return sorted(rows, key=lambda row: (order.index(row["preset"]), row["seed"]))
 
 

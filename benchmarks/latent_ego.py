@@ -53,7 +53,7 @@ class Reader(nn.Module):
 
 def train(pairs: Pairs, config: LatentActionConfig) -> Reader:
     """On all transitions, mirrored in half of the cases."""
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.training.seed)
     reader = Reader(config)
     reader.scales.measure(torch.from_numpy(pairs.waypoints), torch.from_numpy(pairs.states))
 
@@ -67,7 +67,7 @@ def train(pairs: Pairs, config: LatentActionConfig) -> Reader:
             reader(batch["pictures"]), reader.scales.motion(batch["waypoints"])
         ), {}
 
-    fit(reader, num_samples=len(pairs), collate=collate, loss=loss, config=config.fit_config(2))
+    fit(reader, num_samples=len(pairs), collate=collate, loss=loss, config=config.training_of(2))
     return reader.eval()
 
 

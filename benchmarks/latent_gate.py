@@ -18,11 +18,14 @@ from latentvla_core import recipes
 from latentvla_core.errors import LatentVLAError
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.presets import preset
+from latentvla_core.training.config import with_training
 
 SOUND = recipes.mini()
 BREAKS: dict[str, Callable[[LatentActionConfig], LatentActionConfig]] = {
     "conditioning_none": lambda config: preset("conditioning_none", config),
-    "learning_rate": lambda config: replace(config, learning_rate=config.learning_rate * 100),
+    "learning_rate": lambda config: with_training(
+        config, learning_rate=config.training.learning_rate * 100
+    ),
 }
 
 

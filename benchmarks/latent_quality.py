@@ -37,6 +37,7 @@ from latentvla_core.latent.model import LatentActionModel, load, save
 from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.probes import AXES, Report, all_codes, evaluate, stability, transfer
 from latentvla_core.latent.train import train_latent_action_model
+from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ProgressSink
 from latentvla_core.types import FRONT_CAMERA, SceneRecord
@@ -184,7 +185,7 @@ def main() -> None:
     models: dict[int, LatentActionModel] = {}
     for seed, folder in zip(args.seeds, args.models or [None] * len(args.seeds), strict=True):
         models[seed], reports[seed] = one_seed(
-            replace(config, seed=seed), train, test, cache, folder
+            with_training(config, seed=seed), train, test, cache, folder
         )
         if folder is None:
             save(models[seed], args.out / f"model-{seed}")
@@ -214,7 +215,7 @@ def one_seed(
     """A model, trained now or read from its folder, and its report."""
     began = time.process_time()
     if folder is None:
-        with ProgressSink(f"seed {config.seed}", seconds_per_line=30) as sink:
+        with ProgressSink(f"seed {config.training.seed}", seconds_per_line=30) as sink:
             model = train_latent_action_model(train, config, sink=sink, cache=cache)
     else:
         model = load(folder)

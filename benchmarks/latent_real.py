@@ -39,6 +39,7 @@ from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.probes import AXES, Report, all_codes, evaluate, one_hot, predict, ridge
 from latentvla_core.latent.probes.run import batches, features_of, told_at
 from latentvla_core.latent.train import train_latent_action_model
+from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ProgressSink
 from latentvla_core.types import Array, SceneRecord
@@ -273,7 +274,7 @@ def main() -> None:
     )
     models = {folder.name: (load(folder), world) for folder in args.models}
     if not args.models:
-        alone = replace(config, steps=min(150, args.steps))
+        alone = with_training(config, steps=min(150, args.steps))
         models["world and real"] = trained("both", [*world, *seen], config, cache), world
         models["real alone"] = trained("alone", seen, alone, cache), None
     reports = {name: judge(model, real, fit_on, cache) for name, (model, fit_on) in models.items()}

@@ -1,10 +1,10 @@
 """A recipe of one's own: a YAML file that names a recipe and says what is different.
 
     base: mini
-    latent: {size: long, preset: no_cycle, seed: 1}    # start from another size, apply a preset
+    latent: {size: long, preset: no_cycle, training: {seed: 1}} # start from another size, apply a preset
     (latent/presets.py), then change fields
     latent_gate: {size: long}
-    planner: {train: {steps: 500}}
+    planner: {train: {training: {steps: 500}}}
 
 The file's name is the recipe's. Every fault is told at once, with its place in the file.
 """
@@ -81,21 +81,29 @@ def _changed(
         return value
     value, change = _sized(value, dict(change), where, faults)
     value = _preset(value, change, where, faults)
-    faults += [
-        f"{_place(where, [n])} is no field; known are {', '.join(_names(value))}"
-        for n in change
-        if n not in _names(value)
-    ]
-    found = {
-        n: _changed(getattr(value, n), change[n], (type(value), n), _place(where, [n]), faults)
-        for n in _names(value)
-        if n in change
-    }
+    faults += [_unknown(value, n, where) for n in change if n not in _names(value)]
+    found = {}
+    for n in (n for n in _names(value) if n in change):
+        known = len(faults)
+        new = _changed(getattr(value, n), change[n], (type(value), n), _place(where, [n]), faults)
+        if len(faults) == known or is_dataclass(new):
+            found[n] = new  # a value that is no value is told once, and not judged again
     try:
         return replace(value, **found)  # pyright: ignore[reportArgumentType]
     except (ValueError, SetupError) as error:
         faults.append(f"{where or 'recipe'}: {error}")
         return value
+
+
+def _unknown(section: Any, name: str, where: str) -> str:
+    """What is known instead; and where the name is, when it is one level deeper."""
+    deeper = [
+        part
+        for part in _names(section)
+        if is_dataclass(getattr(section, part)) and name in _names(getattr(section, part))
+    ]
+    hint = "".join(f"; did you mean {_place(where, [part, name])}?" for part in deeper)
+    return f"{_place(where, [name])} is no field; known are {', '.join(_names(section))}{hint}"
 
 
 def _checked(value: Any, field: tuple[type, str], where: str, faults: list[str]) -> Any:

@@ -262,7 +262,7 @@ def test_figures_of_held_out_logs_streamed_to_the_run_of_the_latent_action_model
 
     client = connect(settings)
     run = client.get_model_version_by_alias("latent_action_model", "challenger").run_id
-    steps = RECIPES["debug"]().latent.steps
+    steps = RECIPES["debug"]().latent.training.steps
     for name, step in (
         ("stage1/quality/trajectory_use", steps),
         ("stage2/quality/gain_over_copy", 2 * steps),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from latentvla_core.training.config import FitConfig, with_training
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,19 +47,16 @@ class StudentConfig:
     """Scale of the matched states beside their direction."""
     label_prefix_fraction: float = 0.5
     """Part of each batch that is conditioned on labels; the rest on the teacher's own tokens."""
-    epochs: float = 8.0
-    max_steps: int = 300
-    """Upper bound of optimiser steps whatever the epochs say; 0 = none."""
-    batch_size: int = 32
-    accumulate: int = 1
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup_fraction: float = 0.05
-    clip_norm: float = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    checkpoint_every: int = 200
-    log_every: int = 10
-    seed: int = 0
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            epochs=8.0,
+            steps=300,
+            learning_rate=2e-3,
+            weight_decay=0.05,
+            warmup_fraction=0.05,
+            checkpoint_every=200,
+        )
+    )
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -69,21 +68,14 @@ class StudentConfig:
                 f"label_prefix_fraction {self.label_prefix_fraction} must be in 0 … 1 and temperature "
                 f"{self.temperature} above 0"
             )
-        if self.epochs <= 0 and self.max_steps <= 0:
-            raise ValueError("epochs and max_steps are both 0; give one of them")
+        if not self.training.epochs and not self.training.steps:
+            raise ValueError("training.epochs and training.steps are both 0; give one of them")
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of context tokens per view."""
         rows, columns = (-(-side // 32) for side in (self.image_size_wh[1], self.image_size_wh[0]))
         return -(-rows // self.token_pool), -(-columns // self.token_pool)
-
-    def steps(self, num_samples: int) -> int:
-        """Optimiser steps for a training set of this size."""
-        by_epochs = -int(-self.epochs * num_samples // (self.batch_size * self.accumulate))
-        if self.epochs <= 0:
-            return self.max_steps
-        return min(by_epochs, self.max_steps) if self.max_steps else by_epochs
 
     @classmethod
     def debug(cls) -> StudentConfig:
@@ -94,9 +86,7 @@ class StudentConfig:
             layers=2,
             heads=2,
             ffn_size=64,
-            max_steps=2,
-            batch_size=4,
-            log_every=1,
+            training=replace(cls().training, steps=2, batch_size=4, log_every=1),
         )
 
     @classmethod
@@ -107,7 +97,7 @@ class StudentConfig:
     @classmethod
     def single_gpu(cls) -> StudentConfig:
         """Half the depth of the paper's, for one card."""
-        return cls(**{**_PAPER, "layers": 6, "batch_size": 64})
+        return replace(with_training(cls.paper(), batch_size=64), layers=6)
 
     @classmethod
     def paper(cls) -> StudentConfig:
@@ -126,9 +116,12 @@ _PAPER = {
     "ffn_size": 2048,
     "feature_width": 2048,
     "num_visual_tokens": 64,
-    "epochs": 10.0,
-    "max_steps": 0,
-    "batch_size": 128,
-    "learning_rate": 3e-4,
-    "precision": "bf16",
+    "training": replace(
+        StudentConfig().training,
+        epochs=10.0,
+        steps=0,
+        batch_size=128,
+        learning_rate=3e-4,
+        precision="bf16",
+    ),
 }

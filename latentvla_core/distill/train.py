@@ -19,7 +19,6 @@ from latentvla_core.distill.losses import distillation_loss
 from latentvla_core.distill.predict import Student
 from latentvla_core.distill.student import StudentNetwork
 from latentvla_core.errors import SetupError
-from latentvla_core.training.epochs import fit_config
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit
 from latentvla_core.training.sinks import MetricSink
@@ -120,7 +119,7 @@ def train_student(
         num_samples=len(data),
         collate=data.batch,
         loss=lambda batch, step: batch_loss(network, batch, config),
-        config=fit_config(config, len(data)),
+        config=config.training,
         sink=sink,
         checkpoint_dir=checkpoint_dir,
         device=device,
@@ -140,7 +139,7 @@ def train_student(
 def build_network(config: StudentConfig) -> StudentNetwork:
     """Seeded random weights; the backbone from `config.backbone_path` where one is given."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         network = StudentNetwork(config)
     if config.backbone_path:
         from transformers import ResNetBackbone

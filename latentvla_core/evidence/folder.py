@@ -24,6 +24,7 @@ from latentvla_core.evidence.prepare import (
 from latentvla_core.evidence.scores import MenuScores
 from latentvla_core.evidence.study import Menu, make_menu, quality_rows, run_variant
 from latentvla_core.evidence.told import Told, tell
+from latentvla_core.training.config import with_training
 from latentvla_core.types import Array
 
 SOURCE = "source/"
@@ -85,7 +86,7 @@ class StudyFolder:
         }
 
     def _codes(self, seed: int) -> Array:
-        config = replace(self.config.latent, seed=seed)
+        config = with_training(self.config.latent, seed=seed)
         return latent_codes(self.material, config, self.path / "latent" / str(seed))[0]
 
     def menu(self, seed: int, labelled: int) -> Menu:

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from latentvla_core.evidence.scenes import EGO_NUMBERS
 from latentvla_core.pdms.aggregate import WEIGHTS_V1
-from latentvla_core.training.loop import FitConfig, fit
+from latentvla_core.training.config import FitConfig
+from latentvla_core.training.loop import fit
 from latentvla_core.types import PLAN_STEPS, Array
 
 SUB_SCORES = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from latentvla_core.latent.label import label_scenes
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.latent.train import train_latent_action_model
 from latentvla_core.pdms.world import World, build
+from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import Array, SceneRecord
 
@@ -164,4 +165,4 @@ def kept(path: Path, make: Callable[[], Mapping[str, Array]]) -> dict[str, Array
 def study_latent(seed: int, steps: int = 900) -> LatentActionConfig:
     """The study's latent model: `long` without boxes (unlabelled logs have none), fewer steps."""
     config = LatentActionConfig.long(steps=steps, agent_weight=0.0, quality_every=0)
-    return replace(config, seed=seed)
+    return with_training(config, seed=seed)

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from latentvla_core.evidence.menu import PATH_NUMBERS, Standard, mlp, scaled, unscaled
 from latentvla_core.evidence.scenes import EGO_NUMBERS
-from latentvla_core.training.loop import FitConfig, fit
+from latentvla_core.training.config import FitConfig
+from latentvla_core.training.loop import fit
 from latentvla_core.types import CODEBOOK_SIZE, NUM_ACTION_TOKENS, PLAN_STEPS, Array
 
 Answer = Literal["codes", "words", "path"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from latentvla_core.latent.dynamics import DynamicsConfig
 from latentvla_core.latent.features import FeatureConfig
 from latentvla_core.latent.quantizer import QuantizerConfig
-from latentvla_core.training.loop import FitConfig
+from latentvla_core.training.config import FitConfig, is_knob, with_training
 from latentvla_core.types import FRAME_INTERVAL_S
 
 
@@ -93,26 +94,12 @@ class LatentActionConfig:
     """Exchange left and right in half of the training samples: pictures, trajectories and states
     alike.
     """
-    steps: int = 150
-    """Optimiser steps of each stage."""
-    batch_size: int = 32
-    """Frame pairs per step."""
-    learning_rate: float = 2e-3
-    """Peak rate of both stages."""
-    warmup_steps: int = 20
-    """Linear warm-up of each stage."""
-    weight_decay: float = 0.01
-    """Of matrices; never of codebooks, queries, norms."""
-    clip_norm: float = 1.0
-    """Gradient norm limit."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 runs the transformers under autocast; quantisers stay in fp32."""
-    seed: int = 0
-    """Of weights, sample order and code dropout; stage 2 uses seed + 1."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints."""
-    log_every: int = 10
-    """Steps per line of metrics."""
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            steps=150, batch_size=32, learning_rate=2e-3, warmup_steps=20, log_every=10
+        )
+    )
+    """Of each stage; stage 2 uses seed + 1."""
     quality_every: int = 50
     """Steps between looks at a sample of held-out logs, in both stages; 0 = never. The asset gives
     that sample.
@@ -170,7 +157,7 @@ class LatentActionConfig:
     @property
     def soft_steps(self) -> int:
         """Steps of stage 1 until everything is decoded from codes."""
-        return round(self.soft_start * self.steps)
+        return round(self.soft_start * self.training.steps)
 
     @property
     def num_tokens(self) -> int:
@@ -182,20 +169,16 @@ class LatentActionConfig:
         """Duration of a transition."""
         return self.gap_frames * FRAME_INTERVAL_S
 
-    def fit_config(self, stage: int) -> FitConfig:
-        """Settings of the training loop for stage 1 or 2."""
-        return FitConfig(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            warmup_steps=self.warmup_steps,
-            clip_norm=self.clip_norm,
-            seed=self.seed + stage - 1,
-            precision=self.precision,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-        )
+    def training_of(self, stage: int) -> FitConfig:
+        """Knobs of the training loop for stage 1 or 2."""
+        return replace(self.training, seed=self.training.seed + stage - 1)
+
+    @classmethod
+    def of(cls, changes: Mapping[str, Any]) -> LatentActionConfig:
+        """From fields and, beside them, knobs of the training by their own names."""
+        knobs = {name: value for name, value in changes.items() if is_knob(name)}
+        rest = {name: value for name, value in changes.items() if not is_knob(name)}
+        return with_training(cls(**rest), **knobs)
 
     @classmethod
     def debug(cls, **changes: Any) -> LatentActionConfig:
@@ -209,12 +192,12 @@ class LatentActionConfig:
             "log_every": 1,
             "quality_every": 2,
         }
-        return cls(**(small | changes))
+        return cls.of(small | changes)
 
     @classmethod
     def mini(cls, **changes: Any) -> LatentActionConfig:
         """The demo's: a minute on two cores. Quality is judged by `long`."""
-        return cls(**changes)
+        return cls.of(changes)
 
     @classmethod
     def long(cls, **changes: Any) -> LatentActionConfig:
@@ -232,7 +215,7 @@ class LatentActionConfig:
             "checkpoint_every": 200,
             "quality_every": 400,
         }
-        return cls(**(sized | changes))
+        return cls.of(sized | changes)
 
     @classmethod
     def single_gpu(cls, **changes: Any) -> LatentActionConfig:
@@ -254,7 +237,7 @@ class LatentActionConfig:
             "log_every": 50,
             "quality_every": 1000,
         }
-        return cls(**(sized | changes))
+        return cls.of(sized | changes)
 
     @classmethod
     def paper(cls, **changes: Any) -> LatentActionConfig:

@@ -25,7 +25,7 @@ from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state
 from latentvla_core.latent.pairs import Pairs, collect_pairs, require_change
 from latentvla_core.latent.probes.run import stage_one_codes
 from latentvla_core.latent.quantizer import Quantized, Quantizer
-from latentvla_core.training import FREE, checkpoint
+from latentvla_core.training import checkpoint, without_free
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit
 from latentvla_core.training.sinks import MetricSink, NullSink, Prefixed
@@ -62,7 +62,7 @@ def train_latent_action_model(
     )
     require_change(pairs)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         model = LatentActionModel(config).to(device)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     common: dict[str, Any] = {"sink": sink, "device": device, "measure": measure}
@@ -76,7 +76,7 @@ def finished_steps(checkpoint_dir: Path, config: LatentActionConfig) -> int:
     checkpoints.
     """
     first, second = (checkpoint.finished_steps(checkpoint_dir / stage) for stage in STAGES)
-    return config.steps + second if second else first
+    return config.training.steps + second if second else first
 
 
 def train_environment(
@@ -100,7 +100,7 @@ def train_environment(
         collate=_collate(pairs, model.config),
         loss=lambda batch, step: environment_loss(model, batch, step),
         after_step=_looking(model, 1, measure),
-        config=model.config.fit_config(1),
+        config=model.config.training_of(1),
         sink=Prefixed(sink or NullSink(), STAGES[0]),
         checkpoint_dir=checkpoint_dir,
         device=device,
@@ -129,8 +129,8 @@ def train_ego(
         collate=_collate(pairs, model.config, given),
         loss=lambda batch, step: ego_loss(model, batch),
         after_step=_looking(model, 2, measure),
-        config=model.config.fit_config(2),
-        sink=Prefixed(sink or NullSink(), STAGES[1], first_step=model.config.steps),
+        config=model.config.training_of(2),
+        sink=Prefixed(sink or NullSink(), STAGES[1], first_step=model.config.training.steps),
         checkpoint_dir=checkpoint_dir,
         device=device,
         identity=_identity(model.config, pairs),
@@ -151,7 +151,7 @@ def _looking(
 
     def after_step(step: int) -> Numbers:
         due = config.quality_every and (
-            (step + 1) % config.quality_every == 0 or step + 1 == config.steps
+            (step + 1) % config.quality_every == 0 or step + 1 == config.training.steps
         )
         if measure is None or not due:
             return {}
@@ -170,7 +170,7 @@ def _identity(config: LatentActionConfig, pairs: Pairs) -> dict[str, Any]:
     data = hashlib.sha256(
         pairs.waypoints.tobytes() + pairs.states.tobytes() + "\n".join(pairs.logs).encode()
     )
-    latent = {name: value for name, value in asdict(config).items() if name not in FREE}
+    latent = without_free(asdict(config))
     return {"latent": latent, "transitions_sha256": data.hexdigest()}
 
 

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from latentvla_core.planner.features import ego_status
 from latentvla_core.planner.inputs import TrajectoryTargets
-from latentvla_core.training.loop import FitConfig, FitResult, fit
+from latentvla_core.training.config import FitConfig
+from latentvla_core.training.loop import FitResult, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import FRAME_INTERVAL_S, PLAN_STEPS, Array, SceneRecord
 

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from latentvla_core.planner.hosts.ipad import SCORES, Ipad
 from latentvla_core.planner.hosts.proposal_targets import Simulate
 from latentvla_core.planner.plan import Batches
-from latentvla_core.training.loop import FitConfig, FitResult, fit, to_device
+from latentvla_core.training.config import FitConfig
+from latentvla_core.training.loop import FitResult, fit, to_device
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from latentvla_core.planner.inputs import (
 )
 from latentvla_core.planner.model import HOSTS, Planner
 from latentvla_core.planner.plan import inputs_of, with_features
-from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
+from latentvla_core.training.config import FitConfig, with_training
+from latentvla_core.training.loop import FitResult, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import PLAN_STEPS, Array, SceneRecord
 
@@ -27,65 +28,53 @@ from latentvla_core.types import PLAN_STEPS, Array, SceneRecord
 class PlannerTrainConfig:
     """One training of one planner; one schema for every recipe. Defaults are `mini`."""
 
-    steps: int = 80
-    """Optimiser steps of a host from scratch."""
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            steps=80,
+            batch_size=16,
+            learning_rate=2e-3,
+            weight_decay=0.0,
+            warmup_steps=20,
+            clip_norm=5.0,
+            log_every=25,
+        )
+    )
+    """Of a host from scratch. The hosts were trained by Adam without decay; the trajectory's weight
+    of 10 makes gradient norms above 1 normal.
+    """
     fine_tune_steps: int = 30
     """Optimiser steps from a host checkpoint: the fused planner, and the control without VLM."""
-    batch_size: int = 16
-    """Scenes per backward pass."""
-    accumulate: int = 1
-    """Backward passes per optimiser step."""
-    learning_rate: float = 2e-3
-    """Peak rate from scratch."""
+    fine_tune_epochs: float = 0.0
+    """Passes from a host checkpoint, in place of `fine_tune_steps`; 0 = that counts."""
     fine_tune_learning_rate: float = 1e-3
     """Peak rate of planner and fusion when fine-tuning."""
     fine_tune_backbone_scale: float = 0.1
     """Rate of the ResNets when fine-tuning, as a part of the planner's."""
-    epochs: float = 0.0
-    """Passes over the scenes from scratch, in place of `steps`; 0 = `steps` counts."""
-    fine_tune_epochs: float = 0.0
-    """Passes from a host checkpoint, in place of `fine_tune_steps`; 0 = that counts."""
     gate_rate_scale: float = 30.0
     """Rate of the fusion's gates, as a multiple of the planner's: they start at zero, and at the
     planner's rate a fusion stays unused.
     """
     choosing: ChoosingConfig = field(default_factory=ChoosingConfig)
     """The scorer's own phase after the training; read for iPad."""
-    weight_decay: float = 0.0
-    """The hosts were trained by Adam without decay."""
-    warmup_steps: int = 20
-    """Steps of linear increase."""
-    clip_norm: float = 5.0
-    """Largest global gradient norm; the trajectory's weight of 10 makes norms above 1 normal."""
-    precision: str = "fp32"
-    """fp32 or bf16 (autocast)."""
     simulation_processes: int = 0
     """Processes that simulate iPad's proposals; 0 or 1: none besides the training itself."""
-    seed: int = 0
-    """Of sample order and dropout."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0 = only at the end."""
-    log_every: int = 25
-    """Steps per line of metrics."""
 
-    def length(self, scenes: int, fine_tune: bool) -> int:
-        """Optimiser steps for so many scenes."""
-        epochs = self.fine_tune_epochs if fine_tune else self.epochs
-        if not epochs:
-            return self.fine_tune_steps if fine_tune else self.steps
-        return -int(-epochs * scenes // (self.batch_size * self.accumulate))
+    def training_of(self, fine_tune: bool) -> FitConfig:
+        """Knobs of the loop from scratch, or from a host checkpoint."""
+        if not fine_tune:
+            return self.training
+        return replace(
+            self.training,
+            steps=0 if self.fine_tune_epochs else self.fine_tune_steps,
+            epochs=self.fine_tune_epochs,
+            learning_rate=self.fine_tune_learning_rate,
+        )
 
     @classmethod
     def debug(cls) -> PlannerTrainConfig:
         choosing = ChoosingConfig(epochs=1, min_steps=0)
-        return cls(
-            steps=2,
-            fine_tune_steps=2,
-            batch_size=2,
-            warmup_steps=0,
-            log_every=1,
-            choosing=choosing,
-        )
+        config = cls(fine_tune_steps=2, choosing=choosing)
+        return with_training(config, steps=2, batch_size=2, warmup_steps=0, log_every=1)
 
     @classmethod
     def mini(cls) -> PlannerTrainConfig:
@@ -93,35 +82,23 @@ class PlannerTrainConfig:
 
     @classmethod
     def single_gpu(cls) -> PlannerTrainConfig:
-        return cls(
+        config = cls(fine_tune_epochs=5, fine_tune_learning_rate=1e-4, simulation_processes=16)
+        return with_training(
+            config,
             epochs=20,
-            fine_tune_epochs=5,
+            steps=0,
             batch_size=64,
             learning_rate=1e-4,
-            fine_tune_learning_rate=1e-4,
             warmup_steps=500,
             precision="bf16",
             checkpoint_every=1_000,
             log_every=50,
-            simulation_processes=16,
         )
 
     @classmethod
     def paper(cls) -> PlannerTrainConfig:
         """20 epochs of navtrain at batch 64, as iPad; Transfuser's own recipe allows up to 100."""
-        return cls(
-            epochs=20,
-            fine_tune_epochs=20,
-            choosing=ChoosingConfig(epochs=0),
-            batch_size=64,
-            learning_rate=1e-4,
-            fine_tune_learning_rate=1e-4,
-            warmup_steps=500,
-            precision="bf16",
-            checkpoint_every=1_000,
-            log_every=50,
-            simulation_processes=16,
-        )
+        return replace(cls.single_gpu(), fine_tune_epochs=20, choosing=ChoosingConfig(epochs=0))
 
 
 def train_planner(
@@ -176,7 +153,7 @@ def train_planner(
         num_samples=len(usable),
         collate=lambda indices, rng: collate(usable[indices]),
         loss=loss,
-        config=fit_config(config, tune, len(usable)),
+        config=config.training_of(tune),
         param_groups=param_groups(planner, config, tune),
         sink=sink,
         checkpoint_dir=checkpoint_dir,
@@ -191,7 +168,7 @@ def train_planner(
         usable,
         simulate,
         config.choosing,
-        seed=config.seed,
+        seed=config.training.seed,
         checkpoint_dir=checkpoint_dir,
         device=device,
     )
@@ -228,29 +205,13 @@ def readable(inputs: Inputs) -> Array:
     return usable
 
 
-def fit_config(config: PlannerTrainConfig, fine_tune: bool, scenes: int) -> FitConfig:
-    """The loop's settings for training from scratch or fine-tuning on so many scenes."""
-    return FitConfig(
-        steps=config.length(scenes, fine_tune),
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        learning_rate=config.fine_tune_learning_rate if fine_tune else config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup_steps=config.warmup_steps,
-        clip_norm=config.clip_norm,
-        seed=config.seed,
-        precision="bf16" if config.precision == "bf16" else "fp32",
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-    )
-
-
 def param_groups(
     planner: Planner, config: PlannerTrainConfig, fine_tune: bool
 ) -> list[dict[str, Any]]:
     """AdamW groups: gates at their own rate, and the ResNets at a lower one when fine-tuning."""
-    groups = default_param_groups(planner, config.weight_decay)
-    rate = config.fine_tune_learning_rate if fine_tune else config.learning_rate
+    knobs = config.training_of(fine_tune)
+    groups = default_param_groups(planner, knobs.weight_decay)
+    rate = knobs.learning_rate
     gates = {id(p) for name, p in planner.named_parameters() if name.endswith("_gate")}
     slow = {id(p) for p in planner.backbone_parameters()} if fine_tune else set()
     scales = (

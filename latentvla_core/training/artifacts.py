@@ -20,6 +20,7 @@ from torch import nn
 
 from latentvla_core.errors import SetupError
 from latentvla_core.training.checkpoint import file_sha256
+from latentvla_core.training.config import is_knob, nested
 
 Config = TypeVar("Config")
 _KEYS = ("config_class", "config", "extra", "weights_sha256")
@@ -98,6 +99,8 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     """A dataclass (nested ones too) from what `asdict` made of it and JSON did to that."""
     hints = get_type_hints(config_class)
     known = {f.name for f in fields(config_class)}  # pyright: ignore[reportArgumentType]
+    if "training" in known and any(is_knob(name) for name in values.keys() - known):
+        values = nested(values)
     unknown = sorted(values.keys() - known)
     if unknown:
         raise SetupError(

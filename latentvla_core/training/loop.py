@@ -15,15 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from latentvla_core.errors import LatentVLAError
-from latentvla_core.training import FREE
+from latentvla_core.training import without_free
 from latentvla_core.training.batches import Batches
+from latentvla_core.training.config import FitConfig
 from latentvla_core.training.devices import group
 from latentvla_core.training.devices.spread import Alone, spread
 from latentvla_core.training.sinks import MetricSink, NullSink
@@ -46,53 +47,6 @@ class DivergedError(LatentVLAError):
             "or look for broken samples"
         )
         self.step, self.last = step, dict(last)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitConfig:
-    """How a run goes. All but `training.FREE` must stay the same when a run is resumed."""
-
-    steps: int
-    """Optimiser steps of the whole run."""
-    batch_size: int = 32
-    """Samples per backward pass."""
-    accumulate: int = 1
-    """Backward passes per optimiser step; the effective batch is batch_size * accumulate."""
-    learning_rate: float = 1e-3
-    """Peak rate, reached after the warm-up."""
-    weight_decay: float = 0.01
-    """AdamW's, applied to matrices only (see `default_param_groups`)."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's averaging factors."""
-    warmup_steps: int = 0
-    """Steps of linear increase from 0."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """What follows the warm-up; cosine ends at `final_lr_fraction`."""
-    final_lr_fraction: float = 0.0
-    """Rate at the end of the cosine, as a part of the peak."""
-    clip_norm: float = 1.0
-    """Largest global gradient norm; 0 = no clipping."""
-    seed: int = 0
-    """Of sample order, collate and everything torch draws inside a step."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: forward pass under autocast; weights, gradients and optimiser stay in fp32."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0 = only at the end. Needs a checkpoint_dir."""
-    log_every: int = 10
-    """Steps per line of metrics; values are means over those steps."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; needs at least 1")
-        if self.steps < 0 or self.learning_rate <= 0:
-            raise ValueError(
-                f"steps {self.steps}, learning_rate {self.learning_rate}; need >= 0 and > 0"
-            )
-        if self.schedule not in ("cosine", "constant") or self.precision not in ("fp32", "bf16"):
-            raise ValueError(
-                f"schedule {self.schedule!r}, precision {self.precision!r}; see the fields' types"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +176,13 @@ def fit(
             its generator only. Same numbers as 0; `load_s` of a step is what it still waited.
     """
     model.to(device).train()
+    config = config.for_samples(num_samples)
     groups = (
         default_param_groups(model, config.weight_decay)
         if param_groups is None
         else list(param_groups)
     )
-    settings = {k: v for k, v in asdict(config).items() if k not in FREE}
+    settings = without_free(asdict(config))
     settings |= {"num_samples": num_samples, **(identity or {})}
     folder = group.from_first(None if checkpoint_dir is None else Path(checkpoint_dir))
     last = config.steps if until is None else min(until, config.steps)

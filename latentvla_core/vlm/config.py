@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from latentvla_core.training.config import FitConfig, with_training
 from latentvla_core.types import CAMERA_NAMES
 
 PIXELS_PER_TOKEN = 28  # patch 14 × spatial merge 2
@@ -115,27 +116,18 @@ class VlmConfig:
     learn_end_token: bool = True
     """Also train the end-of-turn token that follows the 12 actions."""
     gradient_checkpointing: bool = False
-    epochs: float = 8.0
-    max_steps: int = 400
-    """Upper bound of optimiser steps whatever the epochs say; 0 = none."""
-    batch_size: int = 32
-    accumulate: int = 1
-    """Batches per optimiser step: the effective batch is batch_size · accumulate."""
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.01
-    warmup_fraction: float = 0.03
-    clip_norm: float = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: weights of a pre-trained model stay fp32 for the optimiser, arithmetic runs under
-    autocast.
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            epochs=8.0, steps=400, learning_rate=5e-3, warmup_fraction=0.03, checkpoint_every=100
+        )
+    )
+    """precision bf16: weights of a pre-trained model stay fp32 for the optimiser, arithmetic runs
+    under autocast. The seed also starts LoRA and the rows of new tokens.
     """
-    checkpoint_every: int = 100
-    log_every: int = 10
     batches_ahead: int = 0
     """Training batches whose pictures threads decode while the model works, and all that memory
     holds of them; 0 = every picture is decoded into memory first (131 GB for navtrain).
     """
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if any(side % PIXELS_PER_TOKEN or side <= 0 for side in self.image_size_wh):
@@ -149,8 +141,8 @@ class VlmConfig:
             raise ValueError(
                 "backend 'pretrained' needs text.vocab_rows, the rows of the checkpoint's embedding table"
             )
-        if self.epochs <= 0 and self.max_steps <= 0:
-            raise ValueError("epochs and max_steps are both 0; give one of them")
+        if not self.training.epochs and not self.training.steps:
+            raise ValueError("training.epochs and training.steps are both 0; give one of them")
 
     @property
     def tokens_per_view(self) -> int:
@@ -162,13 +154,6 @@ class VlmConfig:
         """M of `VlmFeatures.visual`."""
         return math.prod(self.visual_grid)
 
-    def steps(self, num_samples: int) -> int:
-        """Optimiser steps for a training set of this size."""
-        by_epochs = math.ceil(self.epochs * num_samples / (self.batch_size * self.accumulate))
-        if self.epochs <= 0:
-            return self.max_steps
-        return min(by_epochs, self.max_steps) if self.max_steps else by_epochs
-
     @classmethod
     def debug(cls) -> VlmConfig:
         """Two steps of the smallest model: tests."""
@@ -179,9 +164,7 @@ class VlmConfig:
             vision=vision,
             image_size_wh=(56, 28),
             visual_grid=(1, 6),
-            max_steps=2,
-            batch_size=4,
-            log_every=1,
+            training=replace(cls().training, steps=2, batch_size=4, log_every=1),
         )
 
     @classmethod
@@ -193,11 +176,10 @@ class VlmConfig:
     def single_gpu(cls, pretrained_path: str = "") -> VlmConfig:
         """The published 3B checkpoint with LoRA on one 24–80 GB card."""
         return replace(
-            cls.paper(pretrained_path),
+            with_training(
+                cls.paper(pretrained_path), learning_rate=1e-4, batch_size=8, accumulate=8
+            ),
             lora_rank=32,
-            learning_rate=1e-4,
-            batch_size=8,
-            accumulate=8,
             image_size_wh=(448, 252),
         )
 
@@ -216,10 +198,13 @@ class VlmConfig:
             visual_grid=(4, 16),
             freeze_vision=True,
             gradient_checkpointing=True,
-            epochs=3.0,
-            max_steps=0,
-            batch_size=16,
-            accumulate=8,
-            learning_rate=2e-5,
-            precision="bf16",
+            training=replace(
+                cls().training,
+                epochs=3.0,
+                steps=0,
+                batch_size=16,
+                accumulate=8,
+                learning_rate=2e-5,
+                precision="bf16",
+            ),
         )

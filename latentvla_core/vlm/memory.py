@@ -74,7 +74,7 @@ def memory_plan(config: VlmConfig, *, devices: int = 1) -> MemoryPlan:
     trainable = (
         lora_parameters(config) if config.lora_rank else parameters - vision * config.freeze_vision
     )
-    half = config.precision == "bf16"
+    half = config.training.precision == "bf16"
     base = HALF if half and config.lora_rank else FP32  # as model.train_dtype
     length = (
         len(config.cameras) * config.tokens_per_view
@@ -98,8 +98,8 @@ def memory_plan(config: VlmConfig, *, devices: int = 1) -> MemoryPlan:
         // devices,
         gradients_bytes=trainable * FP32 // devices,
         optimizer_bytes=2 * trainable * FP32 // devices,
-        activations_bytes=config.batch_size * _activations(config, length),
-        kv_cache_bytes=config.batch_size * length * kv_row,
+        activations_bytes=config.training.batch_size * _activations(config, length),
+        kv_cache_bytes=config.training.batch_size * length * kv_row,
         devices=devices,
     )
 
@@ -133,7 +133,7 @@ def _activations(config: VlmConfig, length: int) -> int:
     rebuilt. A frozen vision tower keeps nothing but the layer it is in. The head works on the
     answer's positions only.
     """
-    size = HALF if config.precision == "bf16" else FP32
+    size = HALF if config.training.precision == "bf16" else FP32
     text, vision = config.text, config.vision
     layer = length * (10 * text.hidden_size + 4 * text.ffn_size) * size
     kept = (

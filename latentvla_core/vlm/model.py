@@ -130,7 +130,7 @@ def build_tiny_processor(config: VlmConfig) -> VlmProcessor:
 def add_lora(
     network: Qwen2_5_VLForConditionalGeneration, config: VlmConfig, action_ids: tuple[int, ...]
 ) -> Any:
-    """Wrap the language matrices in LoRA, started from config.seed; besides them only the 16 new
+    """Wrap the language matrices in LoRA, started from config.training.seed; besides them only the 16 new
     rows train. Returns the peft model.
     """
     from peft import LoraConfig, get_peft_model
@@ -142,7 +142,7 @@ def add_lora(
         trainable_token_indices={"embed_tokens": list(action_ids)},
     )
     with torch.random.fork_rng(devices=[]):  # peft draws the thin matrices from torch's generator
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         return get_peft_model(network, lora)  # pyright: ignore[reportArgumentType]
 
 
@@ -170,7 +170,7 @@ def _tiny(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmPro
 
     tokenizer = _tiny_tokenizer()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         network = Qwen2_5_VLForConditionalGeneration(qwen_config(config, tokenizer))
     return network, VlmProcessor(config, tokenizer)
 
@@ -194,7 +194,10 @@ def _pretrained(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, 
     make_room(network, len(tokenizer))
     if added:
         init_action_rows(
-            network.get_input_embeddings().weight, tokens.ids(tokenizer), used_rows, config.seed
+            network.get_input_embeddings().weight,
+            tokens.ids(tokenizer),
+            used_rows,
+            config.training.seed,
         )
     return network, VlmProcessor(config, tokenizer, load_image_processor(config.pretrained_path))
 
@@ -256,7 +259,11 @@ def train_dtype(config: VlmConfig) -> torch.dtype:
     """Full training keeps fp32 weights for the optimiser; under LoRA the frozen base may be half as
     large.
     """
-    return torch.bfloat16 if config.precision == "bf16" and config.lora_rank else torch.float32
+    return (
+        torch.bfloat16
+        if config.training.precision == "bf16" and config.lora_rank
+        else torch.float32
+    )
 
 
 def answer_logits(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentvla_core.errors import DataError
-from latentvla_core.training.epochs import fit_config
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import FitResult, fit
 from latentvla_core.training.sinks import MetricSink
@@ -65,7 +64,7 @@ def train_vlm(
         num_samples=len(usable),
         collate=lambda rows, rng: pictures.batch(processor, [usable[i] for i in rows], codes[rows]),
         loss=lambda batch, step: answer_loss(vlm, batch),
-        config=fit_config(config, len(usable)),
+        config=config.training,
         sink=sink,
         checkpoint_dir=checkpoint_dir,
         device=device,

@@ -98,7 +98,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Vlm:
         raise SetupError(
             f"{folder}: no readable model ({error}); give a folder that Vlm.save wrote"
         ) from error
-    half = config.precision == "bf16" and torch.device(device).type == "cuda"
+    half = config.training.precision == "bf16" and torch.device(device).type == "cuda"
     network_folder = str(folder / NETWORK_FOLDER)
     network = load_network(network_folder, torch.bfloat16 if half else torch.float32)
     network.to(device).eval()  # pyright: ignore[reportArgumentType]

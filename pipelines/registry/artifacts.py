@@ -26,7 +26,7 @@ Log = Callable[[str, str], Any]
 
 
 def parameters_of(recipe: Any, sections: Sequence[str]) -> dict[str, str]:
-    """`planner.train.steps` → its value, of every field of the sections a stage reads."""
+    """`planner.train.training.steps` → its value, of every field of the sections a stage reads."""
     found: dict[str, str] = {}
     for section in sections:
         for name, value in _leaves(section, getattr(recipe, section)):

@@ -26,6 +26,7 @@ from latentvla_core.distill.predict import Student
 from latentvla_core.distill.student import StudentNetwork, StudentOutput
 from latentvla_core.distill.train import DistillationData, build_network
 from latentvla_core.errors import SetupError
+from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import SceneRecord
 from latentvla_core.vlm.features import ARRAYS, VlmFeatures
@@ -240,7 +241,7 @@ def test_half_of_a_batch_reads_labels_and_scenes_without_label_never_do():
 
 def test_a_run_cut_in_two_equals_one_run(tmp_path):
     records, codes = world()
-    config = replace(CONFIG, max_steps=4)
+    config = with_training(CONFIG, steps=4)
     whole = distill.train_student(records, codes, teacher(), config)
     distill.train_student(records, codes, teacher(), config, checkpoint_dir=tmp_path, until=2)
     resumed = distill.train_student(records, codes, teacher(), config, checkpoint_dir=tmp_path)
@@ -255,7 +256,7 @@ def test_training_brings_the_student_to_its_teacher():
     records, codes = world()
     said = teacher()
     before = {name: getattr(said, name).copy() for name in ARRAYS}
-    config = replace(CONFIG, epochs=0, max_steps=80, batch_size=8, learning_rate=5e-3)
+    config = with_training(CONFIG, epochs=0, steps=80, batch_size=8, learning_rate=5e-3)
     student = distill.train_student(records, codes, said, config)
     found = distill.evaluate(student, records, codes, said)
     start = distill.evaluate(fresh(), records, codes, said)

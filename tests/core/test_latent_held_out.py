@@ -20,6 +20,7 @@ from latentvla_core.latent.presets import preset
 from latentvla_core.latent.probes import HeldOut, report_on, report_on_stage_one
 from latentvla_core.latent.probes.held_out import spread_over_logs
 from latentvla_core.latent.train import finished_steps, train_latent_action_model
+from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import FileSink, ListSink, Tee, read_curves
 
@@ -136,7 +137,7 @@ def test_a_sample_is_of_current_frames(records):
 
 
 def test_a_trajectory_that_is_not_used_stops_stage_one(records, held_out):
-    config = preset("conditioning_none", replace(CONFIG, steps=8, quality_every=1))
+    config = preset("conditioning_none", replace(with_training(CONFIG, steps=8), quality_every=1))
     with pytest.raises(
         CollapsedError,
         match=r"step 5: stage1/quality/trajectory_use is 0(.|\n)*Try: (.|\n)*conditioning 'added'",
@@ -147,7 +148,7 @@ def test_a_trajectory_that_is_not_used_stops_stage_one(records, held_out):
 def test_however_often_it_is_begun_again_it_is_stopped(records, held_out, tmp_path):
     config = preset(
         "conditioning_none",
-        replace(CONFIG, steps=20, quality_every=4, checkpoint_every=2, log_every=1),
+        replace(with_training(CONFIG, steps=20, checkpoint_every=2, log_every=1), quality_every=4),
     )
     curves, run = tmp_path / "curves.jsonl", tmp_path / "run"
     for began_at in (0, 14, 14):
@@ -160,7 +161,7 @@ def test_however_often_it_is_begun_again_it_is_stopped(records, held_out, tmp_pa
 
 
 def test_finished_steps_count_over_both_stages(records, tmp_path):
-    config = replace(CONFIG, steps=4, checkpoint_every=2)
+    config = with_training(CONFIG, steps=4, checkpoint_every=2)
     train_latent_action_model(records, config, checkpoint_dir=tmp_path)
     assert finished_steps(tmp_path, config) == 8
     shutil.rmtree(tmp_path / "stage2" / "step_00000004")

@@ -201,7 +201,7 @@ def test_all_sizes_share_one_schema_and_make_twelve_tokens():
     assert len({tuple(asdict(config)) for config in sizes}) == 1
     assert {config.num_tokens for config in sizes} == {12}
     assert {config.ego.codebook_size for config in sizes} == {16}
-    assert LatentActionConfig.mini(steps=2000, seed=3).fit_config(2).seed == 4
+    assert LatentActionConfig.mini(steps=2000, seed=3).training_of(2).seed == 4
 
 
 def test_the_paper_size_is_the_published_one():

@@ -123,7 +123,7 @@ def losses(name, records, cache, stage, scale, **changes):
     batch |= {"waypoints": batch["waypoints"] * scale, "states": batch["states"] * scale}
     torch.manual_seed(0)
     if stage == "environment":
-        return training.environment_loss(model, batch, config.steps)[0].item()
+        return training.environment_loss(model, batch, config.training.steps)[0].item()
     return training.ego_loss(model, batch)[0].item()
 
 
@@ -179,7 +179,7 @@ def test_a_single_stage_knows_the_motion_by_its_action_term_only(records, cache)
 def test_faithful_has_neither_term_and_trains_no_motion_head(records, cache):
     config = preset("faithful", LatentActionConfig.debug())
     sink = ListSink()
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.training.seed)
     fresh = LatentActionModel(config).ego.motion.state_dict()
     model = training.train_latent_action_model(records, config, cache=cache, sink=sink)
     assert not any(key.endswith(("/action", "/leak")) for _, row in sink.rows for key in row)

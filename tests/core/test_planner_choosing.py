@@ -28,6 +28,7 @@ from latentvla_core.planner.hosts.proposal_targets import ProposalTargets
 from latentvla_core.planner.model import build_planner, fuse, refuse
 from latentvla_core.planner.plan import make_batches, plan
 from latentvla_core.planner.train import PlannerTrainConfig, param_groups, train_planner
+from latentvla_core.training.config import with_training
 
 torch.set_num_threads(1)
 SIZE = replace(IpadConfig.debug(), proposals=4, width=32, hidden_width=64)
@@ -215,12 +216,14 @@ def test_gates_have_a_rate_of_their_own():
 
 
 def test_the_length_of_a_training_counts_passes_over_the_scenes():
-    config = PlannerTrainConfig(steps=7, epochs=2.0, batch_size=10, fine_tune_epochs=0.5)
-    assert (config.length(95, False), config.length(95, True)) == (19, 5)
-    assert PlannerTrainConfig(steps=7).length(95, False) == 7
+    config = with_training(
+        PlannerTrainConfig(fine_tune_epochs=0.5), steps=0, epochs=2.0, batch_size=10
+    )
+    assert [config.training_of(tune).steps_for(95) for tune in (False, True)] == [19, 5]
+    assert PlannerTrainConfig(fine_tune_steps=7).training_of(True).steps_for(95) == 7
     assert ChoosingConfig().steps(216) == 1500  # the floor
     assert ChoosingConfig(epochs=45).steps(6400) == 4500
-    assert PlannerTrainConfig.paper().length(103_288, False) == 32_278
+    assert PlannerTrainConfig.paper().training_of(False).steps_for(103_288) == 32_278
 
 
 def test_a_trained_fusion_moves_its_plan_when_its_tokens_are_taken_away(records):
@@ -232,7 +235,7 @@ def test_a_trained_fusion_moves_its_plan_when_its_tokens_are_taken_away(records)
     features.action = (
         np.repeat(np.eye(FEATURE_DIM)[[r.command for r in records]][:, None], 12, axis=1) * 3.0
     ).astype(np.float16)
-    config = replace(PlannerTrainConfig.debug(), fine_tune_steps=40, batch_size=12)
+    config = with_training(replace(PlannerTrainConfig.debug(), fine_tune_steps=40), batch_size=12)
     size = replace(SIZE, score_every=100)
     moved = {}
     for name, scale in (("own rate", 30.0), ("frozen", 0.0)):

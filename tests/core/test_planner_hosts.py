@@ -26,6 +26,7 @@ from latentvla_core.planner.train import (
     param_groups,
     train_planner,
 )
+from latentvla_core.training.config import with_training
 
 torch.set_num_threads(1)
 CONFIGS = (TransfuserConfig, IpadConfig, FusionConfig, PlannerTrainConfig, EgoStatusConfig)
@@ -106,7 +107,7 @@ def test_plans_have_shape_type_and_heading_range(host, records):
 
 @pytest.mark.parametrize("host", list(HOSTS))
 def test_two_steps_then_resume_equals_four(host, records, worlds, tmp_path):
-    config = replace(PlannerTrainConfig.debug(), steps=4)
+    config = with_training(PlannerTrainConfig.debug(), steps=4)
     whole, parts = debug_host(host), debug_host(host)
     train_planner(whole, records, config, worlds=worlds)
     train_planner(parts, records, config, worlds=worlds, checkpoint_dir=tmp_path, until=2)
@@ -136,12 +137,12 @@ def test_a_saved_planner_plans_the_same(host, fused, records, tmp_path):
 @pytest.mark.parametrize("host", list(HOSTS))
 def test_a_host_learns_eight_scenes_by_heart(host, records):
     """Small L1 on its own training scenes: the data path, the losses and the heads belong together."""
-    config = PlannerTrainConfig(
+    config = with_training(
+        PlannerTrainConfig(choosing=ChoosingConfig(epochs=0)),
         steps=120,
         batch_size=8,
         learning_rate=3e-3,
         log_every=50,
-        choosing=ChoosingConfig(epochs=0),
     )
     more = {"score_every": 1000, "hidden_width": 64} if host == "ipad" else {"ffn_width": 256}
     size = replace(HOSTS[host].config.debug(), width=32, **more)

@@ -12,6 +12,7 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.health import Bound, HealthGate
 from latentvla_core.latent.presets import preset
 from latentvla_core.recipes import RECIPES, Weights, recipe_named
+from latentvla_core.training.config import with_training
 
 
 def recipe(folder: Path, text: str, name: str = "mine.yaml"):
@@ -27,9 +28,12 @@ def test_what_is_not_named_stays_as_the_base_has_it(tmp_path: Path):
 def test_fields_change_at_any_depth_and_sizes_are_a_start(tmp_path: Path):
     text = """
         base: mini
-        latent: {size: long, seed: 3, learning_rate: 1e-3, features: {image_size_wh: [128, 64]}}
+        latent:
+          size: long
+          training: {seed: 3, learning_rate: 1e-3}
+          features: {image_size_wh: [128, 64]}
         latent_gate: {size: long, targets: [{name: ego_usage, at_least: 16}]}
-        planner: {train: {steps: 7}}
+        planner: {train: {training: {steps: 7}}}
         metrics: [epdms]
     """
     found, mini = recipe(tmp_path, text), RECIPES["mini"]()
@@ -38,7 +42,7 @@ def test_fields_change_at_any_depth_and_sizes_are_a_start(tmp_path: Path):
     assert found.latent_gate == replace(
         HealthGate.long(), targets=(Bound("ego_usage", at_least=16),)
     )
-    assert found.planner == replace(mini.planner, train=replace(mini.planner.train, steps=7))
+    assert found.planner == replace(mini.planner, train=with_training(mini.planner.train, steps=7))
     assert found.metrics == ("epdms",)
     assert found.vlm == mini.vlm
 
@@ -58,10 +62,18 @@ def test_a_preset_comes_after_the_size_and_before_the_fields(tmp_path: Path):
             recipe(tmp_path, text)
 
 
+def test_a_knob_beside_its_training_is_told_where_it_belongs(tmp_path: Path):
+    """As recipes of earlier versions have it."""
+    with pytest.raises(SetupError) as error:
+        recipe(tmp_path, "latent: {learning_rate: 1e-3}")
+    assert "latent.learning_rate is no field; known are features" in str(error.value)
+    assert str(error.value).endswith("did you mean latent.training.learning_rate?")
+
+
 def test_every_fault_is_told_with_its_place(tmp_path: Path):
     text = """
         latnt: {}
-        latent: {steps: many, dynamics: {stem: recurrent, depth: 3}, ego: 16}
+        latent: {training: {steps: many}, dynamics: {stem: recurrent, depth: 3}, ego: 16}
         student: {size: huge}
         world: {logs_train: 0}
         label_batch: 3.5
@@ -72,7 +84,7 @@ def test_every_fault_is_told_with_its_place(tmp_path: Path):
     for part in (
         "mine.yaml: 8 fault(s)",
         "latnt is no field; known are name, world, ",
-        "latent.steps is 'many'; Input should be a valid integer",
+        "latent.training.steps is 'many'; Input should be a valid integer",
         "latent.dynamics.stem is 'recurrent'; Input should be 'linear' or 'convolution'",
         "latent.dynamics.depth is no field; known are width, heads",
         "latent.ego is 16; needs fields of kind, ",

@@ -11,9 +11,9 @@ from torch import nn
 from two_processes import CONFIG, Net, start_two, train, weights
 
 from latentvla_core.errors import SetupError
+from latentvla_core.training.config import FitConfig
 from latentvla_core.training.devices.group import Launch, divided, launched
 from latentvla_core.training.devices.spread import repeated_blocks
-from latentvla_core.training.loop import FitConfig
 
 torch.set_num_threads(1)
 

@@ -14,9 +14,9 @@ from latentvla_core.errors import DataError
 from latentvla_core.training import checkpoint
 from latentvla_core.training.batches import Batches
 from latentvla_core.training.checkpoint import CheckpointError
+from latentvla_core.training.config import FitConfig
 from latentvla_core.training.loop import (
     DivergedError,
-    FitConfig,
     SampleOrder,
     default_param_groups,
     fit,

@@ -15,6 +15,7 @@ import torch
 from vlm_worlds import scenes, without_pictures
 
 from latentvla_core.errors import DataError, SetupError
+from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
 from latentvla_core.vlm import features as vlm_features
@@ -248,7 +249,7 @@ def test_missing_and_damaged_pictures_make_invalid_rows_with_reasons(tmp_path):
 
 
 def test_a_run_cut_in_two_equals_one_run(tmp_path):
-    config = replace(CONFIG, max_steps=4)
+    config = with_training(CONFIG, steps=4)
     whole = train_vlm(samples(), config)
     train_vlm(samples(), config, checkpoint_dir=tmp_path, until=2)
     resumed = train_vlm(samples(), config, checkpoint_dir=tmp_path)
@@ -279,7 +280,7 @@ def test_a_picture_that_breaks_on_its_way_leaves_its_batch_and_is_counted(tmp_pa
 
 
 def test_training_learns_the_answers_of_a_few_scenes():
-    config = replace(CONFIG, epochs=0, max_steps=60, batch_size=4, learning_rate=2e-2)
+    config = with_training(CONFIG, epochs=0, steps=60, batch_size=4, learning_rate=2e-2)
     sink = ListSink()
     vlm = train_vlm(samples()[4:], config, sink=sink)
     losses = sink.series("loss")
@@ -320,7 +321,7 @@ def test_lora_starts_from_the_seed_whatever_was_drawn_before():
     def start(seed: int, drawn: int) -> dict[str, torch.Tensor]:
         torch.rand(drawn)
         network, processor = model.build(config)
-        wrapped = model.add_lora(network, replace(config, seed=seed), processor.action_ids)
+        wrapped = model.add_lora(network, with_training(config, seed=seed), processor.action_ids)
         return {n: p.detach() for n, p in wrapped.named_parameters() if "lora_A" in n}
 
     first, again, other = start(1, 3), start(1, 50), start(2, 3)

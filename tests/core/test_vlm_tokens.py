@@ -11,6 +11,7 @@ import pytest
 from vlm_worlds import record, without_pictures
 
 from latentvla_core.errors import DataError
+from latentvla_core.training.config import with_training
 from latentvla_core.types import Command
 from latentvla_core.vlm import prompts, tokens
 from latentvla_core.vlm.config import TextTower, VlmConfig
@@ -115,8 +116,8 @@ def test_configurations_refuse_what_cannot_work():
         TextTower(hidden_size=64, heads=4, mrope_section=(1, 1, 1))
     with pytest.raises(ValueError, match="multiples of 28"):
         VlmConfig(image_size_wh=(100, 56))
-    assert replace(CONFIG, epochs=3, max_steps=0).steps(100) == 75
-    assert replace(CONFIG, epochs=3, max_steps=10).steps(100) == 10
+    assert with_training(CONFIG, epochs=3, steps=0).training.steps_for(100) == 75
+    assert with_training(CONFIG, epochs=3, steps=10).training.steps_for(100) == 10
 
 
 def test_tokens_and_prompts_cost_neither_torch_nor_transformers():

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from latentvla_core.training.config import FitConfig
 from latentvla_core.training.devices.group import Launch, launched, rank
-from latentvla_core.training.loop import FitConfig, fit
+from latentvla_core.training.loop import fit
 from latentvla_core.training.sinks import ListSink
 
 X = torch.randn(48, 6, generator=torch.Generator().manual_seed(1))

@@ -14,6 +14,7 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.health import UnhealthyModelError
 from latentvla_core.latent.health_watch import CollapsedError
 from latentvla_core.latent.presets import preset
+from latentvla_core.training.config import with_training
 from pipelines import sources
 from pipelines.assets.latent_quality import stored_judgements
 from pipelines.settings import Settings
@@ -65,7 +66,7 @@ def train_and_label(engine: Engine) -> None:
 
 def test_a_learning_rate_a_hundred_times_too_high_is_stopped_while_it_trains(settings: Settings):
     sound = recipes.mini().latent
-    engine = line(settings, replace(sound, learning_rate=100 * sound.learning_rate))
+    engine = line(settings, with_training(sound, learning_rate=100 * sound.training.learning_rate))
     with pytest.raises(
         CollapsedError,
         match=r"training stopped at step (\d+)(.|\n)*Try: learning_rate down tenfold",
@@ -76,7 +77,7 @@ def test_a_learning_rate_a_hundred_times_too_high_is_stopped_while_it_trains(set
 
 
 def test_a_first_stage_without_trajectory_is_stopped_before_the_second_begins(settings: Settings):
-    engine = line(settings, replace(preset("conditioning_none"), checkpoint_every=20))
+    engine = line(settings, with_training(preset("conditioning_none"), checkpoint_every=20))
     for _ in range(2):  # the second time from step 140, with what was seen at step 100
         with pytest.raises(
             CollapsedError,
@@ -90,7 +91,9 @@ def test_a_first_stage_without_trajectory_that_nobody_watches_is_stopped_by_the_
     settings: Settings,
 ):
     """Few steps: what is asked is whether the report sees it, whatever else it finds."""
-    engine = line(settings, replace(preset("conditioning_none"), steps=40, quality_every=0))
+    engine = line(
+        settings, replace(with_training(preset("conditioning_none"), steps=40), quality_every=0)
+    )
     with pytest.raises(UnhealthyModelError, match=r"trajectory_use is 0, must be at least 0\.05"):
         train_and_label(engine)
     rows = {

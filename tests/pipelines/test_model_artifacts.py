@@ -21,7 +21,7 @@ from pipelines.registry.artifacts import PICTURES, TRAINING, keep_training, para
 def test_every_field_of_the_sections_a_stage_reads_is_a_parameter():
     recipe = recipe_named("debug")
     found = parameters_of(recipe, ("planner", "metrics"))
-    assert found["planner.train.steps"] == str(recipe.planner.train.steps)
+    assert found["planner.train.training.steps"] == str(recipe.planner.train.training.steps)
     assert found["metrics"] == str(recipe.metrics)
     assert not any(name.startswith("vlm") for name in found)
     long = SimpleNamespace(note="x" * 9_000)
