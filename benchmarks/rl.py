@@ -30,10 +30,11 @@ from latentvla_core.rl.config import RlConfig
 from latentvla_core.rl.train import train_rl
 from latentvla_core.rl.watch import Watch
 from latentvla_core.statistics import paired_difference
+from latentvla_core.training.config import with_training
 from latentvla_core.world.write import WorldConfig, write_world
 
 WORLD = WorldConfig(seed=21, logs_train=56, logs_val=4, logs_test=32, picture_wh=(224, 126))
-IMITATION = PlannerTrainConfig(steps=400, fine_tune_steps=300)
+IMITATION = with_training(PlannerTrainConfig(fine_tune_steps=300), steps=400)
 
 
 @dataclass

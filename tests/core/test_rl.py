@@ -31,6 +31,7 @@ from latentvla_core.rl.policy import (
 )
 from latentvla_core.rl.reward import Reward, Rewards
 from latentvla_core.rl.train import train_rl
+from latentvla_core.training.config import with_training
 from latentvla_core.training.sinks import ListSink
 
 torch.set_num_threads(1)
@@ -267,8 +268,12 @@ def slow(records, worlds):
         for r in records
     ]
     roads = [straight_world(record) for record in calm]
-    config = PlannerTrainConfig(
-        steps=60, batch_size=8, learning_rate=5e-3, warmup_steps=5, choosing=NO_CHOICE
+    config = with_training(
+        PlannerTrainConfig(choosing=NO_CHOICE),
+        steps=60,
+        batch_size=8,
+        learning_rate=5e-3,
+        warmup_steps=5,
     )
     made = {host: build_planner(host, HOSTS[host], seed=1) for host in HOSTS}
     for planner in made.values():

@@ -91,7 +91,7 @@ def test_settings_that_change_no_result_redo_no_model():
     done = all_done(graph(), before, FILES)
 
     def redone(**changes: Any) -> list[tuple[str, str]]:
-        after = SimpleNamespace(latent=LatentActionConfig(**changes))
+        after = SimpleNamespace(latent=LatentActionConfig.of(changes))
         return stale_work(graph(), after, PARTITIONS, done, lambda kind, p: FILES[p])
 
     assert redone(log_every=1, checkpoint_every=7, quality_every=3) == []
