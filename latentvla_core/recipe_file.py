@@ -1,8 +1,7 @@
 """A recipe of one's own: a YAML file that names a recipe and says what is different.
 
     base: mini
-    latent: {size: long, preset: no_cycle, training: {seed: 1}} # start from another size, apply a preset
-    (latent/presets.py), then change fields
+    latent: {size: long, preset: no_cycle, training: {seed: 1}}
     latent_gate: {size: long}
     planner: {train: {training: {steps: 500}}}
 
