@@ -39,6 +39,9 @@ def execute(instance: dg.DagsterInstance, request: dict[str, Any]) -> bool:
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
+    for event in result.all_events:
+        if event.is_step_failure:
+            print(event.step_key, event.step_failure_data.error)
     return result.success
 
 
