@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -32,7 +33,40 @@ def explained(uri: str) -> Iterator[None]:
             f"{uri}: {text}; nothing was written, run again when the others are done"
         ) from error
     except (DeltaError, OSError, pa.ArrowException) as error:
-        raise SetupError(f"{uri}: {first_lines(error)}; {storage_remedy(uri)}") from error
+        remedy = cut_commit(uri) or storage_remedy(uri)
+        raise SetupError(f"{uri}: {first_lines(error)}; {remedy}") from error
+
+
+def cut_commit(uri: str) -> str:
+    """What is wrong with the last commit of a table, and what to do; "" where it is whole.
+
+    A machine that loses power may leave a commit without its end. Nothing that came before is hurt.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.fs import FileSelector
+
+    files = native_files(uri)
+    if files is None:
+        return ""
+    try:
+        log = files.get_file_info(FileSelector("_delta_log"))
+        commits = sorted(info.path for info in log if info.path.endswith(".json"))
+        text = files.open_input_file(commits[-1]).read().decode() if commits else ""
+        for line in text.splitlines():
+            json.loads(line)
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        return (
+            f"its last commit {commits[-1]} was cut off, as by a machine that lost power: delete"
+            " that file and run again, which makes its rows anew (decisions of `releases` in it are"
+            " lost)"
+        )
+    except (OSError, ArrowException):
+        return ""
+    return (
+        ""
+        if text or not commits
+        else f"its last commit {commits[-1]} is empty: delete that file and run again"
+    )
 
 
 def storage_remedy(uri: str) -> str:

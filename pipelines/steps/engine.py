@@ -262,8 +262,8 @@ class Engine(StageContext):
         with held(final, self.say):  # who waited for another's training finds it done
             if not final.is_dir():
                 self._train_into(final, stage, outcome)
-        done = json.loads((final / "summary.json").read_text())
-        uri = register_model(self, stage, final, done, outcome.inputs)
+            done = json.loads((final / "summary.json").read_text())
+            uri = register_model(self, stage, final, done, outcome.inputs)
         self.__dict__.pop("_registered", None)
         row = {
             "name": stage.name,
