@@ -20,6 +20,7 @@ from latentvla_core.types import Camera, Command, Frame, Objects, Scene
 
 HISTORY, FUTURE, PER_LOG = 4, 10, 25
 PLANNERS = ("human", "constant_velocity", "ipad", "ipad_latent", "ipad_student", "transfuser")
+EMPTY = {"proposals": np.zeros((0, 8, 3)), "logits": np.zeros((0, 6))}
 CITIES = ("us-ma-boston", "sg-one-north")
 SPLITS = ("train", "val", "test")
 PICTURE_WH = (64, 36)
@@ -137,8 +138,8 @@ def _of_scene(
     for planner in PLANNERS:
         noise = 0.0 if planner == "human" else 0.4
         poses = future[:8] + noise * rng.normal(size=3) * np.linspace(0.1, 1, 8)[:, None]
-        plans.append({**keys, **told, "trajectory_id": planner, "poses": poses})
         named = {**keys, **told, "trajectory_id": planner}
+        plans.append({**named, "poses": poses, "chosen": -1, **EMPTY})
         scores += [{**named, **_score(metric, rng)} for metric in METRIC_VERSIONS]
     return {
         "latent_actions": labels,

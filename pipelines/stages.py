@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pipelines.assets import (
     closed_loop,
+    choices,
     distill,
     evidence,
     ingest,
@@ -36,6 +37,7 @@ STAGES: dict[str, Stage] = {
         planners,
         scores,
         closed_loop,
+        choices,
         registry,
         evidence,
     )

@@ -36,6 +36,7 @@ TABLES: dict[str, TableSpec] = {
         actions.VLM_FEATURES,
         actions.STUDENT_FEATURES,
         scores.TRAJECTORIES,
+        scores.CHOICES,
         scores.PDM_SCORES,
         scores.PDM_SUMMARY,
         evidence.EVIDENCE_TEACHERS,

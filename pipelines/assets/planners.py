@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from pipelines.steps import declare
 from pipelines.steps.context import CHECKPOINTS, Model, Output, StageContext
 from pipelines.steps.lineage import place_of
 from pipelines.steps.reading import UNTRAINED, features_of, training_records, worlds_of
+
+if TYPE_CHECKING:
+    from latentvla_core.planner.plan import Plans
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,7 @@ def baseline_trajectories(context: StageContext, partition: str) -> Output:
     own drive.
     """
     from latentvla_core.planner.baselines import constant_velocity, human
+    from latentvla_core.planner.plan import Plans
 
     records = context.records(**place_of(partition))
     plans = {"constant_velocity": constant_velocity, "human": human}
@@ -172,7 +176,7 @@ def baseline_trajectories(context: StageContext, partition: str) -> Output:
     rows = [
         row
         for name, plan in plans.items()
-        for row in plan_rows(name, records, plan(records), "none", faults.get(name))
+        for row in plan_rows(name, records, Plans(plan(records)), "none", faults.get(name))
     ]
     return Output(rows, groups=UNTRAINED, metadata={"scenes": len(records)})
 
@@ -180,20 +184,30 @@ def baseline_trajectories(context: StageContext, partition: str) -> Output:
 def plan_rows(
     name: str,
     records: list[SceneRecord],
-    poses: np.ndarray,
+    plans: Plans,
     version: str,
     faults: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     rows = []
-    for record, plan, fault in zip(records, poses, faults or [""] * len(records), strict=True):
+    for i, (record, fault) in enumerate(zip(records, faults or [""] * len(records), strict=True)):
+        plan = plans.poses[i]
         usable = bool(np.isfinite(plan).all())
         rows.append({
             "trajectory_id": name, "scene_token": record.scene_token, "log_name": record.log_name,
-            "poses": plan if usable else np.zeros((0, 3)), "valid": usable,
+            "poses": plan if usable else np.zeros((0, 3)), **_menu(plans, i, usable),
+            "valid": usable,
             "reason": "" if usable else fault or "the planner gave a pose that is not finite",
             "model_version": version,
         })  # fmt: skip
     return rows
+
+
+def _menu(plans: Plans, scene: int, usable: bool) -> dict[str, Any]:
+    """What the plan of a scene was chosen from, as columns."""
+    if not usable or plans.proposals is None or plans.logits is None or plans.chosen is None:
+        return {"proposals": np.zeros((0, 8, 3)), "logits": np.zeros((0, 6)), "chosen": -1}
+    found = {"proposals": plans.proposals[scene], "logits": plans.logits[scene]}
+    return {**found, "chosen": int(plans.chosen[scene])}
 
 
 def _doc_of(variant: Variant) -> str:
@@ -234,9 +248,11 @@ for _variant in VARIANTS:
     heavy=True,
 )
 def trajectories(context: StageContext, partition: str) -> Output:
-    """The plan of every trained planner for every scene of the shard."""
+    """The plan of every trained planner for every scene of the shard, with the proposals it was
+    chosen from and their logits.
+    """
     from latentvla_core.planner.model import load
-    from latentvla_core.planner.plan import plan
+    from latentvla_core.planner.plan import plan_all
 
     records = context.records(**place_of(partition))
     rows: list[dict[str, Any]] = []
@@ -246,6 +262,6 @@ def trajectories(context: StageContext, partition: str) -> Output:
         model = context.model(name, load)
         features = features_of(context, records, tables[name]) if tables.get(name) else None
         faults: list[str] = []
-        poses = plan(model, records, features, device=context.device, faults=faults)
-        rows += plan_rows(name, records, poses, context.ledger.made_by(name, ""), faults)
+        plans = plan_all(model, records, features, device=context.device, faults=faults)
+        rows += plan_rows(name, records, plans, context.ledger.made_by(name, ""), faults)
     return Output(rows, groups=names, metadata={"planners": len(names), "scenes": len(records)})

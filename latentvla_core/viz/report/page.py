@@ -14,6 +14,7 @@ from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.metrics import METRIC_LABELS, METRIC_VERSIONS
 from latentvla_core.viz.html import cells, number, page, table, write_page
 from latentvla_core.viz.report.board import board
+from latentvla_core.viz.report.choices import choices
 from latentvla_core.viz.report.closed import closed_loop
 from latentvla_core.viz.report.evidence import evidence
 from latentvla_core.viz.report.facts import Facts, read_facts
@@ -79,6 +80,7 @@ def write_report_page(
         _head(facts, recipe, commit, links or {}, site),
         _scores(facts),
         closed_loop(facts, site),
+        choices(lake),
         "<h2>What is evidence here, and what is not</h2><div class=card>"
         + evidence(facts, recipe)
         + "</div>",
