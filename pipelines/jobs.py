@@ -25,7 +25,8 @@ EXECUTOR = dg.multiprocess_executor.configured(
 
 STUDY = tuple(name for name, stage in STAGES.items() if stage.group == "evidence")
 AT_THE_WHEEL = tuple(name for name, stage in STAGES.items() if stage.group == "closed_loop")
-LINE = tuple(name for name in STAGES if name not in (*STUDY, *AT_THE_WHEEL))
+CONTROLS = tuple(name for name, stage in STAGES.items() if stage.group == "controls")
+LINE = tuple(name for name in STAGES if name not in (*STUDY, *CONTROLS, *AT_THE_WHEEL))
 JOBS = {
     "whole_line": (LINE, "Everything, from logs to released models."),
     "closed_loop": (
@@ -40,6 +41,11 @@ JOBS = {
             "closed_loop_summary",
         ),
         "What the floors are worth at the wheel: needs no logs, no model and no pictures.",
+    ),
+    "controls": (
+        tuple(name for name in STAGES if name in (*LINE, *CONTROLS) and name != "releases"),
+        "The fused planners beside their controls: equal compute, black pictures, noise, E_v, E_a, "
+        "refinement without a VLM, missing, and the codes of the future as positive control.",
     ),
     "evidence": (
         ("logs", "frames", "scenes", "scene_worlds", *STUDY),

@@ -5,8 +5,9 @@ does.
 from __future__ import annotations
 
 from pipelines.assets import (
-    closed_loop,
     choices,
+    closed_loop,
+    controls,
     distill,
     evidence,
     ingest,
@@ -39,6 +40,7 @@ STAGES: dict[str, Stage] = {
         closed_loop,
         choices,
         registry,
+        controls,
         evidence,
     )
     for stage in stages_of(module)

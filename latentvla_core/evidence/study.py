@@ -128,7 +128,8 @@ def _chosen(arm: Variant, scenes: Scenes, menu: Menu, told: Told, config: MenuCo
         {source: values[rows] for source, values in given.items()},
         replace(config, steps=config.steps * arm.length),
     )
-    return choose(scorer, scenes.ego, plans, given)
+    heard = given if arm.answers else {name: np.zeros_like(x) for name, x in given.items()}
+    return choose(scorer, scenes.ego, plans, heard)
 
 
 def rows_of(scenes: Scenes, menu: Menu, chosen: Array) -> Iterator[dict[str, Any]]:

@@ -219,9 +219,30 @@ def chains(rows: Rows, role: str) -> list[tuple[bool, str]]:
     return sorted(found, key=lambda pair: pair[0])
 
 
+def positive_controls(rows: Rows, role: str = "test") -> list[tuple[bool, str]]:
+    """For every host and number of labelled logs whose control was run: whether a scorer that is
+    told the codes of the future chooses better, with the interval, and the sentence.
+
+    Where it does not, codes cannot be used, and the arms of that host say nothing about a teacher.
+    """
+    there = set(present(rows))
+    found = []
+    for host, name in HOSTS.items():
+        for labelled in sorted(n for arm, n in there if arm == f"{host}+oracle"):
+            if (host, labelled) not in there:
+                continue
+            gap = difference(rows, f"{host}+oracle", host, labelled, role)
+            held = gap.verdict == "holds"
+            told = "holds" if held else "FAILS: no arm of it says what latent actions are worth"
+            found.append((held, f"The positive control of {name} with {labelled} labelled logs on "
+                                f"{role} {told}: codes of the future {gap.interval}."))  # fmt: skip
+    return sorted(found, key=lambda pair: pair[0])
+
+
 def paragraph(rows: Rows, quality: Rows, role: str = "test") -> str:
-    """What held and what did not; the chain first."""
-    parts = [text for _, text in chains(rows, role)]
+    """What held and what did not: failed positive controls first, then the chain."""
+    parts = [text for held, text in positive_controls(rows, role) if not held]
+    parts += [text for _, text in chains(rows, role)]
     found = comparisons(rows, role)
     for verdict, start in (("holds", "Above 0 with the interval"), ("against", "Below 0 with it")):
         named = [f"{d.meaning} ({d.labelled}: {d.interval})" for d in found if d.verdict == verdict]

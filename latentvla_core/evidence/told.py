@@ -85,6 +85,7 @@ def tell(scenes: Scenes, sights: Sights, config: TeacherConfig) -> Told:
         "pictures": seen,
         "black": np.broadcast_to(sights.black, seen.shape).copy(),
         "noise": rng.normal(size=(len(scenes), 24)).astype(np.float32),
+        "constant": np.zeros((len(scenes), 24), np.float32),
         "oracle": decoder.path(one_hot(sights.codes)),
         "oracle_path": flat_paths(scenes.path),
     }

@@ -22,6 +22,8 @@ class Variant:
     """Sources the scorer is told, of `told.py`."""
     length: int = 1
     """Times the scorer's steps."""
+    answers: bool = True
+    """False: what it is told in training is missing when it is judged (zeros)."""
     has_more_labels: bool = False
     """The unlabelled logs have scores too: a ceiling."""
     kind: str = "menu"
@@ -45,10 +47,12 @@ VARIANTS: dict[str, Variant] = {
         "ceiling: the unlabelled logs are scored as well, still blind", has_more_labels=True
     ),
     "menu+noise": _menu("does more input do it?", "noise"),
+    "menu+constant": _menu("refinement without a teacher: told the same everywhere", "constant"),
     "menu+random": _menu("an untrained teacher", "random"),
     "menu+shuffled": _menu("a teacher of other scenes' codes", "shuffled"),
     "menu+blind_teacher": _menu("the control: a teacher without pictures", "blind_teacher"),
     "menu+teacher": _menu("latent actions, decoded to motion", "teacher"),
+    "menu+missing": _menu("a teacher that is missing when it counts", "teacher", answers=False),
     "menu+student": _menu("the same from a smaller eye, distilled", "student"),
     "menu+student_alone": _menu("the smaller eye without a teacher", "student_alone"),
     "menu+visual": _menu("E_v: hidden states of the teacher's picture branch", "visual"),
@@ -79,6 +83,8 @@ COMPARISONS: tuple[tuple[str, str, str], ...] = (
     ("menu+teacher", "menu", "the teacher, against the blind host"),
     ("menu+teacher", "menu+blind_teacher", "the teacher, against the teacher without pictures"),
     ("menu+teacher", "menu+noise", "the teacher, against noise"),
+    ("menu+teacher", "menu+constant", "the teacher, against the same layers without one"),
+    ("menu+teacher", "menu+missing", "the teacher, against its arm when it is missing"),
     ("menu+teacher", "menu+shuffled", "the teacher, against a shuffled teacher"),
     ("menu+student", "menu+blind_teacher", "the student, against the teacher without pictures"),
     ("menu+student", "menu+student_alone", "the student, against one without a teacher"),

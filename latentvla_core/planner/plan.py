@@ -84,13 +84,13 @@ def plan_all(
         view: what is done to each batch before the planner sees it; a control's black pictures.
     """
     inputs = inputs_of(planner, records, scratch)
-    batches = with_features(planner, inputs, records, features)
+    batches = viewed(with_features(planner, inputs, records, features), view)
     planner.to(device).eval()
     parts: dict[str, list[Array]] = {"poses": [np.zeros((0, PLAN_STEPS, 3), np.float32)]}
     with torch.inference_mode():
         for first in range(0, len(records), batch_size):
             batch = batches(np.arange(first, min(first + batch_size, len(records))))
-            out = planner(to_device(batch if view is None else view(batch), device))
+            out = planner(to_device(batch, device))
             for name, answer in _answers(out).items():
                 parts.setdefault(name, []).append(answer)
     whole = {name: np.concatenate(found) for name, found in parts.items()}
@@ -140,3 +140,8 @@ def with_features(
         return inputs.batch
     vlm = VlmInputs(features, records, planner.fusion.feature_dim)
     return lambda indices: {**inputs.batch(indices), "vlm": vlm.batch(indices)}
+
+
+def viewed(batches: Batches, view: View | None) -> Batches:
+    """Batches as `view` leaves them."""
+    return batches if view is None else lambda indices: view(batches(indices))

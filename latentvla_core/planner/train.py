@@ -17,7 +17,7 @@ from latentvla_core.planner.inputs import (
     VlmFeatures,
 )
 from latentvla_core.planner.model import HOSTS, Planner
-from latentvla_core.planner.plan import inputs_of, with_features
+from latentvla_core.planner.plan import View, inputs_of, viewed, with_features
 from latentvla_core.training.config import FitConfig, with_training
 from latentvla_core.training.loop import FitResult, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
@@ -115,6 +115,7 @@ def train_planner(
     scratch: Path | None = None,
     device: str = "cpu",
     until: int | None = None,
+    view: View | None = None,
 ) -> FitResult:
     """Train in place and leave the planner in eval mode.
 
@@ -130,6 +131,8 @@ def train_planner(
             host is the control "baseline trained equally long from the same checkpoint".
         scratch: folder for decoded pictures when they do not fit into memory.
         until: stop after this many steps of the run and go on later from `checkpoint_dir`.
+        view: what is done to each input batch before the planner sees it; a control's black
+        pictures.
     """
     if planner.fusion is not None and features is None:
         raise SetupError(
@@ -137,7 +140,7 @@ def train_planner(
         )
     tune = planner.fusion is not None if fine_tune is None else fine_tune
     seen = inputs_of(planner, records, scratch)
-    inputs = with_features(planner, seen, records, features)
+    inputs = viewed(with_features(planner, seen, records, features), view)
     usable = readable(seen)
     _explain_codes(planner, records, features)
     host = HOSTS[planner.name]

@@ -12,6 +12,7 @@ from latentvla_core.schema import Column, TableSpec, page, to_arrow, to_rows, wr
 from latentvla_core.tables import (
     actions,
     closed_loop,
+    controls,
     drives,
     evidence,
     health,
@@ -45,6 +46,8 @@ TABLES: dict[str, TableSpec] = {
         closed_loop.SCENES,
         *closed_loop.DRIVEN,
         closed_loop.SUMMARY,
+        controls.PLANNER_CONTROLS,
+        controls.CONTROL_COMPARISONS,
         records.MODELS,
         records.RELEASES,
         records.QUARANTINE,

@@ -15,6 +15,7 @@ from latentvla_core.evidence.summary import (
     chains,
     comparisons,
     paragraph,
+    positive_controls,
     table,
 )
 from latentvla_core.evidence.variants import VARIANTS
@@ -45,7 +46,7 @@ def evidence_page(rows: Rows, quality: Rows, notes: Sequence[str] = ()) -> str:
 def _head(rows: Rows, quality: Rows, notes: Sequence[str]) -> str:
     banners = "".join(
         f"<div class='banner {'good' if held else 'bad'}'>{escape(text)}</div>"
-        for held, text in chains(rows, "test")
+        for held, text in [*positive_controls(rows), *chains(rows, "test")]
     )
     told = "".join(f"<p>{escape(text)}</p>" for text in (NOTE, *notes, paragraph(rows, quality)))
     return f"<h1>What are pictures and latent actions worth?</h1>{banners}{told}"

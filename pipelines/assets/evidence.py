@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from latentvla_core.errors import SetupError
 from latentvla_core.evidence.variants import VARIANTS
+from latentvla_core.lake.store import Lake
 from latentvla_core.types import SceneRecord
+from pipelines.checks import Verdict
 from pipelines.steps import declare
 from pipelines.steps.context import Output, StageContext
 from pipelines.steps.lineage import digest, share_of
@@ -93,7 +95,20 @@ for _name, _arm in VARIANTS.items():
     declare_arm(_name, _arm.isolates)
 
 
-@declare.table(deps=(TEACHERS, *map(asset_name, VARIANTS)), group="evidence", kinds=("deltalake",))
+def positive_control(lake: Lake) -> Verdict:
+    """One fault per host and number of labelled logs for which codes of the future are no help."""
+    from latentvla_core.evidence.summary import positive_controls
+
+    rows = lake.rows("evidence_runs", {"variant": list(VARIANTS)})
+    return Verdict(len(rows), [told for held, told in positive_controls(rows) if not held])
+
+
+@declare.table(
+    deps=(TEACHERS, *map(asset_name, VARIANTS)),
+    group="evidence",
+    checks={"positive_control": positive_control},
+    kinds=("deltalake",),
+)
 def evidence_summary(context: StageContext) -> Output:
     """The study's table and page, from the rows of its arms: whether host < student ≤ teacher holds
     comes first, and no arm is ranked.

@@ -95,7 +95,7 @@ def trainer_of(variant: Variant) -> Callable[[StageContext, Path], Model]:
                 records,
                 context.recipe.planner.train,
                 worlds=worlds_of(context, records),
-                maps=_maps(context),
+                maps=maps_of(context),
                 features=features,
                 sink=sink,
                 checkpoint_dir=folder / CHECKPOINTS,
@@ -129,7 +129,8 @@ def start_of(context: StageContext, variant: Variant, features: Any) -> Any:
     return refuse(start, features.width)
 
 
-def _maps(context: StageContext) -> Any:
+def maps_of(context: StageContext) -> Any:
+    """The maps of the training split, None where it has none."""
     from latentvla_core.data.map_files.maps import MapStore
 
     root = context.settings.source(TRAIN).maps

@@ -19,7 +19,13 @@ from latentvla_core.errors import SetupError
 from latentvla_core.evidence.eye import MIDDLE_TOP, principal, views
 from latentvla_core.evidence.scores import score_menu
 from latentvla_core.evidence.situations import situation_of
-from latentvla_core.evidence.summary import chain, difference, paragraph, table
+from latentvla_core.evidence.summary import (
+    chain,
+    difference,
+    paragraph,
+    positive_controls,
+    table,
+)
 from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.types import Command, ObjectClass
 from latentvla_core.viz.evidence_page import evidence_page
@@ -150,6 +156,20 @@ def test_the_chain_is_said_to_hold_only_when_it_does():
     assert paragraph(both, []).startswith(
         "host < student ≤ teacher does NOT hold for a host that sees"
     )
+
+
+def test_a_failed_positive_control_is_said_before_everything_else():
+    """Codes of the future that help nobody: the arms cannot say what latent actions are worth."""
+    arms = {"menu": 0.0, "menu+student": 1.0, "menu+teacher": 1.5}
+    useless = rows_of(arms | {"menu+oracle": 0.0})
+    assert [held for held, _ in positive_controls(useless)] == [False]
+    assert paragraph(useless, []).startswith("The positive control of the blind host")
+    assert "FAILS" in evidence_page(useless, [])
+    good = rows_of(arms | {"menu+oracle": 3.0, "seeing": 0.0, "seeing+oracle": 0.0})
+    assert [held for held, _ in positive_controls(good)] == [False, True]  # failures first
+    assert "a host that sees" in positive_controls(good)[0][1]
+    assert positive_controls(rows_of(arms)) == []  # not run, so nothing is said of it
+    assert paragraph(rows_of(arms | {"menu+oracle": 3.0}), []).startswith("host < student")
 
 
 def test_differences_are_paired_and_refuse_arms_of_other_seeds():

@@ -9,9 +9,12 @@ import pytest
 
 from latentvla_core.errors import SetupError
 from latentvla_core.evidence import scenes as scenes_module
+from latentvla_core.evidence import study
 from latentvla_core.evidence.menu import MenuConfig, choose, train_proposer, train_scorer
 from latentvla_core.evidence.scenes import Scenes, check_disjoint, labelled_rows
+from latentvla_core.evidence.scores import MenuScores
 from latentvla_core.evidence.situations import SITUATIONS
+from latentvla_core.evidence.study import Menu
 from latentvla_core.evidence.teacher import (
     Decoder,
     TeacherConfig,
@@ -26,7 +29,7 @@ from latentvla_core.evidence.teacher import (
     train_teacher,
     word_decoder,
 )
-from latentvla_core.evidence.told import Sights, judge, tell
+from latentvla_core.evidence.told import Sights, Told, judge, tell
 from latentvla_core.evidence.variants import COMPARISONS, VARIANTS, variant
 
 SEEN = 6
@@ -189,3 +192,28 @@ def test_sources_of_a_seed_are_trained_on_unlabelled_logs_alone():
     assert set(first.sources) - same == {"oracle", "oracle_path"}
     told_by_variants = {s for v in VARIANTS.values() for s in v.told}
     assert told_by_variants <= set(first.sources)
+
+
+def test_an_arm_whose_teacher_is_missing_is_told_in_training_and_not_when_it_is_judged(
+    monkeypatch,
+):
+    made, seen, _ = little_scenes(16)
+    plans = np.stack([made.path] * 5, 1)
+    nothing = np.full((*plans.shape[:2], 5), np.nan)
+    menu = Menu(1, made.of_role("labelled"), plans, MenuScores(nothing, *[nothing[..., 0]] * 4))
+    told = Told({"teacher": seen, "constant": np.zeros_like(seen)}, {}, {})
+    taught: list[np.ndarray] = []
+    monkeypatch.setattr(
+        study,
+        "train_scorer",
+        lambda ego, plans, scores, given, config: taught.append(*given.values()),
+    )
+    monkeypatch.setattr(
+        study, "choose", lambda scorer, ego, plans, given: (given.popitem()[1] != 0).any(1)
+    )
+    heard = {
+        name: bool(study._chosen(variant(name), made, menu, told, FEW).any())
+        for name in ("menu+teacher", "menu+missing", "menu+constant")
+    }
+    assert heard == {"menu+teacher": True, "menu+missing": False, "menu+constant": False}
+    assert [bool(rows.any()) for rows in taught] == [True, True, False]
