@@ -22,6 +22,11 @@ from latentvla_core.viz.site.scene_page import signals
 from latentvla_core.viz.site.sentences import MISSING, PER_STEP, predicted, sentence
 
 PICTURES, ROAD, CODES, SIGNALS = "pictures", "road", "codes", "signals"
+MARKS = {
+    "label": ([31, 78, 156], "Square"),
+    "teacher": ([200, 130, 20], "Diamond"),
+    "student": ([179, 38, 30], "Circle"),
+}
 LIFT_M = 0.3  # plans are drawn this high, so that they are seen above the ground
 
 
@@ -49,6 +54,7 @@ def _write(rr: Any, log: LogRows, options: ViewOptions) -> Path:
     recording = rr.RecordingStream("latentvla", recording_id=log.name)
     recording.save(str(path), default_blueprint=_blueprint())
     recording.log("/", rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
+    _log_styles(rr, recording)
     origin = np.array(log.frames[0]["ego_pose"])
     scenes = {record.scene_token: record for record in log.records}
     told = signals(log.frames)
@@ -147,6 +153,16 @@ def _colour(name: str) -> list[int]:
 
     text = colour_of(name)
     return [int(text[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def _log_styles(rr: Any, recording: Any) -> None:
+    """Codes are points: the line between two of them would mean nothing."""
+    for who, (colour, marker) in MARKS.items():
+        for position in range(1, PER_STEP + 1):
+            style = rr.SeriesPoints(
+                colors=[colour], markers=[marker], marker_sizes=[4.0], names=[f"{who} {position}"]
+            )
+            recording.log(f"{CODES}/{who}/{position}", style, static=True)
 
 
 def _log_codes(rr: Any, recording: Any, log: LogRows, token: str) -> None:

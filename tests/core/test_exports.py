@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.site_lake import write_lake
+from latentvla_core.data.cameras import decode_image
 from latentvla_core.errors import DataError
 from latentvla_core.exports.lerobot import IMAGE, statistics, write_lerobot
 from latentvla_core.exports.shards import write_shards
@@ -124,10 +125,40 @@ def test_a_picture_that_cannot_be_read_ends_an_episode(tmp_path):
 
 
 def test_the_public_reader_reads_the_lerobot_data_set(lake, tmp_path):
+    """Every frame, as the reader hands it to a training: picture, state, action, codes, task."""
     reader = pytest.importorskip("lerobot.datasets.lerobot_dataset", reason="pip install lerobot")
     done = write_lerobot(lake, ViewOptions(out=tmp_path))
     found = reader.LeRobotDataset("local/drives", root=tmp_path)
-    assert len(found) == done.samples and found.num_episodes == 2
-    item = found[5]
-    assert item[IMAGE].shape == (3, 36, 64) and item["observation.state"].shape == (4,)
-    assert item["task"] in ("turn left", "drive straight on", "turn right", "drive")
+    assert len(found) == done.samples and found.num_episodes == 2 and found.fps == 2
+    frames = [
+        row
+        for split in ("train", "val")
+        for row in sorted(lake.rows("frames", {"split": split}), key=lambda row: row["log_index"])
+    ]
+    labelled = {row["scene_token"] for row in lake.rows("latent_actions")}
+    for item, frame in zip((found[k] for k in range(len(found))), frames, strict=True):
+        assert item[IMAGE].shape == (3, 36, 64) and item["observation.state"].shape == (4,)
+        said = labels_of(lake, frame["token"])[:4] if frame["token"] in labelled else [-1] * 4
+        assert item["latent_action"].tolist() == said
+        speed = np.hypot(*frame["ego_velocity_mps"])
+        assert float(item["observation.state"][0]) == pytest.approx(speed, abs=1e-4)
+        picture = decode_image((Path(frame["sensor_root"]) / frame["camera_paths"][0]).read_bytes())
+        red = item[IMAGE][0].mean().item()
+        assert red == pytest.approx(picture[..., 0].mean() / 255, abs=0.02)
+        assert item["task"] in ("turn left", "drive straight on", "turn right", "drive")
+
+
+def test_a_query_exports_the_scenes_that_fit_it_alone(lake, tmp_path):
+    lost = (
+        "select scene_token from pdm_scores where trajectory_id = 'ipad' and"
+        " metric_version = 'pdms-v1.1' and score < 1"
+    )
+    wanted = set(lake.sql(lost)["scene_token"].to_pylist())
+    done = write_shards(lake, ViewOptions(out=tmp_path, where=lost))
+    names = {
+        member.partition(".")[0] for path in done.files for member in tarfile.open(path).getnames()
+    }
+    assert 0 < len(wanted) < 30 and names == wanted
+    drive = lake.rows("logs")[0]["log_name"]
+    done = write_lerobot(lake, ViewOptions(out=tmp_path / "drive", log=drive))
+    assert len(done.files) == 1

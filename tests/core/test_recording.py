@@ -40,4 +40,5 @@ def test_a_recording_has_pictures_plans_codes_and_signals_on_one_timeline(tmp_pa
         f"/{SIGNALS}/speed_mps",
     ):
         assert wanted in told
-    assert "drive" in told
+    assert "drive" in told and "SeriesPoints" in told
+    subprocess.run([sys.executable, "-m", "rerun", "rrd", "verify", str(paths[0])], check=True)

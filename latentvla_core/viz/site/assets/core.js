@@ -68,7 +68,7 @@ const h = (tag, attributes = {}, ...children) => {
     if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== ''));
+  element.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== '' && c !== false));
   return element;
 };
 const esc = (text) => String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);

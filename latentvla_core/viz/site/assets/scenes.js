@@ -193,7 +193,7 @@ LV.pages[''] = (main, address) => {
     summary.replaceChildren(
       h('div', { role: 'status', id: 'count' }, h('b', {}, found.length.toLocaleString('en')), ` of ${LV.index.tokens.length.toLocaleString('en')} scenes, ${drives} drives`),
       bins(scores, found, state, changed),
-      h('span', { class: 'soft small' }, found.length ? 'Click a scene to open it, a score to see the moment it was lost.' : 'No scene fits; loosen a filter.'));
+      h('span', { class: 'soft small' }, found.length ? `Click a scene to open it${LV.metrics().length ? ', a score to see the moment it was lost' : ''}.` : 'No scene fits; loosen a filter.'));
     draw();
   };
   head.replaceChildren(filterBar(state, changed));
