@@ -158,7 +158,7 @@ class Browser:
         """A real click in the middle of the first element that fits."""
         spot = self.js(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); if (!e) return"
-            " null; e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
+            " null; e.scrollIntoView({block: 'center', behavior: 'instant'}); const b = e.getBoundingClientRect();"
             " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         assert spot, f"nothing fits {selector}"

@@ -155,9 +155,10 @@ def test_a_query_exports_the_scenes_that_fit_it_alone(lake, tmp_path):
     )
     wanted = set(lake.sql(lost)["scene_token"].to_pylist())
     done = write_shards(lake, ViewOptions(out=tmp_path, where=lost))
-    names = {
-        member.partition(".")[0] for path in done.files for member in tarfile.open(path).getnames()
-    }
+    names = set()
+    for path in done.files:
+        with tarfile.open(path) as shard:
+            names |= {member.partition(".")[0] for member in shard.getnames()}
     assert 0 < len(wanted) < 30 and names == wanted
     drive = lake.rows("logs")[0]["log_name"]
     done = write_lerobot(lake, ViewOptions(out=tmp_path / "drive", log=drive))

@@ -6,11 +6,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pdms_little_worlds import straight_plan, straight_road, with_object
 
-from benchmarks.site_lake import write_lake
+from benchmarks.site_lake import PLANNERS, write_lake
+from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.score import score_trajectories
+from latentvla_core.viz.report.page import write_report_page
+from latentvla_core.viz.report.worst import worst_plans
 from latentvla_core.viz.site.export import export_site
 from latentvla_core.viz.site.files import read_data, unpacked
 from latentvla_core.viz.site.options import ViewOptions
@@ -23,6 +27,7 @@ needs_chromium = pytest.mark.skipif(
     not chromium_path(), reason="Chromium is not installed (apt-get install chromium)"
 )
 pytestmark = needs_chromium
+NC = "no_at_fault_collisions"
 READY = "document.body && document.body.dataset.ready"
 
 
@@ -31,11 +36,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 scenes, one of which has a road and a plan that hits a standing car."""
     root = tmp_path_factory.mktemp("pages")
     lake = write_lake(root / "lake", 30, pictures=root / "pictures")
-    scene = lake.rows("scenes", {"split": "train"})[7]
+    scene = lake.rows("scenes", {"split": "val"})[1]
     keys = {name: scene[name] for name in ("split", "shard", "scene_token", "log_name")}
     world = with_object(straight_road(10.0), (18.0, 0.0))
     world = replace(world, scene_token=keys["scene_token"], log_name=keys["log_name"])
-    place = {"split": "train", "shard": 0}
+    place = {"split": "val", "shard": 0}
     lake.replace("scene_worlds", [world.to_row() | keys | {"made_by": "b"}], place)
     crash = straight_plan(10.0)
     told = score_trajectories([world], [crash[None]], metric="pdms").rows()[0]
@@ -136,6 +141,64 @@ def test_the_place_of_a_crash_is_red_in_the_view_from_above(page, site):
     assert page.js(red) > 100
     show(page, site, f"#/scene/{token}?plan=human")
     assert page.js(red) == 0
+
+
+def test_one_click_leads_from_the_report_to_the_moment_its_worst_plan_fails(page, site):
+    """The report of a demo and the site beside it, as `latentvla demo` leaves them."""
+    lake = Lake(str(site.parent / "lake"))
+    report = write_report_page(
+        lake, site.parent / "report.html", recipe="mini", metrics=("pdms",), site="site"
+    )
+    facts = worst_plans(lake, {"split": "val"}, "pdms", 1)[0]
+    page.open(report.as_uri())
+    page.click(".worst a")
+    page.wait("document.querySelector('#why .mark')")
+    assert facts.scene_token in page.js("document.querySelector('h1').textContent")
+    scene = read_data(site / "data" / "scenes" / f"{facts.scene_token}.js")
+    failed = scene["plans"][facts.planner]["why"]["pdms-v1.1"]
+    first = min(f["step"] for f in failed if f["step"] >= 0) / 10
+    assert page.js("document.querySelector('.clock output').textContent") == f"{first:.1f} s"
+
+
+def test_a_lake_without_scores_shows_scenes_and_says_nothing_of_scores(page, tmp_path):
+    lake = write_lake(tmp_path / "lake", 5)
+    for table in ("pdm_scores", "trajectories"):
+        for planner in PLANNERS:
+            lake.replace(table, [], {"split": "train", "shard": 0, "trajectory_id": planner})
+    export_site(lake, ViewOptions(out=tmp_path / "site", width_px=0))
+    show(page, tmp_path / "site")
+    text = page.js("document.querySelector('main').textContent")
+    assert "5 of 5 scenes" in text and "false" not in text and "score" not in text
+    show(page, tmp_path / "site", f"#/scene/{lake.rows('scenes')[0]['scene_token']}")
+    assert "No plans of this scene yet" in page.js("document.querySelector('main').textContent")
+
+
+@pytest.mark.parametrize(
+    ("query", "fits"),
+    [
+        ("split=val", lambda s, _: s["split"] == "val"),
+        ("command=1", lambda s, _: s["command"] == 1),
+        ("city=sg-one-north", lambda s, _: s["map_location"] == "sg-one-north"),
+        ("slow=9&fast=12", lambda s, _: 9 <= round(np.hypot(*s["ego_velocity_mps"]), 2) <= 12),
+        ("planner=ipad_latent&high=0.7", lambda s, score: score("ipad_latent", s) <= 0.7),
+        ("planner=human&lost=NC", lambda s, score: score("human", s, NC) < 1),
+    ],
+)
+def test_each_filter_finds_the_scenes_that_the_lake_would(page, site, query, fits):
+    lake = Lake(str(site.parent / "lake"))
+    rows = {
+        (row["trajectory_id"], row["scene_token"]): row
+        for row in lake.rows("pdm_scores")
+        if row["metric_version"] == "pdms-v1.1"
+    }
+
+    def score(planner: str, scene: dict, name: str = "score") -> float:
+        return rows[planner, scene["scene_token"]][name]
+
+    wanted = {scene["scene_token"] for scene in lake.rows("scenes") if fits(scene, score)}
+    show(page, site, f"#/?{query}")
+    found = page.js("LV.walk.map(i => LV.index.tokens[i])")
+    assert set(found) == wanted and len(found) == len(wanted) and 0 < len(wanted) < 30
 
 
 def crash_token(site: Path) -> str:

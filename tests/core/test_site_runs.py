@@ -12,7 +12,7 @@ import pytest
 import shapely
 
 from benchmarks.site_lake import write_lake
-from latentvla_core.closed_loop.columns import COLUMNS, parquet_fields
+from latentvla_core.closed_loop.columns import parquet_fields
 from latentvla_core.closed_loop.scenes.spec import SceneSpec
 from latentvla_core.closed_loop.scenes.town import open_town
 from latentvla_core.errors import DataError, SetupError
@@ -28,11 +28,14 @@ from chromium import Browser, chromium_path
 
 KEY = {"scene": "s1", "driver": "ipad", "traffic": "reactive", "seed": 3}
 BLANK: dict[str, Any] = {"string": "", "int64": 0, "double": 0.0, "bool": True}
+FIELDS = {
+    table: {f.name: str(f.type) for f in fields} for table, fields in parquet_fields().items()
+}
 SPEED_MPS = 5.0
 
 
 def blank(table: str, **changes: Any) -> dict[str, Any]:
-    return {n: BLANK.get(kind, []) for n, kind in COLUMNS[table].items()} | KEY | changes
+    return {n: BLANK.get(kind, []) for n, kind in FIELDS[table].items()} | KEY | changes
 
 
 def step_row(step: int) -> dict[str, Any]:
@@ -250,7 +253,23 @@ def test_an_older_version_of_a_planner_stands_beside_todays(tmp_path):
     page = read_data(tmp_path / "site" / "data" / "scenes" / f"{index['tokens'][0]}.js")
     assert page["plans"]["ipad@m1"]["model"] == "m1" and page["plans"]["ipad"]["model"] == "newer"
     assert "ipad@m1" in {column["planner"] for column in index["scores"]}
+    if chromium_path():
+        with Browser() as opened:
+            _compare_versions(opened, (tmp_path / "site" / "index.html").as_uri())
     with pytest.raises(DataError, match="m1, newer"):
         export_site(lake, ViewOptions(out=tmp_path / "site", also=("ipad@x",)))
     with pytest.raises(SetupError, match="PLANNER@VERSION"):
         ViewOptions(out=tmp_path, also=("ipad",))
+
+
+def _compare_versions(page: Browser, url: str) -> None:
+    """Two versions of one planner: scene by scene, then one scene twice on one clock."""
+    ready = "document.body && document.body.dataset.ready"
+    page.open(f"{url}#/compare?a=ipad@m1&b=ipad", ready)
+    assert "5 scenes" in page.js("document.querySelector('main').textContent")
+    assert page.js("document.querySelectorAll('svg.plot circle').length") == 5
+    page.click("tbody td a")
+    page.wait("document.querySelectorAll('canvas.above').length === 2")
+    shown = page.js("[...document.querySelectorAll('figcaption b')].map(b => b.textContent)")
+    assert shown == ["ipad@m1", "ipad"]
+    assert page.errors == []
