@@ -105,6 +105,7 @@ def test_every_room_is_in_the_order():
     )
 
 
+@pytest.mark.slow
 def test_imports_go_one_way():
     wrong = []
     for path in sources():
@@ -127,6 +128,7 @@ def test_scorer_needs_little():
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_core_never_imports_the_orchestrator():
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
@@ -138,6 +140,7 @@ def test_core_never_imports_the_orchestrator():
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_heavy_libraries_are_imported_where_they_are_needed():
     """torch only in the rooms that train; polars, deltalake and transformers inside functions
     (stack.md §0).
@@ -178,6 +181,7 @@ def test_scorer_imports_with_numpy_and_shapely_alone():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_functions_and_files_stay_readable(path: Path):
     text = path.read_text()
@@ -277,6 +281,7 @@ def test_lines_are_short_and_most_functions_too():
     assert sum(size > LONG for size in sizes) < len(sizes) / 100
 
 
+@pytest.mark.slow
 def test_docstrings_fit_the_page():
     wide = [
         f"{path.relative_to(ROOT)}: {line.strip()[:60]}"

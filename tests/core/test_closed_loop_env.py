@@ -13,6 +13,8 @@ from latentvla_core.closed_loop.episode import prepare_scene, run_episode
 from latentvla_core.closed_loop.scenes.spec import SceneSpec
 from latentvla_core.errors import SetupError
 
+pytestmark = pytest.mark.slow
+
 SPEC = SceneSpec(situation="lead_brakes", world_seed=900_001, location="us-ma-boston", seed=1)
 
 

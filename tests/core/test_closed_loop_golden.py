@@ -9,6 +9,7 @@ tolerance in nuPlan's closed loop and none in the devkit.
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import shapely
 from pdms_golden import needs_golden, plans, row_of, table, worlds
 
@@ -20,6 +21,8 @@ from latentvla_core.pdms.measure import drive as driven
 from latentvla_core.pdms.measure import road_polygons
 from latentvla_core.pdms.state import DRIVABLE
 from latentvla_core.pdms.world import World
+
+pytestmark = pytest.mark.slow
 
 PLANS = ("human", "pdm_closed")
 MORE = 3

@@ -41,6 +41,7 @@ def transfuser(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_saved_planner_drives_by_what_it_sees(transfuser: Path):
     driver = driver_of(str(transfuser))
     driver.start(0)

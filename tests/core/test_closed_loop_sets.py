@@ -23,6 +23,8 @@ from latentvla_core.closed_loop.scenes.situations import DANGEROUS, SITUATIONS, 
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.statistics import Interval
 
+pytestmark = pytest.mark.slow
+
 
 def search(wanted: int, good: set[int], ahead: int = 0) -> SceneSet:
     """A search in which only candidates of some numbers are scenes, read `ahead` of the verdicts."""

@@ -120,6 +120,7 @@ def test_a_store_reads_each_map_once(tmp_path: Path) -> None:
     assert store.get("us-ma-boston") is store.get("us-ma-boston")
 
 
+@pytest.mark.slow
 def test_golden_maps_equal_the_devkits_polygons_and_read_fast() -> None:
     import pyarrow.parquet as pq
 

@@ -108,6 +108,7 @@ def test_pictures_under_another_name_are_pointed_at(tmp_path: Path):
     assert "image_2/ is there: rename or link it to frames/" in refusal(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -95,6 +95,7 @@ def test_cameras_that_do_not_exist_are_black_in_the_panorama(tmp_path: Path) -> 
         load_panorama(str(tmp_path), ("", name, ""), 100)
 
 
+@pytest.mark.slow
 def test_pictures_and_folders_of_an_object_store(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

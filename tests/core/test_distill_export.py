@@ -13,6 +13,8 @@ from latentvla_core.distill.inputs import StudentInputs, StudentScenes
 from latentvla_core.distill.student import StudentNetwork
 from latentvla_core.training.images import ImageCache
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 CONFIG = StudentConfig.debug()
 

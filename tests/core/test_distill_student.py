@@ -252,6 +252,7 @@ def test_a_run_cut_in_two_equals_one_run(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_training_brings_the_student_to_its_teacher():
     records, codes = world()
     said = teacher()

@@ -32,6 +32,8 @@ from latentvla_core.evidence.teacher import (
 from latentvla_core.evidence.told import Sights, Told, judge, tell
 from latentvla_core.evidence.variants import COMPARISONS, VARIANTS, variant
 
+pytestmark = pytest.mark.slow
+
 SEEN = 6
 CODES = Decoder("codes", np.zeros((192, 24), np.float32), np.zeros(24, np.float32))
 SHORT = TeacherConfig(

@@ -30,6 +30,7 @@ def labels_of(lake: Lake, token: str) -> list[int]:
     return np.concatenate([row["ego_codes"] for row in rows]).tolist()
 
 
+@pytest.mark.slow
 def test_shards_hold_every_scene_with_its_picture_and_codes(lake, tmp_path):
     done = write_shards(lake, ViewOptions(out=tmp_path), per_shard=10)
     assert [path.name for path in done.files] == [

@@ -28,6 +28,8 @@ from latentvla_core.latent.train import drop_codes, train_latent_action_model
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 GOLDEN = Path(__file__).parents[1] / "golden" / "latent_debug_losses.json"
 

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 OTHER = "elsewhere"  # other_device.OTHER, which must not be imported here
 HERE = Path(__file__).resolve().parent
 

@@ -41,6 +41,7 @@ def before(world: World, name: str) -> tuple[World, np.ndarray] | None:
     return earlier, dict(zip(*golden.plans()[earlier.scene_token], strict=True))[name]
 
 
+@pytest.mark.slow
 @needs_golden
 @pytest.mark.parametrize(("metric", "table"), [("pdms", "pdms_v1"), ("epdms", "epdms_v2")])
 def test_failures_are_the_official_ones_at_the_official_time(metric, table):

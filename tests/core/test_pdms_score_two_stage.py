@@ -59,6 +59,7 @@ def submission(tree: Tree, path: Path, tokens: list[str] | None = None) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_synthetic_scene_file_is_the_world_the_log_shows(tree: Tree):
     path = tree.root / NAME / f"synthetic_scene_pickles/scene-{tree.followers[0][0]}.pkl"
     made = read_synthetic_scene(path)

@@ -168,6 +168,7 @@ def test_the_cars_of_these_worlds_do_meet():
     assert changed > 4
 
 
+@pytest.mark.slow
 @needs_golden
 def test_real_traffic_drives_as_its_twin():
     rows = golden.table("scenes")

@@ -146,6 +146,7 @@ def test_objects_of_an_empty_scene():
     assert all(not worlds()[token].object_tokens for token in empty)
 
 
+@pytest.mark.slow
 def test_proposals_of_the_reference_planner():
     table = golden.table("planner_proposals")
     for token, rows in rows_by_scene("planner_proposals"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from planner_factory import make_records
 
@@ -35,6 +36,7 @@ def test_human_is_the_log(tmp_path):
     assert displacement_errors(human(records), records)["ade_m"] < 1e-5
 
 
+@pytest.mark.slow
 def test_blind_mlp_learns_arcs_from_command_and_speed(tmp_path):
     records = make_records(tmp_path, 60)
     blind, result = train_ego_status(

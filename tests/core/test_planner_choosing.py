@@ -226,6 +226,7 @@ def test_the_length_of_a_training_counts_passes_over_the_scenes():
     assert PlannerTrainConfig.paper().training_of(False).steps_for(103_288) == 32_278
 
 
+@pytest.mark.slow
 def test_a_trained_fusion_moves_its_plan_when_its_tokens_are_taken_away(records):
     """Against a broken twin whose gates stay at zero, as all gates practically did before they had
     a rate of their own.

@@ -134,6 +134,7 @@ def test_a_saved_planner_plans_the_same(host, fused, records, tmp_path):
     assert np.array_equal(plan(again, records, features), plan(planner, records, features))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", list(HOSTS))
 def test_a_host_learns_eight_scenes_by_heart(host, records):
     """Small L1 on its own training scenes: the data path, the losses and the heads belong together."""

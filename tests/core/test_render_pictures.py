@@ -223,6 +223,7 @@ def test_same_arguments_same_bytes_in_any_order(town):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAVE_NUMBA, reason="numba is not installed")
 def test_numpy_twin_draws_the_same_picture():
     size = (80, 45)

@@ -24,6 +24,8 @@ from latentvla_core.scoring import score_tree
 from latentvla_core.scoring.pool import START, shared_out, start_method
 from latentvla_core.world.write import WorldConfig, WorldTree, write_world
 
+pytestmark = pytest.mark.slow
+
 METHODS = get_all_start_methods()
 
 

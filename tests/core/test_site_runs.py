@@ -99,6 +99,7 @@ def test_a_folder_without_runs_is_named(tmp_path):
         Folder(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not chromium_path(), reason="Chromium is not installed (apt-get install chromium)"
 )

@@ -101,6 +101,7 @@ def test_sql_and_lineage_work_there_too(lake: Lake):
     ]
 
 
+@pytest.mark.slow
 def test_nothing_lands_on_the_local_disk(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

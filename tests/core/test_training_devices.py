@@ -15,6 +15,8 @@ from latentvla_core.training.config import FitConfig
 from latentvla_core.training.devices.group import Launch, divided, launched
 from latentvla_core.training.devices.spread import repeated_blocks
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 

@@ -279,6 +279,7 @@ def test_a_picture_that_breaks_on_its_way_leaves_its_batch_and_is_counted(tmp_pa
         train_vlm(build_samples(records, codes, stream), stream)
 
 
+@pytest.mark.slow
 def test_training_learns_the_answers_of_a_few_scenes():
     config = with_training(CONFIG, epochs=0, steps=60, batch_size=4, learning_rate=2e-2)
     sink = ListSink()

@@ -21,6 +21,8 @@ from latentvla_core.world.log_writer import write_log
 from latentvla_core.world.session import ego_corners
 from latentvla_core.world.write import WorldConfig, write_world
 
+pytestmark = pytest.mark.slow
+
 CONFIG = WorldConfig(
     seed=3, logs_train=2, logs_val=1, logs_test=1, seconds_per_log=10.0, cameras=(), workers=1
 )

@@ -476,6 +476,8 @@ from pipelines.steps.engine import Engine
 from pipelines.steps.lineage import Ledger
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
+
+pytestmark = pytest.mark.slow
 record = Ledger.record
 def kill(ledger, row):
     if (row["asset"], row["partition"]) == ("scenes", "train-00"):

@@ -192,6 +192,7 @@ def _idle_job() -> dg.JobDefinition:
     return busy
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LATENTVLA_TELL_FILE", str(tmp_path / "told"))
 

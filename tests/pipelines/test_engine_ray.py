@@ -17,6 +17,8 @@ from pipelines.engines.shards import execute_shards
 from pipelines.settings import Settings
 from pipelines.steps.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'latentvla[ray]'")
 
 

@@ -18,6 +18,8 @@ from pipelines.engines.unit import Unit
 from pipelines.settings import Settings
 from pipelines.steps.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 
 class Line:
     """A deployment with six shards in a folder of its own."""

@@ -15,6 +15,8 @@ from pipelines.settings import Settings
 from pipelines.stages import STAGES
 from pipelines.steps.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 base: debug
 world: {logs_train: 6, logs_val: 1, logs_test: 2, cameras: [CAM_F0], picture_wh: [448, 252]}

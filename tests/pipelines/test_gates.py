@@ -236,6 +236,7 @@ def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
     return Line(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_nothing_new_but_scenes_keeps_all_seven(line: Line):
     for i, name in enumerate(registry.PLANNERS):
         line.train(name, "1", scores(0.01 * i))

@@ -96,6 +96,7 @@ def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
     return Line(tmp_path / "home", monkeypatch)
 
 
+@pytest.mark.slow
 def test_dagster_stops_before_the_labels_and_goes_on_when_the_model_is_mended(line: Line):
     line.report |= NO_TRAJECTORY
     first = line.run()

@@ -314,6 +314,7 @@ def line(tmp_path: Path, judged: list[Any]) -> Line:
     return Line(tmp_path, [*blind("train", 1), *blind("val", 6)])
 
 
+@pytest.mark.slow
 def test_a_model_that_holds_every_required_bound_may_label(line: Line):
     line.gate = HealthGate(required=(Bound("ego_usage", at_least=12),))
     told = line.engine().execute("latent_quality").metadata

@@ -20,9 +20,13 @@ from pipelines.steps.engine import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("LATENTVLA_SHARED", ROOT.parent / "shared"))
-pytestmark = pytest.mark.skipif(
-    not (SHARED / "golden").is_dir(), reason=f"no reference data in {SHARED}; set LATENTVLA_SHARED"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (SHARED / "golden").is_dir(),
+        reason=f"no reference data in {SHARED}; set LATENTVLA_SHARED",
+    ),
+]
 EXACT = {  # sub-scores that take values in {0, ½, 1}
     metric: [name for name in names if name != "ego_progress"]
     for metric, names in SUB_SCORES.items()

@@ -10,7 +10,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from pipelines.registry.database import ensure_database
+
+pytestmark = pytest.mark.slow
 
 CREATE = "import sys; from pipelines.registry.database import ensure_database; ensure_database(sys.argv[1])"
 

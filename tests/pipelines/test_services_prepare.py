@@ -11,6 +11,7 @@ from latentvla_core.errors import SetupError
 from pipelines.services.prepare import _client, prepare, probe, wait_for
 
 
+@pytest.mark.slow
 def test_a_bucket_is_made_and_the_store_proved_and_nothing_is_left():
     with pytest.MonkeyPatch.context() as patch, object_store(patch):
         said: list[str] = []

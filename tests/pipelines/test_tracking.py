@@ -68,6 +68,7 @@ def away(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) 
     return Deployment(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_training_that_starts_without_mlflow_goes_on_and_is_tracked_when_it_comes_back(away: Any):
     with tracked(away, "toy", away.folder) as sink:
         sink.log(0, {"loss": 2.0})
@@ -173,6 +174,7 @@ def test_stores_with_a_registry_are_taken(uri: str):
     assert Settings.from_env({"MLFLOW_TRACKING_URI": uri}).mlflow_uri == uri
 
 
+@pytest.mark.slow
 def test_a_page_lies_with_its_model_and_opens_there(tmp_path: Path):
     settings = Settings.from_env({"LATENTVLA_HOME": str(tmp_path)})
     client = connect(settings)
