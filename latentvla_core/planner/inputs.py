@@ -27,19 +27,11 @@ from latentvla_core.types import (
     RoadMap,
     SceneRecord,
 )
+from latentvla_core.vlm.features import KINDS, VlmFeatures
 
 KEEP_ROWS = (
     20_000  # rows of derived arrays kept in memory; 20 000 lidar histograms of 256² are 1.3 GB
 )
-
-
-class VlmFeatures(Protocol):
-    """The part of vlm.features.VlmFeatures (or the student's) that planners read."""
-
-    @property
-    def visual(self) -> Array: ...
-    @property
-    def action(self) -> Array: ...
 
 
 class Maps(Protocol):
@@ -156,9 +148,10 @@ class VlmInputs:
             if vlm is None
             else vlm.action
         )
-        answered = np.full(count, vlm is not None) & np.asarray(getattr(vlm, "valid", True))
-        self.has_visual = torch.from_numpy(answered & np.asarray(getattr(vlm, "has_visual", True)))
-        self.has_action = torch.from_numpy(answered & np.asarray(getattr(vlm, "has_action", True)))
+        self.has_visual, self.has_action = (
+            torch.from_numpy(np.zeros(count, bool) if vlm is None else vlm.has(kind))
+            for kind in KINDS
+        )
         self.answer = _answers(vlm, self.has_action)
 
     def batch(self, indices: Array) -> VlmTokens:
@@ -169,12 +162,12 @@ class VlmInputs:
 
 
 def _answers(vlm: VlmFeatures | None, has_action: torch.Tensor) -> torch.Tensor:
-    """(N, 12 · 16) probabilities of the codes; zeros without logits or where there is no answer."""
-    logits = getattr(vlm, "logits", None)
-    if logits is None:
+    """(N, 12 · 16) probabilities of the codes; zeros where there is no answer."""
+    if vlm is None:
         return torch.zeros(len(has_action), NUM_ACTION_TOKENS * CODEBOOK_SIZE)
-    likely = torch.from_numpy(np.asarray(logits, np.float32)).softmax(-1).flatten(1)
-    return torch.where(has_action[:, None], likely, torch.zeros_like(likely))
+    likely = torch.from_numpy(np.asarray(vlm.logits, np.float32)).softmax(-1).flatten(1)
+    answered = has_action & torch.from_numpy((np.asarray(vlm.codes) >= 0).all(-1))
+    return torch.where(answered[:, None], likely, torch.zeros_like(likely))
 
 
 def _check_features(vlm: VlmFeatures, records: Sequence[SceneRecord], feature_dim: int) -> None:
@@ -187,8 +180,7 @@ def _check_features(vlm: VlmFeatures, records: Sequence[SceneRecord], feature_di
             f"VLM features are {vlm.visual.shape[-1]} wide, the fusion was built for {feature_dim}; "
             "build the planner with feature_dim of the features it gets"
         )
-    tokens = getattr(vlm, "scene_tokens", ()) or tuple(r.scene_token for r in records)
-    for have, record in zip(tokens, records, strict=True):
+    for have, record in zip(vlm.scene_tokens, records, strict=True):
         if have != record.scene_token:
             raise ValueError(
                 f"VLM features of scene {have} meet record {record.scene_token}; bring both in one order"

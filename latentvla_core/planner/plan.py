@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from latentvla_core.planner.baselines import EgoStatusInputs, EgoStatusMlp
-from latentvla_core.planner.inputs import Inputs, VlmFeatures, VlmInputs
+from latentvla_core.planner.inputs import Inputs, VlmInputs
 from latentvla_core.planner.model import HOSTS, Planner
 from latentvla_core.training.loop import to_device
 from latentvla_core.types import PLAN_STEPS, Array, SceneRecord
+from latentvla_core.vlm.features import VlmFeatures
 
 Batches = Callable[[Array], dict[str, Any]]
 View = Callable[[dict[str, Any]], dict[str, Any]]

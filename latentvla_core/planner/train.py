@@ -11,17 +11,14 @@ import numpy as np
 
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.planner.choosing import ChoosingConfig
-from latentvla_core.planner.inputs import (
-    Inputs,
-    Maps,
-    VlmFeatures,
-)
+from latentvla_core.planner.inputs import Inputs, Maps
 from latentvla_core.planner.model import HOSTS, Planner
 from latentvla_core.planner.plan import View, inputs_of, viewed, with_features
 from latentvla_core.training.config import FitConfig, with_training
 from latentvla_core.training.loop import FitResult, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import PLAN_STEPS, Array, SceneRecord
+from latentvla_core.vlm.features import VlmFeatures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,17 +182,17 @@ def _explain_codes(
     planner that knows it already (a student's) keeps it.
     """
     path = None if planner.fusion is None else planner.fusion.motion
-    codes = getattr(features, "codes", None)
-    if path is None or codes is None or bool(path.decoder.any()):
+    if path is None or features is None or bool(path.decoder.any()):
         return
+    codes = np.asarray(features.codes, np.int64)
     known = [
         i
         for i, record in enumerate(records)
-        if (np.asarray(codes[i]) >= 0).all() and record.num_future >= PLAN_STEPS
+        if (codes[i] >= 0).all() and record.num_future >= PLAN_STEPS
     ]
     if known:
         poses = np.stack([records[i].future_poses[:PLAN_STEPS] for i in known])
-        path.learn_codes(np.asarray(codes)[known].astype(np.int64), poses)
+        path.learn_codes(codes[known], poses)
 
 
 def readable(inputs: Inputs) -> Array:

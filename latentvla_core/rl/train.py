@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from latentvla_core.planner.hosts.registry import host_of
-from latentvla_core.planner.inputs import TrajectoryTargets, VlmFeatures
+from latentvla_core.planner.inputs import TrajectoryTargets
 from latentvla_core.planner.plan import Batches, inputs_of, with_features
 from latentvla_core.planner.train import readable
 from latentvla_core.rl import pitfalls
@@ -28,6 +28,7 @@ from latentvla_core.rl.watch import Watch
 from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array, SceneRecord
+from latentvla_core.vlm.features import VlmFeatures
 
 FINAL_RATE = 0.1
 RATIO_RANGE = 2.0

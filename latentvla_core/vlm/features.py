@@ -18,6 +18,7 @@ from latentvla_core.errors import SetupError
 from latentvla_core.types import Array
 from latentvla_core.vlm.tokens import CODEBOOK_SIZE, NO_CODE, NUM_ACTION_TOKENS
 
+KINDS = ("visual", "action")
 ARRAYS = ("codes", "logits", "visual", "action", "valid")
 
 
@@ -42,6 +43,8 @@ class VlmFeatures:
     """(N,) bool"""
     reasons: tuple[str, ...]
     """Why a row is not valid; "" where it is."""
+    shown: tuple[str, ...] = KINDS
+    """Kinds of tokens that a planner gets; controls withhold some (planner/controls.py)."""
 
     def __post_init__(self) -> None:
         n = len(self.scene_tokens)
@@ -63,6 +66,8 @@ class VlmFeatures:
             raise ValueError(
                 f"visual {self.visual.shape} and action {self.action.shape} must be (N, M, D), (N, 12, D)"
             )
+        if unknown := set(self.shown) - set(KINDS):
+            raise ValueError(f"shown is {sorted(unknown)}; kinds of tokens are {', '.join(KINDS)}")
         if len(self.reasons) != n:
             raise ValueError(f"{len(self.reasons)} reasons for {n} scenes; give one per scene")
 
@@ -73,6 +78,10 @@ class VlmFeatures:
     def width(self) -> int:
         """D."""
         return int(self.visual.shape[2])
+
+    def has(self, kind: str) -> Array:
+        """(N,) bool: does a planner get tokens of this kind, `visual` or `action`?"""
+        return np.asarray(self.valid, bool) & (kind in self.shown)
 
     def select(self, rows: Array | Sequence[int]) -> VlmFeatures:
         """The given rows, in the given order."""
@@ -90,7 +99,7 @@ class VlmFeatures:
             [self, empty(("",), self.visual.shape[1], self.width, "no features for this scene")]
         )
         chosen = padded.select([where.get(token, len(self)) for token in scene_tokens])
-        return replace(chosen, scene_tokens=tuple(scene_tokens))
+        return replace(chosen, scene_tokens=tuple(scene_tokens), shown=self.shown)
 
     def rows(self) -> Iterable[dict[str, Any]]:
         """Table rows; float32, because tables know no half floats."""

@@ -5,7 +5,6 @@ from the command.
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -14,6 +13,7 @@ from latentvla_core.geometry import box_corners
 from latentvla_core.pdms.state import Layer, State
 from latentvla_core.pdms.world import World
 from latentvla_core.types import Command, ObjectClass, SceneRecord
+from latentvla_core.vlm.features import VlmFeatures
 
 CAMERAS = ("CAM_F0", "CAM_L0", "CAM_R0")
 PICTURE_WH = (192, 108)
@@ -104,13 +104,15 @@ def _picture(root: Path, index: int, name: str, rng: np.random.Generator) -> str
     return str(path)
 
 
-def make_features(records: list[SceneRecord], seed: int = 0) -> SimpleNamespace:
-    """VLM embeddings in the shape of vlm.VlmFeatures: 5 picture tokens and 12 action tokens of
-    width 8.
-    """
+def make_features(records: list[SceneRecord], seed: int = 0) -> VlmFeatures:
+    """VLM embeddings, 5 picture tokens and 12 action tokens of width 8, and random answers."""
     rng = np.random.default_rng(seed)
     count = len(records)
-    return SimpleNamespace(
+    logits = rng.standard_normal((count, 12, 16)).astype(np.float32)
+    return VlmFeatures(
+        codes=logits.argmax(-1).astype(np.int8),
+        logits=logits,
+        reasons=("",) * count,
         visual=rng.standard_normal((count, 5, FEATURE_DIM)).astype(np.float16),
         action=rng.standard_normal((count, 12, FEATURE_DIM)).astype(np.float16),
         valid=np.ones(count, bool),

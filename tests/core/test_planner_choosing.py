@@ -5,7 +5,6 @@ left.
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ def answered(records, seed: int = 0):
     made = make_features(records, seed)
     codes = np.repeat([[r.command] for r in records], 12, axis=1).astype(np.int8)
     logits = 8.0 * np.eye(16, dtype=np.float32)[codes]
-    return SimpleNamespace(**vars(made), codes=codes, logits=logits)
+    return replace(made, codes=codes, logits=logits)
 
 
 def judged_by(best):
@@ -166,7 +165,7 @@ def test_decoded_motion_reaches_the_scorer_alone_and_is_used(records):
 
 def replace_logits(features):
     """The same features without an answer."""
-    return SimpleNamespace(**{k: v for k, v in vars(features).items() if k != "logits"})
+    return replace(features, shown=("visual",))
 
 
 def test_each_code_is_decoded_to_the_mean_motion_it_went_with():
@@ -190,8 +189,7 @@ def test_training_explains_the_codes_once_and_ends_with_the_choice(records):
     learned = planner.fusion.motion.decoder.clone()
     assert learned.any()
     again = refuse(planner, FEATURE_DIM)
-    wrong = answered(records[::-1])
-    wrong.scene_tokens = features.scene_tokens
+    wrong = replace(answered(records[::-1]), scene_tokens=features.scene_tokens)
     train_planner(again, records, PlannerTrainConfig.debug(), worlds=worlds, features=wrong)
     assert torch.equal(again.fusion.motion.decoder, learned)
 
@@ -233,7 +231,7 @@ def test_a_trained_fusion_moves_its_plan_when_its_tokens_are_taken_away(records)
     """
     worlds = [straight_world(r) for r in records]
     features = answered(records)
-    features.action = (
+    features.action[:] = (
         np.repeat(np.eye(FEATURE_DIM)[[r.command for r in records]][:, None], 12, axis=1) * 3.0
     ).astype(np.float16)
     config = with_training(replace(PlannerTrainConfig.debug(), fine_tune_steps=40), batch_size=12)

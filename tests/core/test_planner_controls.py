@@ -13,7 +13,7 @@ from planner_factory import FEATURE_DIM, arc, make_features, make_records, strai
 
 from latentvla_core.errors import SetupError
 from latentvla_core.planner.choosing import ChoosingConfig
-from latentvla_core.planner.controls import blacken, control_features, oracle_features
+from latentvla_core.planner.controls import CONTROLS, blacken, control_features, oracle_features
 from latentvla_core.planner.fusion import FusionConfig
 from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
@@ -61,7 +61,8 @@ def test_a_fusion_that_is_told_the_future_beats_the_host_trained_as_long(hidden)
     """
     scenes, codes = hidden
     learn, held_out = scenes[:32], scenes[32:]
-    told = [oracle_features(part, FEATURE_DIM) for part in (codes[:32], codes[32:])]
+    tokens = [r.scene_token for r in scenes]
+    told = [oracle_features(codes[k], FEATURE_DIM, tokens[k]) for k in (slice(32), slice(32, 64))]
     config = replace(
         PlannerTrainConfig.debug(), fine_tune_steps=250, fine_tune_learning_rate=1e-2,
         choosing=ChoosingConfig(epochs=0),
@@ -97,28 +98,32 @@ def test_the_oracle_says_each_code_alike_and_nothing_where_there_is_none(hidden)
     assert torch.equal(likely[0].argmax(-1), torch.from_numpy(codes[0]))
     assert likely[0].amax(-1).min() > 0.999
     assert not likely[2].any()
-    assert np.array_equal(oracle_features(codes, 8).action, said.action)  # fixed embeddings
+    again = oracle_features(codes, 8, [r.scene_token for r in scenes])
+    assert np.array_equal(again.action, said.action)  # fixed embeddings
 
 
 def test_refinement_tells_every_scene_the_same(hidden):
     records = hidden[0][:6]
     said = control_features(make_features(records), "refinement")
-    assert said.has_visual.all()
-    assert said.has_action.all()
+    assert said.has("visual").all()
+    assert said.has("action").all()
     assert not said.visual.any()
     assert not said.action.any()
-    assert said.logits is None  # no decoded motion either
+    assert not VlmInputs(said, records, FEATURE_DIM).answer.any()  # no decoded motion either
 
 
 def test_pictures_alone_bring_no_decoded_motion(hidden):
     records = hidden[0][:4]
     features = make_features(records)
-    features.logits = np.random.default_rng(0).standard_normal((4, 12, 16))
-    features.codes = features.logits.argmax(-1)
-    kept = control_features(features, "action_only")
-    assert np.array_equal(kept.logits, features.logits)
-    assert control_features(features, "visual_only").logits is None
-    assert control_features(features, "noise").logits is not None
+    answers = {
+        name: VlmInputs(control_features(features, name), records, FEATURE_DIM).answer
+        for name in CONTROLS
+    }
+    assert torch.equal(answers["action_only"], answers["full"])
+    assert [name for name in CONTROLS if not answers[name].any()] == [
+        "visual_only", "refinement", "missing"
+    ]  # fmt: skip
+    assert (answers["noise"] != answers["full"]).any()
 
 
 def test_black_pictures_leave_the_ego_status(hidden):

@@ -4,6 +4,8 @@ silent.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,7 +89,7 @@ def test_controls_withhold_what_they_say(records):
 
 def test_noise_has_the_moments_of_the_features_and_not_their_content(records):
     features = make_features(records * 20)
-    features.visual += np.arange(FEATURE_DIM, dtype=np.float16)
+    features.visual[:] += np.arange(FEATURE_DIM, dtype=np.float16)
     noise = control_features(features, "noise", seed=3)
     assert np.allclose(noise.visual.mean(axis=(0, 1)), features.visual.mean(axis=(0, 1)), atol=0.3)
     assert np.array_equal(noise.visual, control_features(features, "noise", seed=3).visual)
@@ -137,8 +139,31 @@ def test_wrong_features_are_refused(records):
         plan(fused, records[::-1], features)
     with pytest.raises(ValueError, match="select the same scenes"):
         plan(fused, records[:2], features)
-    features.visual = features.visual[..., :4]
+    narrow = replace(features, visual=features.visual[..., :4], action=features.action[..., :4])
     with pytest.raises(ValueError, match="feature_dim"):
-        plan(fused, records, features)
+        plan(fused, records, narrow)
     with pytest.raises(SetupError, match="feature_dim"):
         build_planner("ipad", fused=True)
+
+
+def test_what_a_control_withholds_is_said_by_the_features_themselves(records):
+    features = make_features(records)
+    features.valid[0] = False
+    for name, shown in CONTROLS.items():
+        seen = control_features(features, name)
+        assert (seen.valid == features.valid).all()
+        for kind in ("visual", "action"):
+            assert (seen.has(kind) == (features.valid & (kind in shown))).all()
+            says_something = kind in shown and name != "refinement"
+            assert getattr(seen, kind).any() == says_something
+    with pytest.raises(
+        ValueError, match=r"shown is \['sound'\]; kinds of tokens are visual, action"
+    ):
+        replace(features, shown=("sound",))
+
+
+def test_rows_keep_what_is_withheld_when_they_are_put_in_another_order(records):
+    blind = control_features(make_features(records), "action_only")
+    assert (
+        blind.select([1, 0]).shown == blind.aligned(blind.scene_tokens[::-1]).shown == ("action",)
+    )
