@@ -16,7 +16,7 @@ def versions_of(lake: Any, at: list[str]) -> dict[str, int]:
         name, is_version, number = text.partition("=")
         if not is_version:
             versions |= lake.trained_on(*name.split("/", 1))
-        elif name in TABLES and number.isdigit():
+        elif name in TABLES and number.isdecimal():
             versions[name] = int(number)
         else:
             raise SetupError(
