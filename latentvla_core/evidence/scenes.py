@@ -67,16 +67,18 @@ def scenes_of(records: Sequence[SceneRecord], situations: Sequence[str], role: s
             f"scene {short[0]} (and {len(short) - 1} more) has less than 1.5 s of history or 4 s of "
             "future; filter scenes with 4 history and 10 future frames"
         )
+    count = len(records)  # 0 for a log without a single window: shapes are said, not found
     past = np.array([r.history_poses[-1 - HISTORY : -1] for r in records], np.float32)
-    count = len(records)
+    path = np.array([r.future_poses[:PLAN_STEPS] for r in records], np.float32)
+    status = ego_status(records).reshape(count, EGO_NUMBERS - 3 * HISTORY)
     return Scenes(
-        np.array([r.scene_token for r in records]),
-        np.array([r.log_name for r in records]),
+        np.array([r.scene_token for r in records], np.str_),
+        np.array([r.log_name for r in records], np.str_),
         np.full(count, role),
-        np.concatenate([ego_status(records), past.reshape(count, -1)], 1).astype(np.float32),
-        np.array([r.future_poses[:PLAN_STEPS] for r in records], np.float32),
-        np.array([_pictures(r) for r in records]),
-        np.array(situations),
+        np.concatenate([status, past.reshape(count, 3 * HISTORY)], 1).astype(np.float32),
+        path.reshape(count, PLAN_STEPS, 3),
+        np.array([_pictures(r) for r in records], np.str_).reshape(count, 2),
+        np.array(situations, np.str_),
     )
 
 

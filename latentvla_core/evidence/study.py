@@ -142,7 +142,7 @@ def rows_of(scenes: Scenes, menu: Menu, chosen: Array) -> Iterator[dict[str, Any
         "epdms": menu.scores.epdms(chosen),
         "ade_m": distances[at, chosen],
         "min_ade_m": distances[:, : menu.proposals].min(1),
-        "best_pdms": menu.scores.pdms[:, : menu.proposals].max(1),
+        "best_pdms": np.fmax.reduce(menu.scores.pdms[:, : menu.proposals], axis=1),
     }
     for k, name in enumerate(SUB_SCORES):
         columns[name] = menu.scores.sub_scores[at, chosen, k]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from latentvla_core.errors import SetupError
 from latentvla_core.evidence import teacher as teaching
 from latentvla_core.evidence.scenes import Scenes
 from latentvla_core.evidence.teacher import (
@@ -75,7 +76,10 @@ class Told:
 
 
 def tell(scenes: Scenes, sights: Sights, config: TeacherConfig) -> Told:
-    """Trains every teacher of a seed on `unlabelled` and asks it about all scenes."""
+    """Trains every teacher of a seed on `unlabelled` and asks it about all scenes. Raises SetupError
+    when there is nothing to train or to judge on.
+    """
+    _check_roles(scenes)
     free, seen = scenes.of_role("unlabelled"), sights.seen
     rng = np.random.default_rng([config.seed, 7])
     decoder = code_decoder(sights.codes[free], scenes.path[free])
@@ -106,6 +110,15 @@ def tell(scenes: Scenes, sights: Sights, config: TeacherConfig) -> Told:
     out.teach("path", flat_paths(scenes.path), path)
     out.learn(codes, sights.small, raw_answers(model, scenes.ego, seen), decoder)
     return Told(sources | out.sources, out.quality, out.refused)
+
+
+def _check_roles(scenes: Scenes) -> None:
+    without = [role for role in ("unlabelled", "val") if not len(scenes.of_role(role))]
+    if without:
+        raise SetupError(
+            f"no scene of role {' and '.join(without)}; teachers are trained on unlabelled logs and "
+            "judged on val logs: give each role logs with a map, an annotation and 7 s or more"
+        )
 
 
 class _Telling:

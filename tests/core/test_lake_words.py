@@ -240,7 +240,9 @@ def test_versions_are_numbers_or_those_of_a_model_and_the_last_word_counts():
     assert versions_of(Trained(), ["vlm", "scenes=9"])["scenes"] == 9
 
 
-@pytest.mark.parametrize("text", ["scene=7", "scenes=", "scenes=-1", "scenes=1.5", "=3", "scenes=²"])
+@pytest.mark.parametrize(
+    "text", ["scene=7", "scenes=", "scenes=-1", "scenes=1.5", "=3", "scenes=²"]
+)
 def test_a_version_that_is_none_is_refused_with_the_form_wanted(text: str):
     with pytest.raises(SetupError, match=f"--at is '{text}'; use TABLE=VERSION .*MODEL/VERSION"):
         versions_of(Trained(), [text])
