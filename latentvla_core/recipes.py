@@ -54,6 +54,36 @@ class PlannerRecipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Roles:
+    """Which logs of the train split a stage may learn from, as shares of a hash of their names.
+
+    Splits val and test play their own roles in every recipe: val decides (early stops, gates,
+    displacement of a new model), test is scored and chooses nothing.
+    """
+
+    unlabelled: tuple[float, float] = (0.0, 1.0)
+    """Read by latent model, VLM and student: pictures and poses; boxes where the latent model wants
+    them.
+    """
+    labelled: tuple[float, float] = (0.0, 1.0)
+    """Read by planners: maps, boxes, simulated scores."""
+
+    def __post_init__(self) -> None:
+        for name in ("unlabelled", "labelled"):
+            low, high = getattr(self, name)
+            if not 0.0 <= low < high <= 1.0:
+                raise ValueError(f"roles.{name} is {low} to {high}; needs 0 <= low < high <= 1")
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether no log plays both: only then what a VLM says of a planner's training scenes is as
+        good as it will be of new ones.
+        """
+        (a, b), (c, d) = self.unlabelled, self.labelled
+        return b <= c or d <= a
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One complete run. A stage's fingerprint contains the sections it reads, so changing one
     redoes what depends on it.
@@ -77,6 +107,8 @@ class Recipe:
     """What planners and floors drive: job `closed_loop`."""
     closed_loop_gate: ClosedLoopGate
     """Whether a candidate for `champion` must not fall in closed loop."""
+    roles: Roles = field(default_factory=Roles)
+    """Which logs teach whom; the demo's few logs teach everybody."""
     metrics: tuple[Metric, ...] = ("pdms", "epdms")
     """What plans are scored by; the first one decides about promotions and which scenes are worst."""
     label_batch: int = 64

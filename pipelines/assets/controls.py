@@ -68,7 +68,7 @@ def trainer_of(host: str, arm: Arm, name: str) -> Callable[[StageContext, Path],
         from latentvla_core.planner.plan import plan_all
         from latentvla_core.planner.train import displacement_errors, train_planner
 
-        records = training_records(context)
+        records = training_records(context, "labelled")
         features = tokens_of(context, arm, records)
         model = start_of(context, host, arm, features)
         with context.training(name, folder) as sink:
@@ -120,7 +120,7 @@ def _declare(host: str, name: str, arm: Arm) -> None:
     ]
     declare.model(
         name=model_name(host, name), doc=f"Control of {host}_latent. {arm.isolates}.",
-        deps=tuple(deps), group=GROUP, recipe=("planner",), reads=(TRAIN,),
+        deps=tuple(deps), group=GROUP, recipe=("planner", "roles"), reads=(TRAIN,),
         files=("maps", "sensors"), kinds=("pytorch", "mlflow"), heavy=True, family="planner",
     )(trainer_of(host, arm, model_name(host, name)))  # fmt: skip
 

@@ -16,7 +16,7 @@ from pipelines.steps.reading import features_of, labels_of, training_records
 @declare.model(
     deps=("scenes", "latent_actions", "vlm_features"),
     group="distill",
-    recipe=("student",),
+    recipe=("student", "roles"),
     reads=(TRAIN,),
     files=("cameras",),
     kinds=("pytorch", "mlflow"),
@@ -29,7 +29,7 @@ def student(context: StageContext, folder: Path) -> Model:
     from latentvla_core.distill.evaluation import evaluate
     from latentvla_core.distill.train import train_student
 
-    records = training_records(context)
+    records = training_records(context, "unlabelled")
     teacher = features_of(context, records, "vlm_features")
     if teacher is None:
         raise SetupError(

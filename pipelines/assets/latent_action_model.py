@@ -126,7 +126,7 @@ def looking_at(
 @declare.model(
     deps=("scenes",),
     group="latent_actions",
-    recipe=("latent",),
+    recipe=("latent", "roles"),
     reads=(TRAIN,),
     files=("front",),
     code_version="2",
@@ -146,7 +146,10 @@ def latent_action_model(context: StageContext, folder: Path) -> Model:
     from latentvla_core.training.sinks import Tee, read_curves
 
     config = context.recipe.latent
-    records, cache = training_records(context), what_it_sees(context, config, mirror=config.mirror)
+    records, cache = (
+        training_records(context, "unlabelled"),
+        what_it_sees(context, config, mirror=config.mirror),
+    )
     measure = looking_at(context, records, cache)
     began_at = finished_steps(folder / CHECKPOINTS, config)
     watch = HealthWatch(before=read_curves(folder / CURVES, until=began_at))

@@ -155,7 +155,7 @@ def figure_verdicts(context: StageContext) -> list[FigureVerdict]:
     figures=FigureChecks(figure_names, figure_verdicts),
     deps=("scenes", MODEL),
     group="latent_actions",
-    recipe=("latent_gate",),
+    recipe=("latent_gate", "roles"),
     reads=(TRAIN, VAL),
     files=("front",),
     approve=approve,
@@ -178,7 +178,7 @@ def latent_quality(context: StageContext) -> Output:
     version = context.ledger.made_by(MODEL, UNPARTITIONED)
     model, judged = (
         context.model(MODEL, load),
-        judged_scenes(training_records(context), context.records(VAL)),
+        judged_scenes(training_records(context, "unlabelled"), context.records(VAL)),
     )
     report, codes = measure(context, model, judged)
     rows = judge(report, context.recipe.latent_gate)

@@ -53,7 +53,7 @@ VARIANTS = tuple(
 @declare.model(
     deps=("scenes",),
     group="planners",
-    recipe=("ego_status",),
+    recipe=("ego_status", "roles"),
     family="planner",
     reads=(TRAIN,),
     kinds=("pytorch", "mlflow"),
@@ -66,7 +66,7 @@ def ego_status_mlp(context: StageContext, folder: Path) -> Model:
     from latentvla_core.planner.baselines import train_ego_status
     from latentvla_core.planner.model import save
 
-    records = training_records(context)
+    records = training_records(context, "labelled")
     with context.training("ego_status_mlp", folder) as sink:
         model, _ = train_ego_status(
             records,
@@ -86,7 +86,7 @@ def trainer_of(variant: Variant) -> Callable[[StageContext, Path], Model]:
         from latentvla_core.planner.model import save
         from latentvla_core.planner.train import train_planner
 
-        records = training_records(context)
+        records = training_records(context, "labelled")
         features = features_of(context, records, variant.features) if variant.features else None
         model = start_of(context, variant, features)
         with context.training(variant.name, folder) as sink:
@@ -154,7 +154,17 @@ def _report(
     features = features_of(context, held_out, table) if table else None
     errors = displacement_errors(plan(model, held_out, features, device=context.device), held_out)
     metrics = {f"val/{name}": value for name, value in errors.items()}
-    return Model(sum(p.numel() for p in model.parameters()), metrics, parts)
+    told = {"teacher_saw": _saw(context)} if table else {}
+    return Model(sum(p.numel() for p in model.parameters()), metrics, parts, told)
+
+
+def _saw(context: StageContext) -> str:
+    """Whether what a fused planner was told in training is as good as what it will be told later."""
+    if context.recipe.roles.are_apart:
+        return "no log of these scenes"
+    return (
+        "these scenes too: its features are better here than they are on new logs (recipe: roles)"
+    )
 
 
 @declare.shards(
@@ -224,7 +234,7 @@ def _declare(variant: Variant) -> None:
     """One asset per variant: same training, other host and features."""
     deps = ("scenes", "scene_worlds", *filter(None, (variant.features, variant.start)))
     declare.model(
-        name=variant.name, doc=_doc_of(variant), deps=deps, group="planners", recipe=("planner",),
+        name=variant.name, doc=_doc_of(variant), deps=deps, group="planners", recipe=("planner", "roles"),
         reads=(TRAIN,), files=("maps", "sensors"), kinds=("pytorch", "mlflow"), heavy=True,
         family="planner",
     )(trainer_of(variant))  # fmt: skip

@@ -58,7 +58,7 @@ def samples_of(context: StageContext, records: list[SceneRecord]) -> list[Any]:
 @declare.model(
     deps=("scenes", "latent_actions", "vlm_samples"),
     group="vlm",
-    recipe=("vlm",),
+    recipe=("vlm", "roles"),
     reads=(TRAIN,),
     files=("cameras",),
     kinds=("pytorch", "huggingface", "mlflow"),
@@ -69,7 +69,7 @@ def vlm(context: StageContext, folder: Path) -> Model:
     from latentvla_core.vlm.evaluation import evaluate
     from latentvla_core.vlm.train import train_vlm
 
-    records = training_records(context)
+    records = training_records(context, "unlabelled")
     with context.training("vlm", folder) as sink:
         model = train_vlm(
             samples_of(context, records),

@@ -161,7 +161,9 @@ class StageContext:
         )
         roots = self._sensor_roots
         return [
-            record_from_row({**row, "sensor_root": roots.get(base_log(row), row["sensor_root"])})
+            record_from_row(
+                {**row, "sensor_root": roots.get(base_log(row["log_name"]), row["sensor_root"])}
+            )
             for row in self.lake.rows("scenes", where)
         ]
 
@@ -201,11 +203,11 @@ class StageContext:
         return self._loaded[str(folder)]
 
 
-def base_log(row: Mapping[str, Any]) -> str:
+def base_log(log_name: str) -> str:
     """The name of the log in table `logs`: a fast sequence has its phases in rows of their own,
     `oak@1` of `oak`.
     """
-    return re.sub(r"@\d+$", "", row["log_name"])
+    return re.sub(r"@\d+$", "", log_name)
 
 
 def _checked_device(name: str) -> str:

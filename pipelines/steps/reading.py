@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,20 +13,32 @@ from latentvla_core.tables.sentences import sentences
 from latentvla_core.training.spool import Picked, Spool
 from latentvla_core.types import SceneRecord
 from pipelines.settings import TRAIN
-from pipelines.steps.context import StageContext
-from pipelines.steps.lineage import place_of
+from pipelines.steps.context import StageContext, base_log
+from pipelines.steps.lineage import place_of, share_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Role = Literal["unlabelled", "labelled"]
 
-def training_records(context: StageContext) -> list[SceneRecord]:
-    """Scenes of the train split. Raises SetupError when there are none, which no training can mend."""
-    records = context.records(TRAIN)
-    if not records:
+
+def training_records(context: StageContext, role: Role) -> list[SceneRecord]:
+    """Scenes of the train split whose logs play a role (recipe section `roles`). Raises SetupError
+    when there are none, which no training can mend.
+    """
+    found = context.records(TRAIN)
+    if not found:
         raise SetupError(
             f"split {TRAIN} has no scenes in {context.settings.lake}; materialise logs, frames and scenes, and look at"
             " the counts and at table quarantine"
+        )
+    low, high = getattr(context.recipe.roles, role)
+    records = [r for r in found if low <= share_of(base_log(r.log_name)) < high]
+    if not records:
+        logs = len({r.log_name for r in found})
+        raise SetupError(
+            f"roles.{role} is {low} to {high}: not one of {logs} logs of split {TRAIN} hashes into it; "
+            "use more logs or a larger share"
         )
     return records
 
