@@ -149,6 +149,7 @@ def shard_rows(rng: np.random.Generator, split: str, shard: int, names: list[str
         "environment_codes": lists(rng.integers(0, 16, 4 * n, np.int8)),
         "ego_distances": lists(rng.random(4 * n, np.float32)),
         "ego_confidence": lists(rng.random(4 * n, np.float32)),
+        "training_distance": rng.random(n, np.float32),
         **{
             name: rng.standard_normal(n, np.float32)
             for name in ("speed_mps", "delta_speed_mps", "forward_m", "delta_heading_rad")

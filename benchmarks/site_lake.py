@@ -163,6 +163,7 @@ def _label(
         "environment_codes": [0, 1],
         "ego_distances": rng.gamma(2.0, 1.0, 4),
         "ego_confidence": rng.random(4),
+        "training_distance": rng.random(),
         **dict.fromkeys(moved, 1.0),
         "valid": True,
         "reason": "",

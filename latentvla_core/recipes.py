@@ -111,6 +111,10 @@ class Recipe:
     """Which logs teach whom; the demo's few logs teach everybody."""
     metrics: tuple[Metric, ...] = ("pdms", "epdms")
     """What plans are scored by; the first one decides about promotions and which scenes are worst."""
+    latency_budget_ms: float = 0.0
+    """A registered model that takes longer for a scene, on the machine that registers it, becomes
+    no champion. 0: no budget.
+    """
     label_batch: int = 64
     """Scenes per batch when labelling; changes speed, not results. 64 stay in the cache of a core."""
     feature_batch: int = 64
@@ -157,7 +161,7 @@ def _require_frames_for(recipe: str, latent: LatentActionConfig, window: SceneFi
         )
 
 
-def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
+def _compose(name: str, size: str, *, logs: int, seconds: float, **own: Any) -> Recipe:
     """A recipe whose every section is the room's configuration of that size."""
     from latentvla_core.closed_loop.config import ClosedLoopConfig, ClosedLoopGate
     from latentvla_core.data.filters import SceneFilter
@@ -200,6 +204,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float) -> Recipe:
         evidence=getattr(EvidenceConfig, size)(),
         closed_loop=getattr(ClosedLoopConfig, size)(),
         closed_loop_gate=ClosedLoopGate(),
+        **own,
     )
 
 
@@ -210,7 +215,7 @@ def debug() -> Recipe:
 
 def mini() -> Recipe:
     """The demo: minutes on two cores, small but the same classes."""
-    return _compose("mini", "mini", logs=11, seconds=20.0)
+    return _compose("mini", "mini", logs=11, seconds=20.0, latency_budget_ms=2000.0)
 
 
 def single_gpu() -> Recipe:

@@ -27,6 +27,8 @@ class Verdict:
 
     rows: int
     faults: list[str]
+    warns: bool = False
+    """Its faults are for people to look at; nothing is wrong with the rows."""
 
     def metadata(self) -> dict[str, Any]:
         return {"rows_checked": self.rows, "faults": "; ".join(self.faults) or "none"}

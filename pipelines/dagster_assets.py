@@ -121,9 +121,11 @@ def _executed(
 
 def _result(name: str, verdict: Verdict) -> dg.AssetCheckResult:
     told = "; ".join(verdict.faults) or None
+    severity = dg.AssetCheckSeverity.WARN if verdict.warns else dg.AssetCheckSeverity.ERROR
     return dg.AssetCheckResult(
-        passed=not verdict.faults, check_name=name, metadata=verdict.metadata(), description=told
-    )
+        passed=not verdict.faults, check_name=name, severity=severity, description=told,
+        metadata=verdict.metadata(),
+    )  # fmt: skip
 
 
 def _figure_result(verdict: FigureVerdict) -> dg.AssetCheckResult:

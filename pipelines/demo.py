@@ -193,6 +193,7 @@ def finish(settings: Settings, seconds: float) -> None:
     """Print the scores and where to look next."""
     from latentvla_core.lake.printing import write_table
     from latentvla_core.lake.store import Lake
+    from pipelines.assets.latent_actions import familiar
     from pipelines.report import write_report
 
     lake = Lake(settings.lake)
@@ -202,6 +203,8 @@ def finish(settings: Settings, seconds: float) -> None:
     refused = lake.read("quarantine", columns=["file"]).num_rows
     if refused:
         print(f'{refused} rows were refused; why: latentvla sql "select * from quarantine"')
+    for told in familiar(lake).faults if lake.version("latent_actions") >= 0 else ():
+        print(f"warning: {told}")
     path = write_report(settings)
     if (site := path.with_name("site") / "index.html").is_file():
         print(f"browse  {site}  (held-out scenes; latentvla view: all)")

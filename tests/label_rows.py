@@ -21,6 +21,7 @@ def label(token: str, shard: int = 0, **changes: Any) -> dict[str, Any]:
         "environment_codes": [],
         "ego_distances": np.zeros(4),
         "ego_confidence": np.ones(4),
+        "training_distance": 0.5,
         "speed_mps": 5.0,
         "delta_speed_mps": 0.0,
         "forward_m": 5.0,

@@ -38,6 +38,10 @@ class Labels:
     """(N, T, C) float32: 1 − nearest / second squared distance; 0 = a coin's toss between two
     codes, 1 = exactly a code.
     """
+    training_distance: Array
+    """(N, T) float32: how unlike the training's the two pictures are; 1: as far as one in a hundred
+    of those. NaN where nobody measured it.
+    """
     environment_codes: Array
     """(N, T, E) like ego_codes."""
     has_environment: Array
@@ -135,10 +139,9 @@ def _empty(
         for name, count in counts.items()
     )
     distances, confidence = (np.full(ego.shape, np.nan, np.float32) for _ in range(2))
-    known = np.zeros(shape, bool)
-    return Labels(
-        ego, distances, confidence, environment, known, motion, valid, tuple(map(tuple, reasons))
-    )
+    known, far = np.zeros(shape, bool), np.full(shape, np.nan, np.float32)
+    why = tuple(map(tuple, reasons))
+    return Labels(ego, distances, confidence, far, environment, known, motion, valid, why)
 
 
 def code_type(codebook_size: int) -> type[np.signedinteger]:
@@ -191,6 +194,7 @@ def _encode_batch(
         "ego_codes": codes,
         "ego_distances": nearest,
         "ego_confidence": (1 - nearest / second.clamp_min(1e-12)).clamp(0, 1),
+        "training_distance": model.distances(x),
         "environment_codes": environment,
     }
     return {name: value.cpu().numpy() for name, value in found.items()} | {"has_environment": known}

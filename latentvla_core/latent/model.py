@@ -24,6 +24,7 @@ from latentvla_core.latent.environment.compensation import calibrated, compensat
 from latentvla_core.latent.environment.independence import MotionByCode
 from latentvla_core.latent.features import Features, build_features
 from latentvla_core.latent.quantizer import build_quantizer
+from latentvla_core.latent.rows.familiar import Familiar, describe
 from latentvla_core.training import artifacts
 
 MOTION_DIM = 3  # Δx, Δy, Δyaw over one transition
@@ -205,6 +206,7 @@ class LatentActionModel(nn.Module):
         self.config = config
         self.environment = EnvironmentStage(config)
         self.ego = EgoStage(config)
+        self.familiar = Familiar(config.features.dim)
         self._features: Features | None = None
 
     @property
@@ -213,6 +215,12 @@ class LatentActionModel(nn.Module):
         if self._features is None:
             self._features = build_features(self.config.features)
         return self._features
+
+    def distances(self, x: Tensor) -> Tensor:
+        """Features of two pictures (B, 2, P, D) → (B,) how unlike the training's they are; 1: as far
+        as one in a hundred of those.
+        """
+        return self.familiar(describe(x))
 
     @property
     def device(self) -> torch.device:

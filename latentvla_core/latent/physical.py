@@ -111,6 +111,7 @@ class PhysicalTokenizer:
             ego_confidence=(
                 1 - np.square(distances[..., :1] / np.maximum(distances[..., 1:], 1e-9))
             ).astype(np.float32),
+            training_distance=np.full(valid.shape, np.nan, np.float32),
             environment_codes=np.zeros((*valid.shape, 0), np.int8),
             has_environment=np.ones(valid.shape, bool),
             motion=np.stack(told, axis=-1).astype(np.float32),

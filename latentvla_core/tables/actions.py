@@ -45,6 +45,11 @@ LATENT_ACTIONS = TableSpec(
             (-1,),
         ),
         single(
+            "training_distance",
+            "how unlike those of the model's training the two pictures are: 1 as far as one in a hundred of those, above"
+            " it codes mean little; NaN where not known",
+        ),
+        single(
             "speed_mps", "at the transition's start; NaN where poses are unknown or jump", "m/s"
         ),
         single("delta_speed_mps", "change of speed over the transition", "m/s"),
@@ -61,7 +66,7 @@ LATENT_ACTIONS = TableSpec(
     key=("scene_token", "step", "model_version"),
     partition_by=("split", "shard", "model_version"),
     order=("log_name", "timestamp_us", "scene_token", "step"),
-    version=2,
+    version=3,
 )
 
 VLM_SAMPLES = TableSpec(

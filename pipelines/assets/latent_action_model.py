@@ -129,7 +129,7 @@ def looking_at(
     recipe=("latent", "roles"),
     reads=(TRAIN,),
     files=("front",),
-    code_version="2",
+    code_version="3",
     kinds=("pytorch", "mlflow"),
     heavy=True,
 )

@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from latentvla_core.lake.store import Lake
 from latentvla_core.types import FRONT_CAMERA
 from pipelines import pictures
 from pipelines.assets.latent_action_model import what_it_sees
+from pipelines.checks import Verdict
 from pipelines.steps import declare
 from pipelines.steps.context import Output, StageContext
 from pipelines.steps.lineage import place_of
 
-if TYPE_CHECKING:
-    pass
+FAR = 1.0
+"""Distance that one training transition in a hundred has."""
+MANY = 0.2
+"""Share of a split beyond FAR from which on the check warns; 0.01 is usual."""
+
+
+def familiar(lake: Lake) -> Verdict:
+    """Are the pictures like those that the latent action model was trained on? Codes of others mean
+    little. It warns, and stops nothing.
+    """
+    done = lake.rows("materialisations", {"asset": "latent_actions"})
+    done.sort(key=lambda row: row["finished_us"])
+    made_by = sorted({row["partition"]: row["made_by"] for row in done}.values())
+    columns = ["split", "training_distance", "model_version"]
+    rows = lake.scan("latent_actions", {"valid": True, "made_by": made_by}, columns).collect()
+    faults = []
+    for (split, version), part in sorted(rows.group_by(["split", "model_version"])):
+        far = float((part["training_distance"] > FAR).mean() or 0.0)
+        if far > MANY:
+            faults.append(
+                f"split {split}: {far:.0%} of {len(part):,} transitions are unlike the pictures that"
+                f" latent_action_model {version} was trained on (training_distance above {FAR:g}),"
+                " so their codes mean little; train on such pictures (docs/latent-actions.md)"
+            )
+    return Verdict(len(rows), faults, warns=True)
 
 
 @declare.shards(
     picture=pictures.code_histogram,
     deps=("frames", "scenes", "latent_action_model"),
     group="latent_actions",
-    code_version="2",
+    checks={"pictures_are_familiar": familiar},
+    code_version="3",
     files=("front",),
     gates=("latent_quality",),
     kinds=("pytorch", "deltalake"),

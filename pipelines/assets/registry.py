@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from pipelines.registry.gates import (
     PROMOTED,
     REFUSED,
     ROLLED_BACK,
+    SAFETY,
     Comparison,
     Rules,
     best_champion,
     compare,
     decide,
 )
+from pipelines.registry.latency import latency_ms_of
 from pipelines.registry.wheel import drives_against
+from pipelines.registry.words import SPEAKERS, metric_of, word_scores
 from pipelines.settings import TEST
 from pipelines.steps import declare
 from pipelines.steps.context import Output, StageContext
@@ -36,41 +40,52 @@ from pipelines.steps.drives import planner_seat
 from pipelines.steps.reading import world_from_row
 
 PLANNERS = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
+GATED = (*PLANNERS, *SPEAKERS)
 Rows = Sequence[Mapping[str, Any]]
 
 
 @declare.table(
-    deps=("scenes", "scene_worlds", "pdm_scores", "pdm_summary"),
+    deps=(
+        "scenes",
+        "scene_worlds",
+        "pdm_scores",
+        "pdm_summary",
+        "latent_actions",
+        "vlm_features",
+        "student_features",
+    ),
     group="registry",
     after=("closed_loop_scores",),
-    recipe=("metrics", "closed_loop_gate"),
-    code_version="2",
+    recipe=("metrics", "closed_loop_gate", "latency_budget_ms"),
+    code_version="3",
     kinds=("mlflow", "deltalake"),
 )
 def releases(context: StageContext) -> Output:
-    """The promotion gate: a planner becomes `champion` only if it is better than the champion on
-    the same scenes, beyond chance, and no less safe. One row per decision, for ever.
+    """The promotion gate: a model becomes `champion` only if it is better than the champion on the
+    same scenes, beyond chance, no less safe, and within its latency budget. One row per decision,
+    for ever.
 
-    Judged by the recipe's first metric on the held-out split; if the recipe's `closed_loop_gate`
+    Planners are judged by the recipe's first metric on the held-out split, models that speak in
+    codes by `registry/words.py`; if the recipe's `closed_loop_gate`
     asks for it, what is better must not fall at the wheel either. A champion whose plans are not in
-    the lake any more plans again. The best champion gets the alias `deployed`.
+    the lake any more plans again. The planners' best champion gets the alias `deployed`.
     """
     before = decided_before(context)
     with answering(context.settings, "start MLflow or set MLFLOW_TRACKING_URI, and run again"):
         client = connect(context.settings)
-        rows = [judge(context, client, name, before, TEST) for name in PLANNERS]
-        deployed = deploy(client, rows)
+        rows = [judge(context, client, name, before, TEST) for name in GATED]
+        deployed = deploy(client, [row for row in rows if row["name"] in PLANNERS])
         describe(context, client, PLANNERS)
     promoted = [row["name"] for row in rows if row["decision"] == PROMOTED]
     told = {"promoted": ", ".join(promoted) or "none", "deployed": deployed or "none"}
-    return Output([*before, *rows], groups=PLANNERS, metadata=told)
+    return Output([*before, *rows], groups=GATED, metadata=told)
 
 
 def decided_before(context: StageContext) -> list[dict[str, Any]]:
     """Earlier decisions. Those of schema version 1 had no time and no scenes; they are given the
     time of the run that wrote them.
     """
-    where, stored = {"name": list(PLANNERS)}, context.lake.delta("releases")
+    where, stored = {"name": list(GATED)}, context.lake.delta("releases")
     if stored is None or "decided_us" in {field.name for field in stored.schema().fields}:
         return [dict(row) for row in context.lake.rows("releases", where)]
     last = context.ledger.latest.get(("releases", ""))
@@ -88,44 +103,68 @@ def judge(
     """One decision as a row of `releases`; moves the alias when it promotes."""
     made_by = context.ledger.made_by(name, "")
     found = context.lake.rows("models", {"name": name, "version": made_by})
-    metric = context.recipe.metrics[0]
-    where = {"split": split, "trajectory_id": name, "metric_version": METRIC_VERSIONS[metric]}
-    scores = context.lake.rows("pdm_scores", where) if found else []
-    scores = [row for row in scores if row["model_version"] == made_by]
-    row = {"name": name, "split": split, "metric_version": METRIC_VERSIONS[metric]}
-    if not scores:
+    trial = _trial(context, name, made_by, split) if found else None
+    metric = trial.metric if trial else metric_version(context, name)
+    row = {"name": name, "split": split, "metric_version": metric}
+    if trial is None or not trial.ours:
         nothing = Comparison(0, 0, math.nan, math.nan, None, {})
-        reason = f"no trained model, or no {METRIC_VERSIONS[metric]} scores on split {split}"
+        reason = f"no trained model, or no {metric} scores on split {split}"
         return {**row, **decision_row("", REFUSED, "", nothing, reason)}
     version = found[0]["mlflow_uri"].rpartition("/")[2]
     champion = str(client.get_registered_model(name).aliases.get(CHAMPION, ""))
-    worlds = context.lake.read("scene_worlds", {"split": split}, ["scene_token"])
     try:
         same = champion == version or has_weights_of(context, client, name, made_by, champion)
-        held = (
-            scores if same else scores_of_champion(context, client, name, champion, scores, metric)
-        )
-        comparison = compare(scores, held, worlds.num_rows)
+        held = trial.ours if same else scores_of_champion(context, client, name, champion, split)
+        comparison = compare(trial.ours, held, trial.expected, trial.safety)
     except (SetupError, ValueError) as error:
-        alone = compare(scores, None, worlds.num_rows)
-        return {
-            **row,
-            **decision_row(
-                version, REFUSED, champion, alone, _no_match(name, champion, version, error)
-            ),
-        }
-    decision, reason = decide(comparison, Rules(), same=same)
+        alone = compare(trial.ours, None, trial.expected)
+        why = _no_match(name, champion, version, error)
+        return {**row, **decision_row(version, REFUSED, champion, alone, why)}
+    rules = Rules(latency_budget_ms=context.recipe.latency_budget_ms)
+    took_ms = latency_ms_of(client, name, version) if rules.latency_budget_ms else math.nan
+    decision, reason = decide(comparison, rules, same=same, latency_ms=took_ms)
     gone = [r for r in before if r["name"] == name and r["decision"] == ROLLED_BACK]
     if decision == PROMOTED and version in {r["version"] for r in gone}:
         decision, reason = REFUSED, f"version {version} was rolled back by hand; {reason}"
-    if decision == PROMOTED and champion and context.recipe.closed_loop_gate.required:
-        told = f"{metric} {comparison.score:.4f} after {comparison.champion_score:.4f}, {reason}"
+    drives = name in PLANNERS and context.recipe.closed_loop_gate.required
+    if decision == PROMOTED and champion and drives:
+        plans = context.recipe.metrics[0]
+        told = f"{plans} {comparison.score:.4f} after {comparison.champion_score:.4f}, {reason}"
         if fall := at_the_wheel(context, client, name, made_by, champion, told):
             decision, reason = REFUSED, fall
     if decision == PROMOTED:
         client.set_registered_model_alias(name, CHAMPION, version)
         champion = version
     return {**row, **decision_row(version, decision, champion, comparison, reason)}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a candidate is judged by."""
+
+    metric: str
+    ours: Rows
+    """The candidate's scores, scene by scene."""
+    expected: int
+    safety: Sequence[str]
+    """Sub-scores that must not fall."""
+
+
+def metric_version(context: StageContext, name: str) -> str:
+    """What a model is judged by, with the version of its definition."""
+    return metric_of(name) if name in SPEAKERS else METRIC_VERSIONS[context.recipe.metrics[0]]
+
+
+def _trial(context: StageContext, name: str, made_by: str, split: str) -> Trial:
+    metric = metric_version(context, name)
+    if name in SPEAKERS:
+        scores = word_scores(context, name, context.model_dir(name), split, stored=True)
+        return Trial(metric, scores, len(scores), ())
+    where = {"split": split, "trajectory_id": name, "metric_version": metric}
+    rows = context.lake.rows("pdm_scores", where)
+    worlds = context.lake.read("scene_worlds", {"split": split}, ["scene_token"])
+    ours = [row for row in rows if row["model_version"] == made_by]
+    return Trial(metric, ours, worlds.num_rows, SAFETY)
 
 
 def at_the_wheel(
@@ -215,22 +254,24 @@ def has_weights_of(
 
 
 def scores_of_champion(
-    context: StageContext, client: Any, name: str, champion: str, scores: Rows, metric: Any
+    context: StageContext, client: Any, name: str, champion: str, split: str
 ) -> Rows | None:
-    """Scores of the champion on the held-out scenes; it plans again, since the lake holds plans of
-    the latest version alone. None: there is no champion.
+    """Scores of the champion on the held-out scenes; it plans or speaks again, since the lake holds
+    what the latest version said alone. None: there is no champion.
     """
     if not champion:
         return None
-    split = scores[0]["split"]
+    folder = champion_folder(context, client, name, champion)
+    if name in SPEAKERS:
+        return word_scores(context, name, folder, split, stored=False)
     records = context.records(split)
-    poses = plan_again(champion_folder(context, client, name, champion), records, context.device)
+    poses = plan_again(folder, records, context.device)
     plans = {
         record.scene_token: {"poses": plan, "valid": True, "reason": "", "model_version": champion}
         for record, plan in zip(records, poses, strict=True)
     }
     worlds = [world_from_row(row) for row in context.lake.rows("scene_worlds", {"split": split})]
-    return score_rows(metric, worlds, {name: plans})
+    return score_rows(context.recipe.metrics[0], worlds, {name: plans})
 
 
 def plan_again(folder: Path, records: list[Any], device: str) -> Any:

@@ -35,6 +35,8 @@ class Rules:
     """The low end of the interval of the difference must be above it."""
     safety_tolerance: float = 0.01
     """No mean of NC, DAC or TTC may fall by more."""
+    latency_budget_ms: float = 0.0
+    """A scene may take as long, on the machine that registered it; 0: nobody set a budget."""
     fewest_logs: int = 3
     """Logs without which there is no interval: of one log it is a point, which is above any margin."""
 
@@ -58,9 +60,11 @@ def compare(
     candidate: Sequence[Mapping[str, Any]],
     champion: Sequence[Mapping[str, Any]] | None,
     expected: int,
+    safety: Sequence[str] = SAFETY,
 ) -> Comparison:
-    """Rows of `pdm_scores` of one metric and split. Raises ValueError when the champion was not
-    scored on the very scenes of the candidate.
+    """Rows with scene_token, log_name, valid, score and the sub-scores `safety`, as of `pdm_scores`
+    of one metric and split. Raises ValueError when the champion was not scored on the very scenes
+    of the candidate.
     """
     ours = {row["scene_token"]: row for row in candidate if row["valid"]}
     score = float(np.mean([row["score"] for row in ours.values()])) if ours else math.nan
@@ -78,14 +82,21 @@ def compare(
         return np.array([rows[token][name] for token in tokens], np.float64)
 
     logs = np.array([ours[token]["log_name"] for token in tokens])
-    safety = {n: float(np.mean(column(ours, n) - column(theirs, n))) for n in SAFETY}
+    changes = {n: float(np.mean(column(ours, n) - column(theirs, n))) for n in safety}
     before = column(theirs, "score")
     difference = paired_difference(column(ours, "score"), before, logs)
-    return Comparison(len(ours), expected, score, float(before.mean()), difference, safety)
+    return Comparison(len(ours), expected, score, float(before.mean()), difference, changes)
 
 
-def decide(found: Comparison, rules: Rules, *, same: bool = False) -> tuple[str, str]:
-    """(decision, the rule that decided). `same`: the candidate's weights are the champion's."""
+def decide(
+    found: Comparison, rules: Rules, *, same: bool = False, latency_ms: float = math.nan
+) -> tuple[str, str]:
+    """(decision, the rule that decided).
+
+    Args:
+        same: the candidate's weights are the champion's.
+        latency_ms: what the candidate takes for a scene; NaN: nobody measured it.
+    """
     if not 0 < found.expected == found.scored or not math.isfinite(found.score):
         return REFUSED, (
             f"scored {found.scored} of {found.expected} scenes; a mean over an incomplete split"
@@ -93,6 +104,8 @@ def decide(found: Comparison, rules: Rules, *, same: bool = False) -> tuple[str,
         )
     if same:
         return KEPT, "its weights are those of the champion"
+    if slow := _too_slow(latency_ms, rules.latency_budget_ms):
+        return REFUSED, slow
     if found.difference is None:
         return PROMOTED, "there was no champion"
     if found.difference.groups < rules.fewest_logs:
@@ -109,6 +122,15 @@ def decide(found: Comparison, rules: Rules, *, same: bool = False) -> tuple[str,
     if found.difference.low > rules.margin:
         return PROMOTED, f"{told}, all above {rules.margin:g}"
     return REFUSED, f"{told}, not all above {rules.margin:g}"
+
+
+def _too_slow(latency_ms: float, budget_ms: float) -> str:
+    """Why a latency is not within its budget; "" when it is, or nobody set one."""
+    if not budget_ms or latency_ms <= budget_ms:
+        return ""
+    if math.isnan(latency_ms):
+        return f"its latency was not measured; the budget is {budget_ms:g} ms a scene"
+    return f"it takes {latency_ms:.0f} ms a scene; the budget is {budget_ms:g} ms"
 
 
 def best_champion(scores: Mapping[str, float]) -> str:

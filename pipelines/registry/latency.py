@@ -87,6 +87,12 @@ def figures_of(latency: Latency) -> dict[str, float]:
     }
 
 
+def latency_ms_of(client: Any, name: str, version: str) -> float:
+    """Median milliseconds a scene of a registered version; NaN where it was not measured."""
+    run = client.get_run(client.get_model_version(name, version).run_id)
+    return float(run.data.metrics.get(MEDIAN, np.nan))
+
+
 def recalled(metrics: Mapping[str, float], tags: Mapping[str, str]) -> Latency | None:
     """`figures_of` backwards, from a run; None where it was not measured."""
     if MEDIAN not in metrics:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from latent_little_world import little_records
 
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.model import LatentActionModel
-from latentvla_core.latent.pairs import Pairs
+from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.probes import (
     agent_motion,
     code_numbers,
@@ -298,3 +299,17 @@ def test_the_joint_probe_is_given_ego_and_environment_codes_side_by_side():
     assert inputs["ego"].tolist() == [[1, 0], [0, 1]]
     assert inputs["environment"].tolist() == [[0, 0, 1], [1, 0, 0]]
     assert inputs["joint"].tolist() == [[1, 0, 0, 0, 1], [0, 1, 1, 0, 0]]
+
+
+def test_errors_of_single_transitions_average_to_those_of_the_report(tmp_path):
+    config = LatentActionConfig.debug()
+    model = LatentActionModel(config).eval()
+    cache = ImageCache(config.features.image_size_wh)
+    pairs = collect_pairs(little_records(tmp_path, logs=2, frames=16), config.gap_frames, cache)
+    right, copy = run.errors_of(model, pairs, batch_size=5)
+    whole = run.code(model, pairs, 64, np.random.default_rng(0)).errors
+    assert right.shape == copy.shape == (len(pairs),)
+    np.testing.assert_allclose(
+        [right.mean(), copy.mean()], [whole["right"], whole["copy"]], rtol=1e-4
+    )
+    assert len(np.unique(copy)) > len(pairs) / 2

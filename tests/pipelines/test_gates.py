@@ -29,6 +29,7 @@ from pipelines.registry.gates import (
     compare,
     decide,
 )
+from pipelines.registry.latency import MEDIAN
 from pipelines.registry.rollback import roll_back
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
@@ -146,7 +147,8 @@ class Client:
 
     def __init__(self) -> None:
         self.cards: dict[str, str] = {}
-        self.aliases: dict[str, dict[str, str]] = {name: {} for name in registry.PLANNERS}
+        self.metrics: dict[str, dict[str, float]] = {}
+        self.aliases: dict[str, dict[str, str]] = {name: {} for name in registry.GATED}
 
     def get_registered_model(self, name: str) -> Any:
         return SimpleNamespace(aliases=self.aliases[name])
@@ -155,7 +157,7 @@ class Client:
         return SimpleNamespace(tags={"made_by": f"{name}-{version}"}, run_id=f"{name}-{version}")
 
     def get_run(self, run_id: str) -> Any:
-        data = SimpleNamespace(metrics={}, tags={})
+        data = SimpleNamespace(metrics=self.metrics.get(run_id, {}), tags={})
         return SimpleNamespace(info=SimpleNamespace(run_id=run_id), data=data)
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
@@ -183,6 +185,7 @@ class Line:
         self.held: dict[str, list[Any]] = {}
         monkeypatch.setattr(registry, "connect", lambda settings: self.client)
         monkeypatch.setattr(registry, "scores_of_champion", self.plan_again)
+        monkeypatch.setattr(registry, "word_scores", self.speak)
         monkeypatch.setattr(cards, "keep_pictures", lambda *_: None)  # these worlds are empty
         self.engine = Engine(self.settings, STAGES, lambda text: None)
         tokens = [row["scene_token"] for row in scores()]
@@ -192,6 +195,9 @@ class Line:
     def plan_again(self, context: Any, client: Any, name: str, champion: str, *rest: Any) -> Any:
         self.replanned.append(name)
         return self.held[f"{name}-{champion}"] if champion else None
+
+    def speak(self, context: Any, name: str, folder: Path, split: str, *, stored: bool) -> Any:
+        return [{k: v for k, v in row.items() if k not in SAFETY} for row in self.held[folder.name]]
 
     def train(self, name: str, version: str, rows: list[Any], weights: str = "") -> None:
         """A finished model and its scores; weights of its own unless told otherwise."""
@@ -237,14 +243,15 @@ def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
 
 
 @pytest.mark.slow
-def test_nothing_new_but_scenes_keeps_all_seven(line: Line):
-    for i, name in enumerate(registry.PLANNERS):
+def test_nothing_new_but_scenes_keeps_all_of_them(line: Line):
+    for i, name in enumerate(registry.GATED):
         line.train(name, "1", scores(0.01 * i))
     assert {row["decision"] for row in line.release().values()} == {"promoted"}
     again = line.release()
-    assert [row["decision"] for row in again.values()] == ["kept"] * 7
-    assert line.replanned == list(registry.PLANNERS)  # at the first run alone
-    assert line.engine.lake.read("releases").num_rows == 14
+    assert [row["decision"] for row in again.values()] == ["kept"] * len(registry.GATED)
+    assert len(registry.PLANNERS) == 7 and len(registry.GATED) == 10
+    assert line.replanned == list(registry.GATED)  # at the first run alone
+    assert line.engine.lake.read("releases").num_rows == 20
 
 
 def test_a_better_version_is_promoted_with_its_interval_and_the_best_is_deployed(line: Line):
@@ -284,6 +291,32 @@ def test_a_roll_back_gives_the_alias_back_and_the_gate_does_not_undo_it(line: Li
     assert [r["decision"] for r in history] == ["promoted", "promoted", "rolled back", "refused"]
     with pytest.raises(SetupError, match="no other version"):
         roll_back(line.settings, line.client, "ipad")
+
+
+@pytest.mark.parametrize("name", registry.SPEAKERS)
+def test_models_that_speak_in_codes_have_champions_and_are_never_deployed(line: Line, name: str):
+    line.train(name, "1", scores())
+    assert line.release()[name]["decision"] == "promoted"
+    line.train(name, "2", scores(-0.05))
+    assert line.release()[name]["decision"] == "refused"
+    line.train(name, "3", scores(0.05))
+    row = line.release()[name]
+    assert (row["decision"], row["champion"], row["scenes"]) == ("promoted", "3", 120)
+    assert row["metric_version"] == registry.metric_of(name)
+    assert line.client.aliases[name] == {"champion": "3"}
+    assert roll_back(line.settings, line.client, name) == ("3", "1")
+
+
+def test_a_model_that_is_too_slow_becomes_no_champion_even_if_it_is_the_first(line: Line):
+    line.engine.recipe = replace(line.engine.recipe, latency_budget_ms=100.0)
+    line.train("ipad", "1", scores())
+    assert "was not measured" in line.release()["ipad"]["reason"]
+    line.client.metrics["ipad-1"] = {MEDIAN: 140.0}
+    row = line.release()["ipad"]
+    assert (row["decision"], row["champion"]) == ("refused", "")
+    assert "140 ms a scene; the budget is 100 ms" in row["reason"]
+    line.client.metrics["ipad-1"] = {MEDIAN: 99.0}
+    assert line.release()["ipad"]["decision"] == "promoted"
 
 
 def test_a_planner_without_a_model_is_refused_and_holds_no_alias(line: Line):

@@ -73,6 +73,20 @@ def code(
     return Coded(*codes, errors, torch.cat(back).cpu().numpy(), partner)
 
 
+@torch.no_grad()
+def errors_of(model: LatentActionModel, pairs: Pairs, batch_size: int = 256) -> tuple[Array, Array]:
+    """(n,) mean squared errors of each transition: of the prediction with its own codes, and of
+    saying that nothing changes.
+    """
+    right, copy = np.zeros(len(pairs)), np.zeros(len(pairs))
+    for index in batches(len(pairs), batch_size):
+        x = features_of(model, pairs, index)
+        predicted = decode(model, x, *_codes_of(model, pairs, index))
+        for errors, made in ((right, predicted), (copy, x[:, 0])):
+            errors[index] = (made - x[:, 1]).square().flatten(1).mean(1).cpu().numpy()
+    return right, copy
+
+
 def partners(logs: Array, rng: np.random.Generator) -> Array:
     """(n,) a transition of another log for each, of any other place if there is one log.
 

@@ -59,6 +59,7 @@ def label_rows(
                         name: getattr(labels, name)[i, step] if valid else []
                         for name in EGO_COLUMNS
                     },
+                    "training_distance": labels.training_distance[i, step],
                     "environment_codes": labels.environment_codes[i, step]
                     if labels.has_environment[i, step]
                     else [],
