@@ -23,9 +23,8 @@ from latentvla_core.latent.environment.independence import dependence
 from latentvla_core.latent.figures import Numbers, action_r2, reconstruction_numbers
 from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state_hash
 from latentvla_core.latent.pairs import Pairs, collect_pairs, require_change
-from latentvla_core.latent.probes.run import features_of, stage_one_codes
+from latentvla_core.latent.probes.run import learn_what_is_familiar, stage_one_codes
 from latentvla_core.latent.quantizer import Quantized, Quantizer
-from latentvla_core.latent.rows.familiar import MOST_MEASURED, describe
 from latentvla_core.training import checkpoint, without_free
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit
@@ -72,15 +71,6 @@ def train_latent_action_model(
     model.eval()
     learn_what_is_familiar(model, pairs)
     return model
-
-
-@torch.no_grad()
-def learn_what_is_familiar(model: LatentActionModel, pairs: Pairs, batch_size: int = 256) -> None:
-    """Note what the training's pictures are like, of transitions evenly spread over them."""
-    chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), MOST_MEASURED)).astype(np.int64)
-    parts = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
-    described = [describe(features_of(model, pairs, part)).cpu() for part in parts]
-    model.familiar.measure(torch.cat(described))
 
 
 def finished_steps(checkpoint_dir: Path, config: LatentActionConfig) -> int:

@@ -14,8 +14,8 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.label import label_scenes
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.latent.pairs import collect_pairs
+from latentvla_core.latent.probes.run import learn_what_is_familiar
 from latentvla_core.latent.rows.familiar import Familiar, describe
-from latentvla_core.latent.train import learn_what_is_familiar
 from latentvla_core.training.images import ImageCache
 
 

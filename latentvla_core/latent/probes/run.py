@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentvla_core.latent.model import LatentActionModel, Told
 from latentvla_core.latent.pairs import Pairs
+from latentvla_core.latent.rows.familiar import MOST_MEASURED, describe
 from latentvla_core.types import Array
 
 
@@ -198,3 +199,12 @@ def read_back(model: LatentActionModel, first: Tensor, second: Tensor) -> Tensor
 def batches(count: int, size: int) -> list[Array]:
     """Index ranges of at most `size`."""
     return [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+@torch.no_grad()
+def learn_what_is_familiar(model: LatentActionModel, pairs: Pairs, batch_size: int = 256) -> None:
+    """Note what the training's pictures are like, of transitions evenly spread over them."""
+    chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), MOST_MEASURED)).astype(np.int64)
+    parts = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
+    described = [describe(features_of(model, pairs, part)).cpu() for part in parts]
+    model.familiar.measure(torch.cat(described))
