@@ -191,7 +191,7 @@ def _engine(name: str) -> str:
 def _workers(text: str | None) -> int:
     if not text:
         return os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise SetupError(f"LATENTVLA_WORKERS is {text!r}; needs a whole number from 1")
     return int(text)
 
@@ -199,7 +199,7 @@ def _workers(text: str | None) -> int:
 def _shards(text: str | None, default: int) -> int:
     if not text:
         return default
-    if not text.isdigit() or not 1 <= int(text) <= 512:
+    if not text.isdecimal() or not 1 <= int(text) <= 512:
         raise SetupError(f"LATENTVLA_SHARDS is {text!r}; needs a whole number from 1 to 512")
     return int(text)
 

@@ -13,6 +13,7 @@ import typer
 
 from latentvla_core.errors import LatentVLAError
 from latentvla_core.lake.store import Lake
+from pipelines.registry.gates import PROMOTED, ROLLED_BACK
 from pipelines.settings import Settings
 from pipelines.steps.engine import Engine
 from pipelines.steps.lineage import Stage, fingerprint
@@ -125,19 +126,23 @@ def _places(partitions: list[str]) -> str:
 
 
 def champion_lines(lake: Lake) -> list[str]:
-    """The last promotion of every model: since when, and by how much."""
+    """Who holds the alias of every model: since when, and by how much or by whose hand."""
     if lake.version("releases") < 0:
         return ["none yet: nothing was released"]
     times = {r["made_by"]: r["finished_us"] for r in lake.rows("materialisations")}
-    promoted: dict[str, dict[str, Any]] = {}
+    moved: dict[str, dict[str, Any]] = {}
     for row in lake.rows("releases"):
-        since = times.get(row["made_by"], 0)
-        if row["decision"] == "promoted" and since >= promoted.get(row["name"], {"at": -1})["at"]:
-            promoted[row["name"]] = {**row, "at": since}
-    return [_champion(row) for row in promoted.values()] or ["none: nothing was promoted"]
+        since = row["decided_us"] or times.get(row["made_by"], 0)
+        moves = row["decision"] in (PROMOTED, ROLLED_BACK)
+        if moves and since >= moved.get(row["name"], {"at": -1})["at"]:
+            moved[row["name"]] = {**row, "at": since}
+    return [_champion(row) for row in moved.values()] or ["none: nothing was promoted"]
 
 
 def _champion(row: dict[str, Any]) -> str:
+    if row["decision"] == ROLLED_BACK:
+        back = f"since {_when(row['at'])}, given back by hand"
+        return f"{row['name']} {row['champion']}: {back}; version {row['version']} was rolled back"
     gain = row["challenger_score"] - row["champion_score"]
     by = f"{gain:+.4f} over the one before" if gain == gain else "the first"
     score = f"{row['metric_version']} {row['challenger_score']:.4f}"

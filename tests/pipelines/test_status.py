@@ -122,6 +122,27 @@ def test_a_champion_is_told_with_its_time_and_its_gain(tmp_path: Path):
     assert second.endswith("+0.2500 over the one before")
 
 
+def test_after_a_roll_back_the_version_that_has_the_alias_is_told_and_not_the_bad_one(
+    tmp_path: Path,
+):
+    lake, day = Lake(str(tmp_path)), 1_600_000_000_000_000
+    common = {"name": "ipad", "split": "test", "metric_version": "pdms-v1.1"}
+    for number, decision, champion in ((1, "promoted", "1"), (2, "promoted", "2"),
+                                       (2, "rolled back", "1")):  # fmt: skip
+        day += status.DAY_US
+        release(
+            lake, day, **common, version=str(number), decision=decision, champion=champion,
+            challenger_score=0.5, decided_us=day,
+        )  # fmt: skip
+    (told,) = status.champion_lines(lake)
+    assert told.startswith("ipad 1: since 2020-09-1") and "given back by hand" in told
+    assert told.endswith("version 2 was rolled back")
+    release(
+        lake, day + 1, **common, version="3", decision="refused", champion="1", decided_us=day + 1
+    )
+    assert status.champion_lines(lake) == [told]
+
+
 def test_a_failed_run_is_told_with_its_error_and_its_command_until_one_succeeds():
     import dagster as dg
 
