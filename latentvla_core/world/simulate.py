@@ -5,7 +5,7 @@ nothing of files.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import hypot
+from math import cos, hypot, sin
 from typing import Literal
 
 import numpy as np
@@ -75,14 +75,20 @@ class Simulation:
         """Advances the world by 0.1 s. With no control, the human drives; an `EgoState` is where a
         guest at the wheel has brought the ego. `look=False` skips the new snapshot.
         """
-        others = [d for d in self.traffic.drivers if d is not self.driver]
+        others, ways = [d for d in self.traffic.drivers if d is not self.driver], []
         for driver in others:
-            extend_chain(driver, self.network, self.luck(driver.token))
+            luck = self.luck(driver.token)
+            extend_chain(driver, self.network, luck)
             if driver.token != "lead":
-                self.traffic.consider_lane_change(driver, self.luck(driver.token))
-            self.traffic.nudge(driver)
+                self.traffic.consider_lane_change(driver, luck)
+            way = ahead(driver, self.network)
+            self.traffic.nudge(driver, way)
+            ways.append(way)
         extend_chain(self.driver, self.network, self.luck(self.driver.token))
-        wishes = [self.traffic.acceleration(driver, self.time_s) for driver in others]
+        wishes = [
+            self.traffic.acceleration(driver, self.time_s, way)
+            for driver, way in zip(others, ways, strict=True)
+        ]
         drive = control or self.human.control(
             self.driver, self.ego, self.traffic, self.time_s, self.luck(self.driver.token)
         )
@@ -104,7 +110,8 @@ class Simulation:
         return self.seen
 
     def _walk(self) -> None:
-        approaches = self.traffic.approaches()
+        waiting = {w.crosswalk for w in self.scenario.walkers if w.phase == "kerb"}
+        approaches = self.traffic.approaches(waiting)
         for walker in self.scenario.walkers:
             allowed = False
             if walker.phase == "kerb":
@@ -126,8 +133,15 @@ class Simulation:
         moving = [self._vehicle(d) for d in others if self._may_see(d, x, y)]
         people = [_person(w) for w in self.scenario.walkers if w.may_be_within(SIGHT_M + 2.0, x, y)]
         still = self._still_near(center)
-        seen = [a for a in (*moving, *people, *still) if np.hypot(*(a.pose[:2] - center)) < SIGHT_M]
+        seen = [*self._in_sight([*moving, *people], center), *still]
         return Snapshot(self.time_s, self.ego.pose.copy(), tuple(seen), dict(self.colours))
+
+    def _in_sight(self, actors: list[Actor], center: Array) -> list[Actor]:
+        if not actors:
+            return actors
+        off = np.array([a.pose[:2] for a in actors]) - center
+        near = np.hypot(off[:, 0], off[:, 1]) < SIGHT_M
+        return [a for a, inside in zip(actors, near.tolist(), strict=True) if inside]
 
     def _may_see(self, driver: Driver, x: float, y: float) -> bool:
         """False where a driver's lane is so far from (x, y) that it cannot be in sight."""
@@ -136,13 +150,15 @@ class Simulation:
         return gap < SIGHT_M + LANE_SLACK_M
 
     def _still_near(self, center: Array) -> list[Actor]:
-        """Things that stand, a little more than those in sight."""
-        near = np.abs(self._still_m - center).max(axis=1, initial=0.0) < SIGHT_M + 1.0
-        return [self.still[k] for k in np.flatnonzero(near)]
+        """Things that stand, in sight."""
+        off = self._still_m - center
+        near = np.hypot(off[:, 0], off[:, 1]) < SIGHT_M
+        return [self.still[k] for k in np.flatnonzero(near).tolist()]
 
     def _vehicle(self, driver: Driver) -> Actor:
         pose = center_pose(driver, self.network)
-        velocity = driver.speed_mps * np.array([np.cos(pose[2]), np.sin(pose[2])])
+        yaw = float(pose[2])
+        velocity = np.array([driver.speed_mps * cos(yaw), driver.speed_mps * sin(yaw)])
         braking = driver.accel_mps2 < -0.5 or driver.speed_mps < 0.05
         lights = braking and driver.cls == ObjectClass.VEHICLE
         return Actor(

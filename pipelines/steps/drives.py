@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ def stored_run(context: StageContext, row: Row) -> Run | None:
     return run_of(runs[0], context.lake.rows("closed_loop_steps", where)) if runs else None
 
 
-def worst_rows(rows: list[Row], count: int) -> list[Row]:
+def worst_rows(rows: Sequence[Row], count: int) -> list[Row]:
     """Scores over T of the worst drives: of trained planners in turn; of PDM-Closed where nobody
     else has driven.
     """

@@ -66,6 +66,8 @@ class Streams:
         self._made: dict[str, np.random.Generator] = {}
 
     def __call__(self, token: str) -> np.random.Generator:
-        if token not in self._made:
-            self._made[token] = np.random.default_rng([self.seed, 7, crc32(token.encode())])
-        return self._made[token]
+        found = self._made.get(token)
+        if found is None:
+            found = np.random.default_rng([self.seed, 7, crc32(token.encode())])
+            self._made[token] = found
+        return found

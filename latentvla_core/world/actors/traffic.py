@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from operator import attrgetter
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import shapely
 
 from latentvla_core.types import Array, ObjectClass
-from latentvla_core.world.actors.driving import LOOK_AHEAD_M, Driver, ahead, idm, wished_speed
+from latentvla_core.world.actors.driving import (
+    LOOK_AHEAD_M,
+    Driver,
+    Way,
+    ahead,
+    idm,
+    wished_speed,
+)
 from latentvla_core.world.actors.walkers import Approach, Walker
 from latentvla_core.world.state import LightColour
 from latentvla_core.world.streets.junctions import RightOfWay
@@ -18,6 +28,8 @@ REST_M = 2.4
 """Gap kept behind a standing vehicle."""
 LINE_REST_M = 0.9
 """Gap kept before a stop line."""
+NUDGE_REACH_M = 30.0
+_place = attrgetter("s_m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +43,18 @@ class Zebra:
     """Position of the lane's centre along the crosswalk, from its first kerb."""
 
 
-def zebras(network: RoadNetwork) -> dict[str, tuple[Zebra, ...]]:
-    """Crosswalks per connector, in driving order."""
+Zebras = dict[str, tuple[Zebra, ...]]
+_ZEBRAS: WeakKeyDictionary[RoadNetwork, Zebras] = WeakKeyDictionary()
+
+
+def zebras(network: RoadNetwork) -> Zebras:
+    """Crosswalks per connector, in driving order; found once per network."""
+    if network not in _ZEBRAS:
+        _ZEBRAS[network] = _zebras(network)
+    return _ZEBRAS[network]
+
+
+def _zebras(network: RoadNetwork) -> Zebras:
     found: dict[str, tuple[Zebra, ...]] = {}
     shapes = [shapely.Polygon(c.outline_m) for c in network.crosswalks]
     for junction in network.junctions.values():
@@ -78,6 +100,13 @@ class Traffic:
         self.right_of_way = RightOfWay(network)
         self.zebras = zebras(network)
         self.by_lane: dict[str, list[Driver]] = {}
+        self._over: dict[int, set[str]] = {k: set() for k in range(-1, len(network.crosswalks))}
+        for connector_id, crossed in self.zebras.items():
+            for zebra in crossed:
+                self._over[zebra.crosswalk].add(connector_id)
+        self._across_m = [
+            float(np.linalg.norm(c.path_m[1] - c.path_m[0])) for c in network.crosswalks
+        ]
 
     def observe(self, colours: dict[str, LightColour]) -> None:
         """Refreshes who is where and who may go; before accelerations are asked for."""
@@ -87,37 +116,42 @@ class Traffic:
             if driver.shadow:
                 self.by_lane.setdefault(driver.shadow, []).append(driver)
         for members in self.by_lane.values():
-            members.sort(key=lambda d: d.s_m)
+            if len(members) > 1:
+                members.sort(key=_place)
         last = {lane_id: members[0] for lane_id, members in self.by_lane.items()}
         self.right_of_way.update(self.drivers, colours, last)
 
-    def acceleration(self, driver: Driver, time_s: float) -> float:
-        """What a sensible driver does now, m/s²."""
-        way = ahead(driver, self.network)
-        gaps = [*self._leaders(driver, way), *self._stop_lines(driver, way)]
-        return idm(driver.style, driver.speed_mps, wished_speed(driver, self.network, time_s), gaps)
+    def acceleration(self, driver: Driver, time_s: float, way: Way | None = None) -> float:
+        """What a sensible driver does now, m/s². `way`: what lies ahead, if it is known already."""
+        way = way or ahead(driver, self.network)
+        gaps = self._leaders(driver, way)
+        gaps += self._stop_lines(driver, way)
+        wish = wished_speed(driver, self.network, time_s, way)
+        return idm(driver.style, driver.speed_mps, wish, gaps)
 
-    def _leaders(
-        self, driver: Driver, way: list[tuple[LanePath, float]]
-    ) -> list[tuple[float, float, float]]:
+    def _leaders(self, driver: Driver, way: Way) -> list[tuple[float, float, float]]:
         """(gap, speed, rest gap) of the next vehicle on the own chain, and of one that still leaves
         the own lane.
         """
-        found = []
+        found: list[tuple[float, float, float]] = []
+        by_lane = self.by_lane
         for lane, start in way:
-            for other in self.by_lane.get(lane.id, ()):
-                gap = start + other.s_m - other.half_length_m - driver.half_length_m
+            for other in by_lane.get(lane.id, ()):
                 if (
-                    other is not driver
-                    and start + other.s_m > 0.0
+                    start + other.s_m > 0.0
+                    and other is not driver
                     and self._in_the_way(driver, other, lane.id)
                 ):
+                    gap = start + other.s_m - other.half_length_m - driver.half_length_m
                     found.append((max(gap, 0.2), other.speed_mps, REST_M))
                     break
-            found += self._siblings(driver, lane, start)
+            if lane.is_connector:
+                found += self._siblings(driver, lane, start)
             if found:
                 break
-        return found + self._left_behind(driver)
+        if driver.shadow:
+            found += self._left_behind(driver)
+        return found
 
     def _left_behind(self, driver: Driver) -> list[tuple[float, float, float]]:
         """The leader in the lane that the driver is leaving."""
@@ -140,9 +174,9 @@ class Traffic:
     def _siblings(
         self, driver: Driver, lane: LanePath, start: float
     ) -> list[tuple[float, float, float]]:
-        """Vehicles that left the own lane towards another connector and are not clear of it yet."""
-        if not lane.is_connector:
-            return []
+        """Vehicles that left the own lane towards another connector than `lane` and are not clear of
+        it yet.
+        """
         found = []
         for sibling in self.network.successors[lane.from_lane]:
             for other in self.by_lane.get(sibling, ()) if sibling != lane.id else ():
@@ -155,9 +189,7 @@ class Traffic:
                     found.append((max(gap, 0.2), other.speed_mps, REST_M))
         return found
 
-    def _stop_lines(
-        self, driver: Driver, way: list[tuple[LanePath, float]]
-    ) -> list[tuple[float, float, float]]:
+    def _stop_lines(self, driver: Driver, way: Way) -> list[tuple[float, float, float]]:
         """Standing targets: the next connector without a grant, and crosswalks with people on them."""
         targets, front = [], driver.half_length_m
         for lane, start in way:
@@ -176,11 +208,11 @@ class Traffic:
 
     def _people_on(self, zebra: Zebra, driver: Driver) -> bool:
         """Whether a pedestrian is on the crosswalk and has not passed the driver's lane yet."""
-        path = self.network.crosswalks[zebra.crosswalk].path_m
-        length = float(np.linalg.norm(path[1] - path[0]))
         for walker in self.walkers:
-            if walker.crosswalk != zebra.crosswalk or walker.phase != "crossing":
+            if walker.phase != "crossing" or walker.crosswalk != zebra.crosswalk:
                 continue
+            path = self.network.crosswalks[zebra.crosswalk].path_m
+            length = self._across_m[zebra.crosswalk]
             forward = np.linalg.norm(walker.path_m[1] - path[0]) < np.linalg.norm(
                 walker.path_m[1] - path[1]
             )
@@ -190,17 +222,28 @@ class Traffic:
                 return True
         return False
 
-    def approaches(self) -> dict[int, list[Approach]]:
-        """Per crosswalk the vehicles that will drive over it, or stand on it."""
+    def approaches(self, crosswalks: Collection[int]) -> dict[int, list[Approach]]:
+        """Per crosswalk asked for, the vehicles that will drive over it, or stand on it."""
         found: dict[int, list[Approach]] = {}
-        for driver in self.drivers:
+        over = self._connectors_over(crosswalks)
+        for driver in self.drivers if over else ():
+            if over.isdisjoint(driver.chain[driver.at :]):
+                continue
             for lane, start in ahead(driver, self.network, 55.0):
-                for zebra in self.zebras.get(lane.id, ()):
+                for zebra in self.zebras[lane.id] if lane.id in over else ():
                     gap = start + zebra.enter_m - driver.half_length_m
-                    if start + zebra.leave_m + driver.half_length_m > 0 and gap < 55.0:
+                    near = start + zebra.leave_m + driver.half_length_m > 0 and gap < 55.0
+                    if near and zebra.crosswalk in crosswalks:
                         found.setdefault(zebra.crosswalk, []).append(
                             Approach(gap, driver.speed_mps, driver.width_m)
                         )
+        return found
+
+    def _connectors_over(self, crosswalks: Collection[int]) -> set[str]:
+        """Connectors that run over any of the crosswalks."""
+        found: set[str] = set()
+        for crosswalk in crosswalks:
+            found |= self._over[crosswalk]
         return found
 
     def consider_lane_change(
@@ -210,14 +253,15 @@ class Traffic:
         along, from here on.
         """
         driver.calm_s -= 0.1
+        if driver.calm_s > 0 or driver.shadow or driver.cls == ObjectClass.BICYCLE:
+            return
         lane = driver.lane(self.network)
-        busy = (
+        if (
             lane.is_connector
-            or driver.cls == ObjectClass.BICYCLE
-            or driver.shadow
-            or driver.calm_s > 0
-        )
-        if busy or lane.length_m - driver.s_m < 30.0 or driver.s_m < 6.0 or driver.speed_mps < 3.0:
+            or lane.length_m - driver.s_m < 30.0
+            or driver.s_m < 6.0
+            or driver.speed_mps < 3.0
+        ):
             return
         own = self._free_ahead(driver, lane.id)
         if own > max(3.0 * driver.speed_mps, 18.0) and rng.random() > 0.004:
@@ -288,14 +332,18 @@ class Traffic:
         if driver.at > 0:  # what lies behind must join the new lane for poses near the seam
             driver.chain, driver.at = driver.chain[driver.at :], 0
 
-    def nudge(self, driver: Driver) -> None:
-        """Sets the sideways goal: cyclists keep right, cars give cyclists room."""
-        lane = driver.lane(self.network)
+    def nudge(self, driver: Driver, way: Way | None = None) -> None:
+        """Sets the sideways goal: cyclists keep right, cars give cyclists room. `way`: what lies
+        ahead, if it is known already.
+        """
         if driver.cls == ObjectClass.BICYCLE:
+            lane = driver.lane(self.network)
             driver.lateral_goal_m = -1.0 - 0.6 * (lane.shoulder_m > 0)
             return
         driver.lateral_goal_m = 0.0
-        for step, start in ahead(driver, self.network, 30.0):
+        for step, start in way or ahead(driver, self.network, NUDGE_REACH_M):
+            if start > NUDGE_REACH_M:
+                return
             if step.turn != "straight":  # a turn needs the whole lane
                 return
             for other in self.by_lane.get(step.id, ()) if step.shoulder_m > 0 else ():

@@ -47,16 +47,19 @@ class RightOfWay:
         for driver in drivers:
             self._release(driver)
         for request in requests:
-            self._obey_light(request, colours)
+            if request.driver.grants:
+                self._obey_light(request, colours)
         holders = {c: d for d in drivers for c in d.grants}
-        for request in sorted(requests, key=lambda r: (r.connector.rank, r.eta_s, r.driver.token)):
+        asking = [r for r in requests if self._asks(r, colours)]
+        for request in sorted(asking, key=lambda r: (r.connector.rank, r.eta_s, r.driver.token)):
             self._decide(request, requests, holders, colours, last_in_lane)
 
     def _request(self, driver: Driver) -> Request | None:
         """The driver's next connector, if it is on a lane before one."""
-        if driver.at + 1 >= len(driver.chain):
+        chain, at, lanes = driver.chain, driver.at, self.network.lanes
+        if at + 1 >= len(chain):
             return None
-        lane, following = driver.lane(self.network), self.network.lanes[driver.chain[driver.at + 1]]
+        lane, following = lanes[chain[at]], lanes[chain[at + 1]]
         if lane.is_connector or not following.is_connector:
             return None
         gap = lane.length_m - driver.s_m - driver.half_length_m
@@ -69,6 +72,8 @@ class RightOfWay:
     def _release(self, driver: Driver) -> None:
         """Gives back connectors that lie wholly behind the driver, or that it no longer wants."""
         current = driver.lane(self.network)
+        if not driver.grants and not current.is_connector:
+            return
         inside = current.id if current.is_connector else ""
         leaving = (
             driver.chain[driver.at - 1]
@@ -89,6 +94,17 @@ class RightOfWay:
         if request.gap_m > 0.0 and braking < (3.2 if colour == "yellow" else 6.0):
             driver.grants.discard(request.connector.id)
 
+    @staticmethod
+    def _asks(request: Request, colours: dict[str, LightColour]) -> bool:
+        """Whether a driver is near enough to want a grant that it lacks, and no light forbids it."""
+        driver, connector = request.driver, request.connector
+        horizon = driver.speed_mps**2 / 3.0 + 2.0 * driver.speed_mps + 8.0
+        return (
+            request.gap_m <= horizon
+            and connector.id not in driver.grants
+            and colours.get(connector.id, "green") == "green"
+        )
+
     def _decide(
         self,
         request: Request,
@@ -98,13 +114,6 @@ class RightOfWay:
         last_in_lane: dict[str, Driver],
     ) -> None:
         driver, connector = request.driver, request.connector
-        horizon = driver.speed_mps**2 / 3.0 + 2.0 * driver.speed_mps + 8.0
-        if (
-            connector.id in driver.grants
-            or request.gap_m > horizon
-            or colours.get(connector.id, "green") != "green"
-        ):
-            return
         rivals = self.network.conflicts[connector.id]
         if any(c in holders and holders[c] is not driver for c in rivals):
             return

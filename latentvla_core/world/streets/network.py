@@ -11,7 +11,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from math import cos, sin
+from typing import Any, Literal
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class LanePath:
     is_connector: bool = field(init=False)
     _columns: tuple[list[float], ...] = field(init=False)
     """s, x, y, yaw as plain numbers: a look-up of one place is many times faster in them."""
-    kept: dict[object, Array] = field(init=False)
+    kept: dict[object, Any] = field(init=False)
     """What others have derived from this lane, by what it depends on."""
     peak_curvature_per_m: float = field(init=False)
 
@@ -83,7 +84,7 @@ class LanePath:
         if s_m < 0 or s_m > s[-1]:
             end = 0 if s_m < 0 else -1
             over, yaw = s_m - s[end], yaws[end]
-            return xs[end] + over * float(np.cos(yaw)), ys[end] + over * float(np.sin(yaw)), yaw
+            return xs[end] + over * cos(yaw), ys[end] + over * sin(yaw), yaw
         k = bisect_right(s, s_m) - 1
         if k == len(s) - 1:
             return xs[-1], ys[-1], yaws[-1]
@@ -94,17 +95,30 @@ class LanePath:
             (yaws[k + 1] - yaws[k]) / span * t + yaws[k],
         )
 
+    @property
+    def vertices_m(self) -> list[float]:
+        """(n,) arc lengths as plain numbers."""
+        return self._columns[0]
+
     def vertices_within(self, from_m: float, to_m: float) -> tuple[int, int]:
         """(first, last) of the vertices with from_m ≤ s < to_m, last excluded."""
         s = self._columns[0]
         return bisect_left(s, from_m), bisect_left(s, to_m)
 
+    def _steps(self) -> tuple[Array, Array]:
+        """(n - 1, 2) from vertex to vertex, and (n - 1,) how far; made once."""
+        found = self.kept.get("steps")
+        if found is None:
+            step = np.diff(self.path_m, axis=0)
+            found = (step, np.maximum(np.linalg.norm(step, axis=1), 1e-9))
+            self.kept["steps"] = found
+        return found
+
     def project(self, xy_m: Array) -> tuple[float, float]:
         """(arc length, signed lateral offset, left positive) of the nearest point of the centre
         line to (2,).
         """
-        start, step = self.path_m[:-1], np.diff(self.path_m, axis=0)
-        length = np.maximum(np.linalg.norm(step, axis=1), 1e-9)
+        start, (step, length) = self.path_m[:-1], self._steps()
         along = np.einsum("ij,ij->i", xy_m - start, step) / length
         t = np.clip(along, 0.0, length)
         gap = xy_m - (start + step * (t / length)[:, None])
