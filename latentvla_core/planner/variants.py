@@ -16,8 +16,10 @@ from latentvla_core.statistics import Interval, paired_difference
 from latentvla_core.types import Array
 
 Tokens = Literal["none", "vlm", "codes"]
-LINE = ("host", "latent", "student", "missing")
-"""Arms that are no training of their own: the line's planners, and the fused one without tokens."""
+LINE = ("host", "latent", "student", "swapped", "missing")
+"""Arms that are no training of their own: the line's planners, and the fused one told the student's
+tokens in place of the VLM's (`swapped`), or nothing (`missing`).
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +68,8 @@ COMPARISONS: tuple[tuple[str, str, str], ...] = (
     ("latent", "missing", "the VLM, against the same planner when it does not answer"),
     ("student", "equal_compute", "the student, against the host trained as long"),
     ("latent", "student", "the VLM, against its student"),
+    ("latent", "swapped", "the VLM, against its student put in its place untrained"),
+    ("student", "swapped", "fine-tuning on the student, against the untrained swap"),
 )
 """(a, b, what a − b says)."""
 POSITIVE = COMPARISONS[0][:2]

@@ -12,7 +12,7 @@ PLANNER_CONTROLS = TableSpec(
     "what one arm of one host planned in one scene of val or test",
     (
         _HOST,
-        text("arm", "host, latent, student, missing, or one of planner/variants.py"),
+        text("arm", "host, latent, student, swapped, missing, or one of planner/variants.py"),
         SPLIT,
         SCENE,
         LOG,

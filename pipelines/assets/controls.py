@@ -26,9 +26,19 @@ if TYPE_CHECKING:
     from latentvla_core.planner.plan import View
 
 GROUP = "controls"
-TRAINED_BY = {"host": "{}", "latent": "{}_latent", "student": "{}_student", "missing": "{}_latent"}
+TRAINED_BY = {
+    "host": "{}",
+    "latent": "{}_latent",
+    "student": "{}_student",
+    "swapped": "{}_latent",
+    "missing": "{}_latent",
+}
 """Arm of the line → model that plans it."""
-FEATURES = {"latent": "vlm_features", "student": "student_features"}
+FEATURES = {
+    "latent": "vlm_features",
+    "student": "student_features",
+    "swapped": "student_features",
+}
 
 
 def model_name(host: str, arm: str) -> str:
@@ -178,6 +188,11 @@ def _rows(
     else:
         table, view = FEATURES.get(name, ""), None
         said = features_of(context, records, table) if table else None
+    if name == "swapped" and said is not None and _width(said) != model.fusion.feature_dim:
+        context.say(
+            f"{host}: student and VLM have states of other widths, so they cannot be swapped"
+        )
+        return []
     plans = plan_all(model, records, said, device=context.device, view=view)
     kept = np.isfinite(plans.poses).all(axis=(1, 2))
     menu = plans.poses[:, None] if plans.proposals is None else plans.proposals

@@ -49,7 +49,7 @@ def test_every_arm_of_every_host_is_a_model_by_name_and_none_is_in_the_whole_lin
 
 def test_arms_of_the_line_are_planned_by_the_line_s_own_models():
     assert [model_name("ipad", arm) for arm in LINE] == [
-        "ipad", "ipad_latent", "ipad_student", "ipad_latent",
+        "ipad", "ipad_latent", "ipad_student", "ipad_latent", "ipad_latent",
     ]  # fmt: skip
     assert set(EVERY) <= set(STAGES["planner_controls"].deps)
 
