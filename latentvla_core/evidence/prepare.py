@@ -27,7 +27,6 @@ from latentvla_core.latent.label import label_scenes
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.latent.train import train_latent_action_model
 from latentvla_core.pdms.world import World, build
-from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import Array, SceneRecord
 
@@ -160,9 +159,3 @@ def kept(path: Path, make: Callable[[], Mapping[str, Array]]) -> dict[str, Array
         partial.replace(path)
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
-
-
-def study_latent(seed: int, steps: int = 900) -> LatentActionConfig:
-    """The study's latent model: `long` without boxes (unlabelled logs have none), fewer steps."""
-    config = LatentActionConfig.long(steps=steps, agent_weight=0.0, quality_every=0)
-    return with_training(config, seed=seed)
