@@ -81,16 +81,20 @@ def world_write(
     "check", epilog="Example: latentvla data check --root $OPENSCENE_DATA_ROOT --split test"
 )
 def data_check(
-    root: Annotated[Path, typer.Option(help="NAVSIM tree (OPENSCENE_DATA_ROOT).")],
-    split: Annotated[str, typer.Option(help="Folder below navsim_logs/.")],
+    root: Annotated[
+        Path, typer.Option(help="NAVSIM tree (OPENSCENE_DATA_ROOT), or folder of own drives.")
+    ],
+    split: Annotated[
+        str, typer.Option(help="Folder below navsim_logs/; none: drives of frames and poses.")
+    ] = "",
     scene_filter: Annotated[str, typer.Option("--filter", help="Devkit split name or YAML.")] = "",
 ) -> None:
     """The data doctor: what is there, what is missing, what to do about it. Exit code 1 when
     something is broken.
     """
-    from latentvla_core.data.checks.doctor import check
+    from latentvla_core.data.checks.drives import check_folder
 
-    report = check(root, split, filter=scene_filter or None)
+    report = check_folder(root, split, scene_filter)
     report.print()
     raise typer.Exit(report.exit_code)
 

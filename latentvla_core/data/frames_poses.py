@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from latentvla_core.data import DataFormat
+from latentvla_core.data.checks.against_pictures import check_against_pictures
 from latentvla_core.data.pose_file import (
     COLUMNS,
     POSES_FILE,
@@ -283,6 +284,8 @@ def _sequences(folder: Path) -> list[Path]:
 def _read(path: Path, name: str) -> tuple[list[list[Frame | None]], list[DataError]]:
     """A drive of which not one frame has a picture has poses, and nothing to label: a fault."""
     logs = [*read_logs(path, name=name).values()]
+    if logs:
+        check_against_pictures(logs[0], str(path), describe(path))
     if any(frame.cameras for frames in logs for frame in frames):
         return [list(frames) for frames in logs], []
     rule = "frames/ holds no picture, so nothing of this drive is labelled"

@@ -23,6 +23,7 @@ from latentvla_core.errors import DataError, SetupError
 
 DESCRIPTION_FILE = "sequence.yaml"
 _LARGEST_KNOWN_B = 100_000
+SWITCHES = ("heading_checked", "pictures_checked")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +55,10 @@ class SequenceConfig:
 
     heading_checked: bool = True
     """False: a heading that does not fit the motion is taken as it is (a drive in reverse)."""
+    pictures_checked: bool = True
+    """False: poses and calibration are not held against the pictures (a car that stands in traffic,
+    a crop far off the camera's axis).
+    """
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self)):
@@ -151,11 +156,11 @@ def _value(key: str, value: Any) -> Any:
     numbers = value if isinstance(value, list) else [value]
     if key == "name" and isinstance(value, str):
         return value
-    if key == "heading_checked" and isinstance(value, bool):
+    if key in SWITCHES and isinstance(value, bool):
         return value
     sound = [v for v in numbers if isinstance(v, (int, float)) and not isinstance(v, bool)]
     wanted = 2 if key in ("focal_px", "center_px") else 1
-    if key not in ("name", "heading_checked") and len(sound) == len(numbers) == wanted:
+    if key not in ("name", *SWITCHES) and len(sound) == len(numbers) == wanted:
         return tuple(float(v) for v in numbers) if wanted == 2 else float(numbers[0])
     raise SetupError(
         f"{key} is {value!r:.60}{_as_yaml_writes_it(value)}; see SequenceConfig.{key} for what it"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from latentvla_core.lake.printing import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -99,7 +101,7 @@ class Report:
         from rich.text import Text
 
         console = Console() if console is None else console
-        console.print(Text(f"{self.root} · split {self.split}", style="bold"))
+        console.print(Text(printable(f"{self.root} · split {self.split}"), style="bold"))
         counts = Table(box=None, show_header=False)
         for name, value in self.counts.items():
             counts.add_row(name, Text(f"{value:,}", justify="right"))
@@ -112,14 +114,19 @@ class Report:
         console.print(Text(f"result: {self.level.name}", style=f"bold {COLOURS[self.level]}"))
 
     def _describe(self, finding: Finding) -> Text:
-        """Headline, places (paths below the root shortened), remedy."""
+        """Headline, places (paths below the root shortened), remedy; what files say steers no
+        terminal.
+        """
         from rich.text import Text
 
-        text = Text(finding.message + (f" ({finding.count:,} x)" if finding.count > 1 else ""))
+        text = Text(
+            printable(finding.message) + (f" ({finding.count:,} x)" if finding.count > 1 else "")
+        )
         for place in finding.places:
             text.append(
-                "\n  " + (place.replace(f"{self.root}/", "") if self.root else place), style="dim"
+                "\n  " + printable(place.replace(f"{self.root}/", "") if self.root else place),
+                style="dim",
             )
         if finding.num_places > len(finding.places):
             text.append(f"\n  … and {finding.num_places - len(finding.places):,} more", style="dim")
-        return text.append(f"\n→ {finding.remedy}") if finding.remedy else text
+        return text.append(f"\n→ {printable(finding.remedy)}") if finding.remedy else text
