@@ -21,7 +21,8 @@ from latentvla_core.data.records import record_from_row
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.world import World
 from latentvla_core.planner import model
-from latentvla_core.planner.choosing import ChoosingConfig, Judge, freeze, train_choice
+from latentvla_core.planner.choosing import Judge, freeze, train_choice
+from latentvla_core.planner.config import ChoosingConfig
 from latentvla_core.planner.hosts.proposal_targets import Simulator
 from latentvla_core.planner.plan import make_batches
 from latentvla_core.statistics import grouped_mean, paired_difference

@@ -38,14 +38,14 @@ from torch.nn import functional
 
 from benchmarks import score, student_vs_teacher
 from latentvla_core.distill.config import StudentConfig
-from latentvla_core.distill.student import StudentNetwork
+from latentvla_core.distill.network import StudentNetwork
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.features import FeatureConfig
 from latentvla_core.latent.model import LatentActionModel
 from latentvla_core.training.config import with_training
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.memory import memory_plan
-from latentvla_core.vlm.model import answer_logits, count_parameters
+from latentvla_core.vlm.network import answer_logits, count_parameters
 from latentvla_core.vlm.processor import VlmBatch
 from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
 
@@ -148,7 +148,7 @@ def _trainable(
     """The network as `train_vlm` trains it: vision frozen, checkpoints kept, LoRA around the
     language matrices.
     """
-    from latentvla_core.vlm.model import add_lora
+    from latentvla_core.vlm.network import add_lora
 
     network.train()
     if config.freeze_vision:

@@ -23,9 +23,10 @@ from latentvla_core.data.filters import SceneFilter, iter_scenes
 from latentvla_core.data.map_files.maps import MapStore
 from latentvla_core.data.records import scene_record
 from latentvla_core.pdms.world import build
+from latentvla_core.planner.config import PlannerTrainConfig
 from latentvla_core.planner.model import build_planner
 from latentvla_core.planner.plan import make_batches
-from latentvla_core.planner.train import PlannerTrainConfig, train_planner
+from latentvla_core.planner.train import train_planner
 from latentvla_core.rl.config import RlConfig
 from latentvla_core.rl.train import train_rl
 from latentvla_core.rl.watch import Watch

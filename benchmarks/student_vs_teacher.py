@@ -27,16 +27,16 @@ import torch
 
 from latentvla_core.distill.config import StudentConfig
 from latentvla_core.distill.inputs import StudentInputs
-from latentvla_core.distill.student import StudentNetwork
+from latentvla_core.distill.network import StudentNetwork
 from latentvla_core.planner.fusion import FusionConfig, VlmTokens
 from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.model import build_planner
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.memory import QUESTION_TOKENS
-from latentvla_core.vlm.model import build_random, build_tiny_processor, count_parameters
+from latentvla_core.vlm.model import Vlm
+from latentvla_core.vlm.network import build_random, build_tiny_processor, count_parameters
 from latentvla_core.vlm.predict import decode
 from latentvla_core.vlm.processor import VlmBatch
-from latentvla_core.vlm.vlm import Vlm
 
 QUESTION = (
     "Speed 8.00 m/s, acceleration (0.10, 0.80) m/s², yaw rate 0.100 rad/s.\n"

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from latentvla_core.latent.config import LatentActionConfig
     from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
+    from latentvla_core.planner.config import PlannerTrainConfig
     from latentvla_core.planner.fusion import FusionConfig
     from latentvla_core.planner.hosts.ipad_config import IpadConfig
     from latentvla_core.planner.hosts.transfuser import TransfuserConfig
-    from latentvla_core.planner.train import PlannerTrainConfig
     from latentvla_core.vlm.config import VlmConfig
     from latentvla_core.world.write import WorldConfig
 
@@ -170,11 +170,11 @@ def _compose(name: str, size: str, *, logs: int, seconds: float, **own: Any) -> 
     from latentvla_core.latent.config import LatentActionConfig
     from latentvla_core.latent.health import HealthGate
     from latentvla_core.planner.baselines import EgoStatusConfig
+    from latentvla_core.planner.config import PlannerTrainConfig
     from latentvla_core.planner.fusion import FusionConfig
     from latentvla_core.planner.hosts.ipad_config import IpadConfig
     from latentvla_core.planner.hosts.registry import MODULES, host_of
     from latentvla_core.planner.hosts.transfuser import TransfuserConfig
-    from latentvla_core.planner.train import PlannerTrainConfig
     from latentvla_core.vlm.config import VlmConfig
     from latentvla_core.world.write import WorldConfig
 

@@ -18,10 +18,10 @@ def parameter_counts(recipe: Recipe) -> dict[str, int]:
     """
     import torch
 
-    from latentvla_core.distill.student import StudentNetwork
+    from latentvla_core.distill.network import StudentNetwork
     from latentvla_core.latent.model import LatentActionModel
     from latentvla_core.planner.model import build_planner
-    from latentvla_core.vlm.model import build_meta
+    from latentvla_core.vlm.network import build_meta
 
     width = recipe.vlm.text.hidden_size
     counts = {"vlm": _count(build_meta(recipe.vlm))}

@@ -311,3 +311,22 @@ def test_nothing_of_a_machine_is_committed():
                 if any(p in line for p in private):
                     wrong.append(f"{name}:{number}: {line.strip()[:80]}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_link_is_committed():
+    """A link names a place of one machine, and `git add` takes one where a folder is ignored."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-s"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.splitlines()
+    assert [line for line in listed if line.startswith("120000")] == []
+
+
+@pytest.mark.parametrize("room", ["latent", "vlm", "planner", "distill"])
+def test_model_rooms_show_the_same_files(room: str):
+    """Who knows one knows all: how it is set up, what it is, what it holds, how it learns, how
+    good it is. The networks of planners are its hosts.
+    """
+    network = "hosts" if room == "planner" else "network.py"
+    folder = ROOT / "latentvla_core" / room
+    expected = {"config.py", network, "model.py", "train.py", "evaluation.py"}
+    assert expected <= {path.name for path in folder.iterdir()}

@@ -1,8 +1,9 @@
 """The student that replaces the language model on the road: same question, same answer, a hundredth
 of the weights.
 
-`config`, `inputs` (records → tensors), `student` (the network), `losses`, `train`, `predict`,
-`evaluation`. The names below are fetched when first used, because they bring torch with them.
+`config`, `inputs` (records → tensors), `network`, `losses`, `train`, `model` (what training returns
+and disks hold), `evaluation`. The names below are fetched when first used, because they bring torch
+with them.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from latentvla_core.distill.config import StudentConfig
     from latentvla_core.distill.evaluation import evaluate
-    from latentvla_core.distill.predict import Student, load_student
+    from latentvla_core.distill.model import Student, load_student
     from latentvla_core.distill.train import train_student
 
 __all__ = ["Student", "StudentConfig", "evaluate", "load_student", "train_student"]
 
 _HOMES = {
-    "Student": "predict",
+    "Student": "model",
     "StudentConfig": "config",
     "evaluate": "evaluation",
-    "load_student": "predict",
+    "load_student": "model",
     "train_student": "train",
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from latentvla_core.distill.losses import agreement, state_distance, token_kl
-from latentvla_core.distill.predict import Student
+from latentvla_core.distill.model import Student
 from latentvla_core.types import Array, SceneRecord
 from latentvla_core.vlm.evaluation import compare
 from latentvla_core.vlm.features import VlmFeatures

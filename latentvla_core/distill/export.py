@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.distill.inputs import StudentInputs
-from latentvla_core.distill.student import StudentNetwork
+from latentvla_core.distill.network import StudentNetwork
 
 Program = Literal["forward", "answer"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentvla_core.distill.config import StudentConfig
-from latentvla_core.distill.student import StudentOutput
+from latentvla_core.distill.network import StudentOutput
 
 
 def token_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

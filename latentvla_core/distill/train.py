@@ -16,8 +16,8 @@ from torch import Tensor
 from latentvla_core.distill.config import StudentConfig
 from latentvla_core.distill.inputs import StudentInputs, StudentScenes
 from latentvla_core.distill.losses import distillation_loss
-from latentvla_core.distill.predict import Student
-from latentvla_core.distill.student import StudentNetwork
+from latentvla_core.distill.model import Student
+from latentvla_core.distill.network import StudentNetwork
 from latentvla_core.errors import SetupError
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit

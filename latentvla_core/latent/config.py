@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from latentvla_core.latent.dynamics import DynamicsConfig
 from latentvla_core.latent.features import FeatureConfig
+from latentvla_core.latent.network import DynamicsConfig
 from latentvla_core.latent.quantizer import QuantizerConfig
 from latentvla_core.training.config import FitConfig, is_knob, with_training
 from latentvla_core.types import FRAME_INTERVAL_S

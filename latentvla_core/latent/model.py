@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.dynamics import ConditionEncoder, ForwardModel, InverseModel
 from latentvla_core.latent.environment.agents import AGENT_AXES
 from latentvla_core.latent.environment.change import cells_of
 from latentvla_core.latent.environment.compensation import calibrated, compensated
 from latentvla_core.latent.environment.independence import MotionByCode
 from latentvla_core.latent.features import Features, build_features
+from latentvla_core.latent.network import ConditionEncoder, ForwardModel, InverseModel
 from latentvla_core.latent.quantizer import build_quantizer
 from latentvla_core.latent.rows.familiar import Familiar, describe
 from latentvla_core.training import artifacts

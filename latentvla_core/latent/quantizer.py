@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentvla_core.latent.figures import USED_SHARE, perplexity
+from latentvla_core.latent.evaluation import USED_SHARE, perplexity
 from latentvla_core.training.devices.group import everyone
 from latentvla_core.training.precision import full_precision
 

@@ -20,7 +20,7 @@ from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.environment.agents import MIRRORED, SCALES
 from latentvla_core.latent.environment.change import change
 from latentvla_core.latent.environment.independence import dependence
-from latentvla_core.latent.figures import Numbers, action_r2, reconstruction_numbers
+from latentvla_core.latent.evaluation import Numbers, action_r2, reconstruction_numbers
 from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, state_hash
 from latentvla_core.latent.pairs import Pairs, collect_pairs, require_change
 from latentvla_core.latent.probes.run import learn_what_is_familiar, stage_one_codes

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentvla_core.planner.config import ChoosingConfig
+from latentvla_core.planner.evaluation import choice_report
 from latentvla_core.planner.hosts.ipad import SCORES, Ipad
 from latentvla_core.planner.hosts.proposal_targets import Simulate
 from latentvla_core.planner.plan import Batches
@@ -25,32 +27,6 @@ from latentvla_core.training.config import FitConfig
 from latentvla_core.training.loop import FitResult, fit, to_device
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChoosingConfig:
-    """Length and rates of the scorer's own phase. Defaults are `mini`."""
-
-    epochs: float = 45.0
-    """Passes over the frozen proposals of all training scenes; 0 = no such phase (as published)."""
-    min_steps: int = 1500
-    """At least so many optimiser steps if there is a phase at all: a short one chose worse than
-    none (docs/results/choice.md).
-    """
-    batch_size: int = 64
-    """Scenes per step."""
-    learning_rate: float = 2e-3
-    """Peak rate."""
-    weight_decay: float = 0.01
-    """Of the scorer."""
-    motion_weight_decay: float = 0.3
-    """Of the path for decoded motion: a teacher says a little, and more is learned by heart."""
-
-    def steps(self, scenes: int) -> int:
-        """Optimiser steps for so many scenes."""
-        if not self.epochs or not scenes:
-            return 0
-        return max(self.min_steps, -int(-self.epochs * scenes // min(self.batch_size, scenes)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,43 +142,6 @@ def freeze(
         valid.append(torch.from_numpy(targets.valid))
     inputs = {name: torch.cat(parts) for name, parts in rows.items()}
     return Frozen(inputs, torch.cat(scores).to(device), torch.cat(valid).to(device))
-
-
-def choice_report(scores: Array, chosen: Array, valid: Array) -> dict[str, float]:
-    """(S, N) PDMS of the proposals, (S,) index of the chosen one, (S, N) valid → figures.
-
-    `chosen` and `oracle` are mean PDMS of the scorer's choice and of the best proposal, `living`
-    counts proposals that are the best of at least 1 % of scenes (ties go to the first). Scenes with
-    a proposal that has no score are left out; without any scene the figures are NaN.
-    """
-    keep = np.asarray(valid, bool).all(1)
-    if not keep.any():
-        return dict.fromkeys(("chosen", "oracle", "regret", "living", "scenes"), float("nan"))
-    kept, picks = np.asarray(scores, np.float64)[keep], np.asarray(chosen)[keep]
-    mine, best = kept[np.arange(len(kept)), picks], kept.max(1)
-    share = np.bincount(kept.argmax(1), minlength=kept.shape[1]) / len(kept)
-    return {
-        "chosen": float(mine.mean()),
-        "oracle": float(best.mean()),
-        "regret": float((best - mine).mean()),
-        "living": float((share >= 0.01).sum()),
-        "scenes": float(len(kept)),
-    }
-
-
-def nearest_report(proposals: Array, future_poses: Array, chosen: Array) -> dict[str, float]:
-    """(S, N, 8, 3) proposals, (S, 8, 3) logged futures, (S,) choice → displacement figures, metres.
-
-    `min_ade_m` is the nearest proposal's, `chosen_ade_m` the choice's; `living` counts proposals
-    that are nearest in at least 1 % of scenes: the others learn nothing.
-    """
-    gaps = np.linalg.norm(proposals[..., :2] - future_poses[:, None, :, :2], axis=-1).mean(-1)
-    share = np.bincount(gaps.argmin(1), minlength=gaps.shape[1]) / max(len(gaps), 1)
-    return {
-        "min_ade_m": float(gaps.min(1).mean()),
-        "chosen_ade_m": float(gaps[np.arange(len(gaps)), chosen].mean()),
-        "living": float((share >= 0.01).sum()),
-    }
 
 
 def score_menu(

@@ -3,99 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from latentvla_core.errors import DataError, SetupError
-from latentvla_core.planner.choosing import ChoosingConfig
+from latentvla_core.planner.config import PlannerTrainConfig
 from latentvla_core.planner.inputs import Inputs, Maps
 from latentvla_core.planner.model import HOSTS, Planner
 from latentvla_core.planner.plan import View, inputs_of, viewed, with_features
-from latentvla_core.training.config import FitConfig, with_training
 from latentvla_core.training.loop import FitResult, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import PLAN_STEPS, Array, SceneRecord
 from latentvla_core.vlm.features import VlmFeatures
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannerTrainConfig:
-    """One training of one planner; one schema for every recipe. Defaults are `mini`."""
-
-    training: FitConfig = field(
-        default_factory=lambda: FitConfig(
-            steps=80,
-            batch_size=16,
-            learning_rate=2e-3,
-            weight_decay=0.0,
-            warmup_steps=20,
-            clip_norm=5.0,
-            log_every=25,
-        )
-    )
-    """Of a host from scratch. The hosts were trained by Adam without decay; the trajectory's weight
-    of 10 makes gradient norms above 1 normal.
-    """
-    fine_tune_steps: int = 30
-    """Optimiser steps from a host checkpoint: the fused planner, and the control without VLM."""
-    fine_tune_epochs: float = 0.0
-    """Passes from a host checkpoint, in place of `fine_tune_steps`; 0 = that counts."""
-    fine_tune_learning_rate: float = 1e-3
-    """Peak rate of planner and fusion when fine-tuning."""
-    fine_tune_backbone_scale: float = 0.1
-    """Rate of the ResNets when fine-tuning, as a part of the planner's."""
-    gate_rate_scale: float = 30.0
-    """Rate of the fusion's gates, as a multiple of the planner's: they start at zero, and at the
-    planner's rate a fusion stays unused.
-    """
-    choosing: ChoosingConfig = field(default_factory=ChoosingConfig)
-    """The scorer's own phase after the training; read for iPad."""
-    simulation_processes: int = 0
-    """Processes that simulate iPad's proposals; 0 or 1: none besides the training itself."""
-
-    def training_of(self, fine_tune: bool) -> FitConfig:
-        """Knobs of the loop from scratch, or from a host checkpoint."""
-        if not fine_tune:
-            return self.training
-        return replace(
-            self.training,
-            steps=0 if self.fine_tune_epochs else self.fine_tune_steps,
-            epochs=self.fine_tune_epochs,
-            learning_rate=self.fine_tune_learning_rate,
-        )
-
-    @classmethod
-    def debug(cls) -> PlannerTrainConfig:
-        choosing = ChoosingConfig(epochs=1, min_steps=0)
-        config = cls(fine_tune_steps=2, choosing=choosing)
-        return with_training(config, steps=2, batch_size=2, warmup_steps=0, log_every=1)
-
-    @classmethod
-    def mini(cls) -> PlannerTrainConfig:
-        return cls()
-
-    @classmethod
-    def single_gpu(cls) -> PlannerTrainConfig:
-        config = cls(fine_tune_epochs=5, fine_tune_learning_rate=1e-4, simulation_processes=16)
-        return with_training(
-            config,
-            epochs=20,
-            steps=0,
-            batch_size=64,
-            learning_rate=1e-4,
-            warmup_steps=500,
-            precision="bf16",
-            checkpoint_every=1_000,
-            log_every=50,
-        )
-
-    @classmethod
-    def paper(cls) -> PlannerTrainConfig:
-        """20 epochs of navtrain at batch 64, as iPad; Transfuser's own recipe allows up to 100."""
-        return replace(cls.single_gpu(), fine_tune_epochs=20, choosing=ChoosingConfig(epochs=0))
 
 
 def train_planner(
@@ -225,17 +146,3 @@ def param_groups(
             chosen = [p for p in group["params"] if inside(p)]
             split += [{**group, "params": chosen, "lr": rate * scale}] if chosen else []
     return split
-
-
-def displacement_errors(poses: Array, records: Sequence[SceneRecord]) -> dict[str, float]:
-    """Mean distance to the logged future, metres: over all 8 poses (`ade_m`) and at 4 s (`fde_m`).
-
-    Scenes without a plan (a pose that is not finite: their pictures cannot be read) are left out;
-    {} where none is left.
-    """
-    truth = np.array([r.future_poses[: poses.shape[1], :2] for r in records])
-    distance = np.linalg.norm(poses[..., :2] - truth, axis=-1)
-    distance = distance[np.isfinite(distance).all(axis=-1)]
-    if not len(distance):
-        return {}
-    return {"ade_m": float(distance.mean()), "fde_m": float(distance[:, -1].mean())}

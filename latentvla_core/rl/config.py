@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from latentvla_core.planner.choosing import ChoosingConfig
+from latentvla_core.planner.config import ChoosingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from latentvla_core.vlm.samples import VlmSample
 from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
 
 if TYPE_CHECKING:
-    from latentvla_core.vlm.vlm import Vlm
+    from latentvla_core.vlm.model import Vlm
 
 
 def evaluate(
@@ -78,7 +78,7 @@ def label_nll(vlm: Vlm, samples: Sequence[VlmSample], batch_size: int = 64) -> A
     import torch
 
     from latentvla_core.training.images import ImageCache
-    from latentvla_core.vlm.model import answer_logits
+    from latentvla_core.vlm.network import answer_logits
     from latentvla_core.vlm.processor import VlmBatch
 
     found = []

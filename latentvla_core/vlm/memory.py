@@ -67,7 +67,7 @@ def memory_plan(config: VlmConfig, *, devices: int = 1) -> MemoryPlan:
         devices: over which weights, gradients and optimiser are sharded; activations are per
         device.
     """
-    from latentvla_core.vlm.model import build_meta, count_parameters
+    from latentvla_core.vlm.network import build_meta, count_parameters
 
     network = build_meta(config)
     parameters, vision = count_parameters(network), count_parameters(network.model.visual)
@@ -75,7 +75,7 @@ def memory_plan(config: VlmConfig, *, devices: int = 1) -> MemoryPlan:
         lora_parameters(config) if config.lora_rank else parameters - vision * config.freeze_vision
     )
     half = config.training.precision == "bf16"
-    base = HALF if half and config.lora_rank else FP32  # as model.train_dtype
+    base = HALF if half and config.lora_rank else FP32  # as network.train_dtype
     length = (
         len(config.cameras) * config.tokens_per_view
         + QUESTION_TOKENS

@@ -1,297 +1,110 @@
-"""Qwen2.5-VL by its real classes: built tiny from a configuration, or loaded from a local
-checkpoint folder.
-
-The 16 action tokens go into rows of the embedding table that no token uses: 151 936 rows stand
-against 151 665 tokens (latentvla.md §3.1). The table therefore grows only when there is no room,
-and never shrinks.
+"""A language model with its processor and configuration: what training returns, prediction uses and
+disks hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
-from latentvla_core.training.foreign import check_model_type, check_tensors
+from latentvla_core.training.artifacts import from_dict
+from latentvla_core.types import Array
 from latentvla_core.vlm import tokenizer as tokenizers
-from latentvla_core.vlm import tokens
 from latentvla_core.vlm.config import VlmConfig
-from latentvla_core.vlm.processor import VlmBatch, VlmProcessor, load_image_processor
+from latentvla_core.vlm.features import VlmFeatures
+from latentvla_core.vlm.network import count_parameters, load_network, quiet
+from latentvla_core.vlm.predict import predict
+from latentvla_core.vlm.processor import VlmProcessor, load_image_processor
+from latentvla_core.vlm.samples import VlmSample
 
 if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-ROW_MULTIPLE = 64  # table sizes that matrix units like
-PUBLISHED_IDS = {
-    tokenizers.PADDING: 151_643,
-    tokenizers.END_OF_TURN: 151_645,
-    tokenizers.VISION_START: 151_652,
-    tokenizers.VISION_END: 151_653,
-    tokenizers.IMAGE_PAD: 151_655,
-    tokenizers.VIDEO_PAD: 151_656,
-}
-"""Control-token ids of the published vocabulary, to build the paper's shape without its files."""
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""Matrices of the language model only; "all-linear" would reach into the vision tower (stack.md §7,
-pitfall 6).
-"""
-
-
-def qwen_config(config: VlmConfig, tokenizer: Any | None = None) -> Qwen2_5_VLConfig:
-    """The transformers configuration of our shapes; without a tokenizer, with the published
-    vocabulary's ids.
-    """
-    from transformers import Qwen2_5_VLConfig
-
-    text, vision = config.text, config.vision
-    ids = (
-        PUBLISHED_IDS
-        if tokenizer is None
-        else {n: tokenizer.convert_tokens_to_ids(n) for n in PUBLISHED_IDS}
-    )
-    rows = text.vocab_rows or -(-len(tokenizer or ()) // ROW_MULTIPLE) * ROW_MULTIPLE
-    return Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": rows,
-            "hidden_size": text.hidden_size,
-            "intermediate_size": text.ffn_size,
-            "num_hidden_layers": text.layers,
-            "num_attention_heads": text.heads,
-            "num_key_value_heads": text.kv_heads,
-            "max_position_embeddings": text.max_positions,
-            "rms_norm_eps": 1e-6,
-            "tie_word_embeddings": True,
-            "bos_token_id": None,
-            "eos_token_id": ids[tokenizers.END_OF_TURN],
-            "pad_token_id": ids[tokenizers.PADDING],
-            "rope_parameters": {
-                "rope_type": "default",
-                "mrope_section": list(text.mrope_section),
-                "rope_theta": text.rope_theta,
-            },
-        },
-        vision_config={
-            "depth": vision.layers,
-            "hidden_size": vision.hidden_size,
-            "intermediate_size": vision.ffn_size,
-            "num_heads": vision.heads,
-            "out_hidden_size": text.hidden_size,
-            "patch_size": 14,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": vision.window_px,
-            "fullatt_block_indexes": list(vision.full_attention_layers),
-        },
-        image_token_id=ids[tokenizers.IMAGE_PAD],
-        video_token_id=ids[tokenizers.VIDEO_PAD],
-        vision_start_token_id=ids[tokenizers.VISION_START],
-        vision_end_token_id=ids[tokenizers.VISION_END],
-        tie_word_embeddings=True,
-    )
-
-
-def build_meta(config: VlmConfig) -> Qwen2_5_VLForConditionalGeneration:
-    """The network of any size without memory or files, to count and plan."""
-    return build_random(config, torch.device("meta"))
-
-
-def build_random(config: VlmConfig, device: torch.device) -> Qwen2_5_VLForConditionalGeneration:
-    """The network of any size with random weights, without files: to count, plan and measure speed."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    tokenizer = None if config.text.vocab_rows else _tiny_tokenizer()
-    with device:
-        return Qwen2_5_VLForConditionalGeneration(qwen_config(config, tokenizer))
+CONFIG_FILE, NETWORK_FOLDER = "config.json", "network"
 
 
-def build(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
-    """Network and processor, ready to train: action tokens known, their rows initialised, frozen
-    parts frozen.
+@dataclass(slots=True)
+class Vlm:
+    """A trained (or fresh) model."""
+
+    config: VlmConfig
+    network: Qwen2_5_VLForConditionalGeneration
+    processor: VlmProcessor
+    code_frequencies: Array
+    """(12, 16) how often each code stood at each position in training: the baseline of
+    `evaluation`.
     """
-    network, processor = _pretrained(config) if config.backend == "pretrained" else _tiny(config)
-    if config.freeze_vision:
-        network.model.visual.requires_grad_(False)
-    return network, processor
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Last metrics of its training."""
 
+    @property
+    def width(self) -> int:
+        """D of the features."""
+        return int(self.network.lm_head.in_features)
 
-def build_tiny_processor(config: VlmConfig) -> VlmProcessor:
-    """A processor with the tiny tokenizer, whatever the network: for measurements without a
-    checkpoint's files.
-    """
-    return VlmProcessor(config, _tiny_tokenizer())
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
 
+    def num_parameters(self) -> int:
+        """All weights, the tied table once."""
+        return count_parameters(self.network)
 
-def add_lora(
-    network: Qwen2_5_VLForConditionalGeneration, config: VlmConfig, action_ids: tuple[int, ...]
-) -> Any:
-    """Wrap the language matrices in LoRA, started from config.training.seed; besides them only the 16 new
-    rows train. Returns the peft model.
-    """
-    from peft import LoraConfig, get_peft_model
+    def predict(self, samples: Sequence[VlmSample], batch_size: int = 64) -> VlmFeatures:
+        """Greedy codes, logits and states of every sample, see `predict.predict`."""
+        return predict(self, samples, batch_size)
 
-    lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        target_modules=LORA_TARGETS,
-        trainable_token_indices={"embed_tokens": list(action_ids)},
-    )
-    with torch.random.fork_rng(devices=[]):  # peft draws the thin matrices from torch's generator
-        torch.manual_seed(config.training.seed)
-        return get_peft_model(network, lora)  # pyright: ignore[reportArgumentType]
-
-
-def count_parameters(network: nn.Module, *, trainable: bool = False) -> int:
-    """Parameters, tied ones once."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad or not trainable)
-
-
-@torch.no_grad()
-def init_action_rows(table: Any, ids: tuple[int, ...], used_rows: int, seed: int) -> None:
-    """New rows = mean of the used ones + noise of 0.02 row norms: padding rows have arbitrary norm.
-
-    `table` is the (V, D) embedding weight. It is tied to the head, so this also sets how likely the
-    new tokens are before training (latentvla.md §3.1).
-    """
-    used = table[:used_rows].float()
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(len(ids), used.shape[1], generator=generator).to(used.device)
-    rows = used.mean(0) + 0.02 * used.norm(dim=1).mean() * noise
-    table[list(ids)] = rows.to(table.dtype)
-
-
-def _tiny(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
-    tokenizer = _tiny_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        network = Qwen2_5_VLForConditionalGeneration(qwen_config(config, tokenizer))
-    return network, VlmProcessor(config, tokenizer)
-
-
-def _tiny_tokenizer() -> Any:
-    tokenizer = tokenizers.build_tiny()
-    tokens.add_to(tokenizer)
-    return tokenizer
-
-
-def _pretrained(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
-    if not config.pretrained_path:
-        raise SetupError(
-            "backend 'pretrained' has no pretrained_path; give the local folder of a Qwen2.5-VL checkpoint "
-            "(docs/vlm.md says how to get one), or use backend 'tiny'"
-        )
-    tokenizer = tokenizers.load(config.pretrained_path)
-    used_rows = len(tokenizer)
-    added = tokens.add_to(tokenizer)
-    network = load_network(config.pretrained_path, train_dtype(config))
-    make_room(network, len(tokenizer))
-    if added:
-        init_action_rows(
-            network.get_input_embeddings().weight,
-            tokens.ids(tokenizer),
-            used_rows,
-            config.training.seed,
-        )
-    return network, VlmProcessor(config, tokenizer, load_image_processor(config.pretrained_path))
-
-
-def load_network(folder: str, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
-    """Weights and configuration of a local folder; never asks the network, whatever HF_HUB_OFFLINE
-    says.
-
-    Raises SetupError naming the tensors when the folder lacks some, holds others, or is of another
-    model: transformers would draw what is missing at random.
-    """
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
-    check_model_type(Path(folder), "qwen2_5_vl")
-    try:
+    def save(self, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
+        """`config.json`, and `network/`: a complete Qwen2.5-VL checkpoint folder (weights,
+        tokenizer, processor).
+        """
+        folder = Path(folder)
+        (folder / NETWORK_FOLDER).mkdir(parents=True, exist_ok=True)
         with quiet():
-            loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                folder,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # ours are refused below, by name
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise SetupError(f"{folder}: not a readable checkpoint ({str(error)[:300]})") from error
-    network, found = loaded
-    shapes = [str(key[0] if isinstance(key, tuple) else key) for key in found["mismatched_keys"]]
-    check_tensors(folder, found["missing_keys"], found["unexpected_keys"], shapes)
-    return network
+            self.network.save_pretrained(str(folder / NETWORK_FOLDER))
+        self.processor.save(folder / NETWORK_FOLDER)
+        content = {
+            "config_class": "VlmConfig",
+            "config": asdict(self.config),
+            "code_frequencies": self.code_frequencies.tolist(),
+            "metrics": self.metrics,
+            "extra": dict(extra or {}),
+        }
+        unfinished = folder / f".{CONFIG_FILE}.{os.getpid()}"
+        unfinished.write_text(json.dumps(content, indent=1))
+        os.replace(
+            unfinished, folder / CONFIG_FILE
+        )  # last, so that a folder with a config is complete
+        return folder
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No bars and no reports of the library's own between ours."""
-    from transformers.utils import logging
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+def load(folder: Path | str, device: torch.device | str = "cpu") -> Vlm:
+    """Read what `Vlm.save` wrote. bf16 configurations are loaded in bf16 on a GPU and in fp32 on a
+    CPU.
+    """
+    folder = Path(folder)
     try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
-
-
-def make_room(network: Qwen2_5_VLForConditionalGeneration, num_tokens: int) -> None:
-    """Grow the table when it has fewer rows than there are tokens; leave it alone otherwise."""
-    table: Any = network.get_input_embeddings()
-    if num_tokens > table.num_embeddings:
-        network.resize_token_embeddings(
-            num_tokens, pad_to_multiple_of=ROW_MULTIPLE, mean_resizing=False
-        )
-
-
-def train_dtype(config: VlmConfig) -> torch.dtype:
-    """Full training keeps fp32 weights for the optimiser; under LoRA the frozen base may be half as
-    large.
-    """
-    return (
-        torch.bfloat16
-        if config.training.precision == "bf16" and config.lora_rank
-        else torch.float32
+        content = json.loads((folder / CONFIG_FILE).read_text())
+        config = from_dict(VlmConfig, content["config"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SetupError(
+            f"{folder}: no readable model ({error}); give a folder that Vlm.save wrote"
+        ) from error
+    half = config.training.precision == "bf16" and torch.device(device).type == "cuda"
+    network_folder = str(folder / NETWORK_FOLDER)
+    network = load_network(network_folder, torch.bfloat16 if half else torch.float32)
+    network.to(device).eval()  # pyright: ignore[reportArgumentType]
+    processor = VlmProcessor(
+        config, tokenizers.load(network_folder), load_image_processor(network_folder)
     )
-
-
-def answer_logits(network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch) -> Tensor:
-    """(B, L, V) logits of the answer's tokens given the question and the answer before them
-    (teacher forcing).
-    """
-    positions, _ = positions_of(network, batch)
-    states = network.model(
-        **inputs_of(batch), position_ids=positions, use_cache=False
-    ).last_hidden_state
-    return network.lm_head(
-        states[:, -batch.labels.shape[1] - 1 : -1]
-    )  # the head only where something is learned
-
-
-def inputs_of(batch: VlmBatch) -> dict[str, Tensor]:
-    """What the network reads: everything but the labels."""
-    return {name: value for name, value in batch._asdict().items() if name != "labels"}
-
-
-def positions_of(
-    network: Qwen2_5_VLForConditionalGeneration, batch: VlmBatch
-) -> tuple[Tensor, Tensor]:
-    """(3, B, S) positions in time, height and width, and (B,) the largest of each row."""
-    positions, _ = network.model.get_rope_index(
-        batch.input_ids,  # pyright: ignore[reportArgumentType]
-        batch.mm_token_type_ids,  # pyright: ignore[reportArgumentType]
-        batch.image_grid_thw,  # pyright: ignore[reportArgumentType]
-        attention_mask=batch.attention_mask,  # pyright: ignore[reportArgumentType]
+    return Vlm(
+        config, network, processor, np.array(content["code_frequencies"]), content["metrics"]
     )
-    return positions, positions.amax(dim=(0, 2))

@@ -20,7 +20,7 @@ from torch.nn import functional
 from latentvla_core.training.images import ImageCache
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.features import VlmFeatures, empty
-from latentvla_core.vlm.model import inputs_of, positions_of
+from latentvla_core.vlm.network import inputs_of, positions_of
 from latentvla_core.vlm.processor import VlmBatch, VlmProcessor
 from latentvla_core.vlm.samples import VlmSample, with_pictures
 from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS

@@ -19,11 +19,11 @@ from latentvla_core.training.loop import FitResult, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array
 from latentvla_core.vlm.config import VlmConfig
-from latentvla_core.vlm.model import add_lora, answer_logits, build
+from latentvla_core.vlm.model import Vlm
+from latentvla_core.vlm.network import add_lora, answer_logits, build
 from latentvla_core.vlm.processor import VlmBatch, VlmProcessor
 from latentvla_core.vlm.samples import VlmSample, code_frequencies, with_pictures
 from latentvla_core.vlm.tokens import NUM_ACTION_TOKENS
-from latentvla_core.vlm.vlm import Vlm
 
 
 def train_vlm(

@@ -74,9 +74,10 @@ def trainer_of(host: str, arm: Arm, name: str) -> Callable[[StageContext, Path],
     """The training function of one arm."""
 
     def train(context: StageContext, folder: Path) -> Model:
+        from latentvla_core.planner.evaluation import displacement_errors
         from latentvla_core.planner.model import save
         from latentvla_core.planner.plan import plan_all
-        from latentvla_core.planner.train import displacement_errors, train_planner
+        from latentvla_core.planner.train import train_planner
 
         records = training_records(context, "labelled")
         features = tokens_of(context, arm, records)

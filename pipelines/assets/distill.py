@@ -60,7 +60,7 @@ def student(context: StageContext, folder: Path) -> Model:
 )
 def student_features(context: StageContext, partition: str) -> Output:
     """What the student predicts: the same columns as `vlm_features`, at a fraction of the cost."""
-    from latentvla_core.distill.predict import load_student
+    from latentvla_core.distill.model import load_student
     from latentvla_core.vlm.features import concat
 
     records = context.records(**place_of(partition))

@@ -147,8 +147,8 @@ def _report(
     """Displacement error on the val split (train when there is none): a quick look; the verdict is
     the PDM score.
     """
+    from latentvla_core.planner.evaluation import displacement_errors
     from latentvla_core.planner.plan import plan
-    from latentvla_core.planner.train import displacement_errors
 
     held_out = context.records(VAL) or records
     features = features_of(context, held_out, table) if table else None

@@ -98,8 +98,8 @@ def vlm_features(context: StageContext, partition: str) -> Output:
     never enters.
     """
     from latentvla_core.vlm.features import concat
+    from latentvla_core.vlm.model import load
     from latentvla_core.vlm.samples import build_samples
-    from latentvla_core.vlm.vlm import load
 
     records = context.records(**place_of(partition))
     if not records:

@@ -82,10 +82,10 @@ def load_family(family: str, folder: Path) -> Any:
 
         return load(folder)
     if family == "vlm":
-        from latentvla_core.vlm.vlm import load
+        from latentvla_core.vlm.model import load
 
         return load(folder)
-    from latentvla_core.distill.predict import load_student
+    from latentvla_core.distill.model import load_student
 
     return load_student(folder)
 

@@ -13,7 +13,7 @@ import torch
 from benchmarks import __main__ as bench_all
 from benchmarks import gpu
 from latentvla_core.vlm.config import VlmConfig
-from latentvla_core.vlm.model import build_meta
+from latentvla_core.vlm.network import build_meta
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from vlm_worlds import scenes
 from latentvla_core.distill.config import StudentConfig
 from latentvla_core.distill.export import export_student, save_program
 from latentvla_core.distill.inputs import StudentInputs, StudentScenes
-from latentvla_core.distill.student import StudentNetwork
+from latentvla_core.distill.network import StudentNetwork
 from latentvla_core.training.images import ImageCache
 
 pytestmark = pytest.mark.slow

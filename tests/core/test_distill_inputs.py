@@ -16,8 +16,8 @@ from latentvla_core.distill.config import StudentConfig
 from latentvla_core.distill.evaluation import evaluate
 from latentvla_core.distill.inputs import StudentScenes
 from latentvla_core.distill.losses import distillation_loss, masked_mean, state_distance, token_kl
-from latentvla_core.distill.predict import Student
-from latentvla_core.distill.student import StudentOutput
+from latentvla_core.distill.model import Student
+from latentvla_core.distill.network import StudentOutput
 from latentvla_core.distill.train import DistillationData
 from latentvla_core.training.images import MISSING, ImageCache
 from latentvla_core.types import Command
@@ -279,23 +279,15 @@ def test_no_code_is_impossible_and_the_frequent_are_likely():
         ({"width": 33}, "width 33 is no multiple of heads 2; change one of them"),
         ({"label_prefix_fraction": 1.5}, "label_prefix_fraction 1.5 must be in 0 … 1"),
         ({"temperature": 0.0}, "temperature 0.0 above 0"),
-        ({"epochs": 0.0, "max_steps": 0}, "epochs and max_steps are both 0; give one of them"),
+        (
+            {"training": replace(CONFIG.training, epochs=0.0, steps=0)},
+            r"training\.epochs and training\.steps are both 0; give one of them",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_work_says_which_field(change, told):
     with pytest.raises(ValueError, match=told):
         replace(CONFIG, **change)
-
-
-@pytest.mark.parametrize(
-    ("epochs", "max_steps", "accumulate", "steps"),
-    [(2.0, 0, 1, 50), (2.0, 10, 1, 10), (2.0, 0, 4, 13), (0.0, 7, 1, 7), (0.5, 100, 1, 13)],
-)
-def test_steps_are_those_of_the_epochs_rounded_up_and_never_more_than_the_bound(
-    epochs, max_steps, accumulate, steps
-):
-    config = replace(CONFIG, epochs=epochs, max_steps=max_steps, accumulate=accumulate)
-    assert config.steps(100) == steps  # batches of 4
 
 
 def test_context_tokens_are_cells_of_32_pixels_pooled():

@@ -22,8 +22,8 @@ from latentvla_core.distill.losses import (
     state_distance,
     token_kl,
 )
-from latentvla_core.distill.predict import Student
-from latentvla_core.distill.student import StudentNetwork, StudentOutput
+from latentvla_core.distill.model import Student
+from latentvla_core.distill.network import StudentNetwork, StudentOutput
 from latentvla_core.distill.train import DistillationData, build_network
 from latentvla_core.errors import SetupError
 from latentvla_core.training.config import with_training

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from latentvla_core.errors import SetupError
 from latentvla_core.training import artifacts
-from latentvla_core.vlm import model
+from latentvla_core.vlm import network as model
 from latentvla_core.vlm.config import VlmConfig
-from latentvla_core.vlm.model import load_network
+from latentvla_core.vlm.network import load_network
 
 Weights = dict[str, torch.Tensor]
 

@@ -11,7 +11,14 @@ from torch.nn import functional
 
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.dynamics import (
+from latentvla_core.latent.features import (
+    DinoFeatures,
+    FeatureConfig,
+    PixelFeatures,
+    build_features,
+)
+from latentvla_core.latent.model import LatentActionModel
+from latentvla_core.latent.network import (
     ConvolutionStem,
     DynamicsConfig,
     ForwardModel,
@@ -20,13 +27,6 @@ from latentvla_core.latent.dynamics import (
     attend_causal_pair,
     grid_positions,
 )
-from latentvla_core.latent.features import (
-    DinoFeatures,
-    FeatureConfig,
-    PixelFeatures,
-    build_features,
-)
-from latentvla_core.latent.model import LatentActionModel
 
 torch.set_num_threads(1)
 SIZES = DynamicsConfig(width=16, heads=2, encoder_layers=2, decoder_layers=2)

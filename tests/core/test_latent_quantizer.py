@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from latentvla_core.latent.figures import histogram, perplexity
+from latentvla_core.latent.evaluation import histogram, perplexity
 from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer
 
 torch.set_num_threads(1)

@@ -17,9 +17,9 @@ from latent_little_world import little_records
 from latentvla_core.errors import LatentVLAError
 from latentvla_core.latent import train as training
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.dynamics import DynamicsConfig
 from latentvla_core.latent.label import label_scenes
 from latentvla_core.latent.model import EgoStage, LatentActionModel, Told, load, save, state_hash
+from latentvla_core.latent.network import DynamicsConfig
 from latentvla_core.latent.pairs import Pairs, collect_pairs
 from latentvla_core.latent.presets import preset
 from latentvla_core.latent.probes import evaluate

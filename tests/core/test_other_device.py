@@ -88,10 +88,11 @@ def planner() -> None:
     """iPad, fused, whose loss scores its own proposals."""
     from planner_factory import FEATURE_DIM, make_features, make_records, straight_world
 
+    from latentvla_core.planner.config import PlannerTrainConfig
     from latentvla_core.planner.fusion import FusionConfig
     from latentvla_core.planner.model import HOSTS, build_planner, fuse
     from latentvla_core.planner.plan import plan
-    from latentvla_core.planner.train import PlannerTrainConfig, train_planner
+    from latentvla_core.planner.train import train_planner
 
     records = make_records(Path(tempfile.mkdtemp()), 4)
     features, worlds = make_features(records), [straight_world(r, 20.0) for r in records]

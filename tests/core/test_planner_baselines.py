@@ -16,8 +16,8 @@ from latentvla_core.planner.baselines import (
     human,
     train_ego_status,
 )
+from latentvla_core.planner.evaluation import displacement_errors
 from latentvla_core.planner.plan import plan
-from latentvla_core.planner.train import displacement_errors
 
 torch.set_num_threads(1)
 

@@ -12,21 +12,16 @@ import torch
 from planner_factory import FEATURE_DIM, make_features, make_records, straight_world
 
 from latentvla_core.pdms.aggregate import pdms
-from latentvla_core.planner.choosing import (
-    ChoosingConfig,
-    Judge,
-    choice_report,
-    freeze,
-    nearest_report,
-    train_choice,
-)
+from latentvla_core.planner.choosing import Judge, freeze, train_choice
+from latentvla_core.planner.config import ChoosingConfig, PlannerTrainConfig
+from latentvla_core.planner.evaluation import choice_report, nearest_report
 from latentvla_core.planner.fusion import FusionConfig, MotionPath
 from latentvla_core.planner.hosts.ipad import SCORES
 from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.hosts.proposal_targets import ProposalTargets
 from latentvla_core.planner.model import build_planner, fuse, refuse
 from latentvla_core.planner.plan import make_batches, plan
-from latentvla_core.planner.train import PlannerTrainConfig, param_groups, train_planner
+from latentvla_core.planner.train import param_groups, train_planner
 from latentvla_core.training.config import with_training
 
 torch.set_num_threads(1)

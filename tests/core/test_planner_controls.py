@@ -12,15 +12,16 @@ import torch
 from planner_factory import FEATURE_DIM, arc, make_features, make_records, straight_world
 
 from latentvla_core.errors import SetupError
-from latentvla_core.planner.choosing import ChoosingConfig
+from latentvla_core.planner.config import ChoosingConfig, PlannerTrainConfig
 from latentvla_core.planner.controls import CONTROLS, blacken, control_features, oracle_features
+from latentvla_core.planner.evaluation import displacement_errors
 from latentvla_core.planner.fusion import FusionConfig
 from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.inputs import VlmInputs
 from latentvla_core.planner.model import build_planner, fuse
 from latentvla_core.planner.plan import plan, plan_all
-from latentvla_core.planner.train import PlannerTrainConfig, displacement_errors, train_planner
+from latentvla_core.planner.train import train_planner
 from latentvla_core.planner.variants import (
     ARMS,
     COMPARISONS,

@@ -12,11 +12,12 @@ import torch
 from planner_factory import FEATURE_DIM, make_features, make_records, straight_world
 
 from latentvla_core.errors import SetupError
+from latentvla_core.planner.config import PlannerTrainConfig
 from latentvla_core.planner.controls import CONTROLS, control_features
 from latentvla_core.planner.fusion import Fusion, FusionConfig, VlmTokens
 from latentvla_core.planner.model import HOSTS, build_planner, fuse, refuse
 from latentvla_core.planner.plan import plan
-from latentvla_core.planner.train import PlannerTrainConfig, train_planner
+from latentvla_core.planner.train import train_planner
 
 torch.set_num_threads(1)
 

@@ -14,18 +14,14 @@ from planner_factory import FEATURE_DIM, make_features, make_records, straight_w
 from latentvla_core.errors import SetupError
 from latentvla_core.planner import model
 from latentvla_core.planner.baselines import EgoStatusConfig
-from latentvla_core.planner.choosing import ChoosingConfig
+from latentvla_core.planner.config import ChoosingConfig, PlannerTrainConfig
+from latentvla_core.planner.evaluation import displacement_errors
 from latentvla_core.planner.fusion import FusionConfig
 from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import HOSTS, build_planner, fuse
 from latentvla_core.planner.plan import make_batches, plan
-from latentvla_core.planner.train import (
-    PlannerTrainConfig,
-    displacement_errors,
-    param_groups,
-    train_planner,
-)
+from latentvla_core.planner.train import param_groups, train_planner
 from latentvla_core.training.config import with_training
 
 torch.set_num_threads(1)

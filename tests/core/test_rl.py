@@ -13,11 +13,11 @@ from planner_factory import make_records, straight_world
 
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.pdms.score import score_trajectories
-from latentvla_core.planner.choosing import ChoosingConfig
+from latentvla_core.planner.config import ChoosingConfig, PlannerTrainConfig
 from latentvla_core.planner.hosts.ipad import IpadConfig
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import build_planner
-from latentvla_core.planner.train import PlannerTrainConfig, train_planner
+from latentvla_core.planner.train import train_planner
 from latentvla_core.rl import pitfalls
 from latentvla_core.rl.advantages import advantages
 from latentvla_core.rl.config import NoiseConfig, RlConfig

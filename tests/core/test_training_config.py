@@ -9,7 +9,7 @@ import pytest
 from latentvla_core.distill.config import StudentConfig
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.planner.train import PlannerTrainConfig
+from latentvla_core.planner.config import PlannerTrainConfig
 from latentvla_core.training import without_free
 from latentvla_core.training.artifacts import from_dict
 from latentvla_core.training.config import KNOBS, FitConfig, nested, with_training

@@ -19,15 +19,16 @@ from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
 from latentvla_core.vlm import features as vlm_features
-from latentvla_core.vlm import model, tokenizer, tokens
+from latentvla_core.vlm import network as model
+from latentvla_core.vlm import tokenizer, tokens
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.evaluation import compare, evaluate
-from latentvla_core.vlm.model import answer_logits
+from latentvla_core.vlm.model import Vlm, load
+from latentvla_core.vlm.network import answer_logits
 from latentvla_core.vlm.predict import decode
 from latentvla_core.vlm.processor import VlmBatch
 from latentvla_core.vlm.samples import VlmSample, build_samples, code_frequencies
 from latentvla_core.vlm.train import answer_loss, train_vlm
-from latentvla_core.vlm.vlm import Vlm, load
 
 torch.set_num_threads(1)
 CONFIG = VlmConfig.debug()

@@ -8,7 +8,7 @@ import pytest
 
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.memory import QUESTION_TOKENS, lora_parameters, memory_plan
-from latentvla_core.vlm.model import add_lora, build, build_meta, count_parameters
+from latentvla_core.vlm.network import add_lora, build, build_meta, count_parameters
 
 
 def test_all_sizes_have_one_schema():

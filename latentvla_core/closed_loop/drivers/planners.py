@@ -141,12 +141,12 @@ def load_folder(folder: Path, name: str = "", features: Path | None = None) -> P
 
 def load_features(folder: Path) -> Any:
     """A student or a VLM, whichever the folder holds."""
-    from latentvla_core.distill.predict import load_student
+    from latentvla_core.distill.model import load_student
 
     try:
         return load_student(folder)
     except (SetupError, DataError, TypeError, KeyError):
-        from latentvla_core.vlm.vlm import load
+        from latentvla_core.vlm.model import load
 
         return load(folder)
 

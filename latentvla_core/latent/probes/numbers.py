@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from latentvla_core.latent.figures import USED_SHARE, histogram, perplexity
+from latentvla_core.latent.evaluation import USED_SHARE, histogram, perplexity
 from latentvla_core.latent.pairs import AXES
 from latentvla_core.types import Array
 

@@ -12,7 +12,7 @@ import torch
 
 from latentvla_core.distill.config import StudentConfig
 from latentvla_core.distill.inputs import StudentInputs, StudentScenes
-from latentvla_core.distill.student import StudentNetwork
+from latentvla_core.distill.network import StudentNetwork
 from latentvla_core.training import artifacts
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import to_device

@@ -1,0 +1,112 @@
+"""How planners are trained: one schema for every recipe. Hosts have configurations of their own
+(planner/hosts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from latentvla_core.training.config import FitConfig, with_training
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChoosingConfig:
+    """Length and rates of the scorer's own phase. Defaults are `mini`."""
+
+    epochs: float = 45.0
+    """Passes over the frozen proposals of all training scenes; 0 = no such phase (as published)."""
+    min_steps: int = 1500
+    """At least so many optimiser steps if there is a phase at all: a short one chose worse than
+    none (docs/results/choice.md).
+    """
+    batch_size: int = 64
+    """Scenes per step."""
+    learning_rate: float = 2e-3
+    """Peak rate."""
+    weight_decay: float = 0.01
+    """Of the scorer."""
+    motion_weight_decay: float = 0.3
+    """Of the path for decoded motion: a teacher says a little, and more is learned by heart."""
+
+    def steps(self, scenes: int) -> int:
+        """Optimiser steps for so many scenes."""
+        if not self.epochs or not scenes:
+            return 0
+        return max(self.min_steps, -int(-self.epochs * scenes // min(self.batch_size, scenes)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannerTrainConfig:
+    """One training of one planner; one schema for every recipe. Defaults are `mini`."""
+
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            steps=80,
+            batch_size=16,
+            learning_rate=2e-3,
+            weight_decay=0.0,
+            warmup_steps=20,
+            clip_norm=5.0,
+            log_every=25,
+        )
+    )
+    """Of a host from scratch. The hosts were trained by Adam without decay; the trajectory's weight
+    of 10 makes gradient norms above 1 normal.
+    """
+    fine_tune_steps: int = 30
+    """Optimiser steps from a host checkpoint: the fused planner, and the control without VLM."""
+    fine_tune_epochs: float = 0.0
+    """Passes from a host checkpoint, in place of `fine_tune_steps`; 0 = that counts."""
+    fine_tune_learning_rate: float = 1e-3
+    """Peak rate of planner and fusion when fine-tuning."""
+    fine_tune_backbone_scale: float = 0.1
+    """Rate of the ResNets when fine-tuning, as a part of the planner's."""
+    gate_rate_scale: float = 30.0
+    """Rate of the fusion's gates, as a multiple of the planner's: they start at zero, and at the
+    planner's rate a fusion stays unused.
+    """
+    choosing: ChoosingConfig = field(default_factory=ChoosingConfig)
+    """The scorer's own phase after the training; read for iPad."""
+    simulation_processes: int = 0
+    """Processes that simulate iPad's proposals; 0 or 1: none besides the training itself."""
+
+    def training_of(self, fine_tune: bool) -> FitConfig:
+        """Knobs of the loop from scratch, or from a host checkpoint."""
+        if not fine_tune:
+            return self.training
+        return replace(
+            self.training,
+            steps=0 if self.fine_tune_epochs else self.fine_tune_steps,
+            epochs=self.fine_tune_epochs,
+            learning_rate=self.fine_tune_learning_rate,
+        )
+
+    @classmethod
+    def debug(cls) -> PlannerTrainConfig:
+        choosing = ChoosingConfig(epochs=1, min_steps=0)
+        config = cls(fine_tune_steps=2, choosing=choosing)
+        return with_training(config, steps=2, batch_size=2, warmup_steps=0, log_every=1)
+
+    @classmethod
+    def mini(cls) -> PlannerTrainConfig:
+        return cls()
+
+    @classmethod
+    def single_gpu(cls) -> PlannerTrainConfig:
+        config = cls(fine_tune_epochs=5, fine_tune_learning_rate=1e-4, simulation_processes=16)
+        return with_training(
+            config,
+            epochs=20,
+            steps=0,
+            batch_size=64,
+            learning_rate=1e-4,
+            warmup_steps=500,
+            precision="bf16",
+            checkpoint_every=1_000,
+            log_every=50,
+        )
+
+    @classmethod
+    def paper(cls) -> PlannerTrainConfig:
+        """20 epochs of navtrain at batch 64, as iPad; Transfuser's own recipe allows up to 100."""
+        return replace(cls.single_gpu(), fine_tune_epochs=20, choosing=ChoosingConfig(epochs=0))
