@@ -12,13 +12,13 @@ import pytest
 import shapely
 
 from benchmarks.site_lake import write_lake
-from latentvla_core.closed_loop.columns import parquet_fields
+from latentvla_core.closed_loop.columns import SPECS, as_stored, parquet_fields
 from latentvla_core.closed_loop.scenes.spec import SceneSpec
 from latentvla_core.closed_loop.scenes.town import open_town
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.viz.runs.pages import pictured, write_runs
 from latentvla_core.viz.runs.road import in_start_frame, lights_of, road_of, town_of
-from latentvla_core.viz.runs.source import Folder
+from latentvla_core.viz.runs.source import Folder, sources_of
 from latentvla_core.viz.site.export import export_site
 from latentvla_core.viz.site.files import read_data
 from latentvla_core.viz.site.options import ViewOptions
@@ -239,6 +239,27 @@ def test_the_list_of_runs_leads_to_the_first_infraction_and_says_when_there_are_
         page.open((tmp_path / "none" / "index.html").as_uri() + "#/runs", ready)
         assert "latentvla drive" in page.js("document.querySelector('main').textContent")
         assert page.errors == []
+
+
+def test_runs_of_the_lake_are_shown_as_those_of_a_folder(runs, tmp_path):
+    lake = write_lake(tmp_path / "lake", 3)
+    told = {"model_version": "m9", "run_made_by": "b", "made_by": "b"}
+    for table, fields in FIELDS.items():
+        known = {name: value for name, value in told.items() if name in SPECS[table].names}
+        rows = [
+            as_stored(table, {n: row[n] for n in fields}, **known)
+            for row in Folder(runs).rows(table)
+        ]
+        lake.replace(table, rows, {"driver": "ipad"})
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    of_folder = write_runs(tmp_path / "a", [Folder(runs)])
+    of_lake = write_runs(tmp_path / "b", sources_of(lake, None))
+    assert [each | {"model": ""} for each in of_lake] == of_folder
+    assert of_lake[0]["model"] == "m9"
+    pages = [read_data(tmp_path / n / "data" / "runs" / "0.js") | {"model": ""} for n in "ab"]
+    assert pages[0] == pages[1] and pages[0]["marks"]
+    assert len(sources_of(lake, runs)) == 2
 
 
 def test_an_older_version_of_a_planner_stands_beside_todays(tmp_path):

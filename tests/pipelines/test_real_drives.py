@@ -5,6 +5,7 @@ Reads reference data under non-commercial licences from $LATENTVLA_SHARED; skips
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,16 @@ import pytest
 
 from latentvla_core.pdms.metrics import MEANINGS, METRIC_VERSIONS, SUB_SCORES
 from latentvla_core.tables import to_rows
+from latentvla_core.viz.site.export import export_site
+from latentvla_core.viz.site.files import file_name, read_data
+from latentvla_core.viz.site.options import ViewOptions
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
 from pipelines.steps.context import Outcome
 from pipelines.steps.engine import Engine
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from label_rows import label
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("LATENTVLA_SHARED", ROOT.parent / "shared"))
@@ -125,11 +132,51 @@ def test_the_summary_shows_where_plans_fail(line: Engine):
     assert len(set(pictures)) == 3
 
 
-def test_camera_sequences_become_frames_and_scenes_or_a_reason(tmp_path: Path):
-    line = engine(tmp_path)
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The camera sequences through the assets that need no model."""
+    line = engine(tmp_path_factory.mktemp("sequences"))
     line.execute("logs")
     for asset in ("frames", "scenes", "scene_worlds", "baseline_trajectories", "pdm_scores"):
         line.execute(asset, "real-00")
+    return line
+
+
+def test_the_browser_shows_real_drives_with_their_pictures_and_codes(sequences, tmp_path):
+    """As those of the embedded world: every frame of a window has its picture, every label its
+    place in the roll; what a log without a map cannot show says why.
+    """
+    lake = sequences.lake
+    scenes = lake.rows("scenes", {"split": "real"})
+    rows = [
+        label(
+            scene["scene_token"],
+            split="real",
+            log_name=scene["log_name"],
+            timestamp_us=scene["timestamp_us"] + 1_000_000 * step,
+            step=step,
+            ego_codes=(np.arange(4) + step + number) % 16,
+        )
+        for number, scene in enumerate(scenes)
+        for step in range(3)
+    ]
+    place = {"split": "real", "shard": 0, "model_version": "m"}
+    lake.replace("latent_actions", rows, place)
+    done = export_site(lake, ViewOptions(out=tmp_path / "site", where="split = 'real'"))
+    assert done.scenes == len(scenes) >= 20 and done.refused == []
+    drives = [scene for scene in scenes if scene["log_name"].startswith("kitti_city_stop_color")]
+    for scene in drives:
+        page = read_data(tmp_path / "site" / "data" / "scenes" / f"{scene['scene_token']}.js")
+        number = scenes.index(scene)
+        wanted = [(k + step + number) % 16 for step in range(3) for k in range(4)]
+        assert page["codes"]["label"]["codes"] == wanted and page["no_world"]
+        folder = tmp_path / "site" / "pictures" / file_name(scene["log_name"]) / "CAM_F0"
+        for frame in page["frames"]:
+            assert (folder / f"{frame}.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+def test_camera_sequences_become_frames_and_scenes_or_a_reason(sequences: Engine):
+    line = sequences
     plans = {
         r["reason"]
         for r in line.lake.rows("trajectories", {"split": "real", "trajectory_id": "human"})
