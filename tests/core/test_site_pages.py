@@ -220,6 +220,26 @@ def test_play_moves_the_clock_and_the_picture_and_stops_at_the_end(page, site):
     assert "t=-1.4" in page.js("location.hash")
 
 
+def test_plans_of_all_planners_are_laid_over_each_other_when_asked_for(page, site):
+    """Transfuser's colour is seen beside iPad's plan only then, and the link keeps it."""
+    index = read_data(site / "data" / "index.js")
+    blue = (
+        "(() => { const c = document.querySelector('canvas.above'), d ="
+        " c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
+        " for (let i = 0; i < d.length; i += 4) n += d[i] === 78 && d[i + 1] === 121 &&"
+        " d[i + 2] === 167; return n; })()"
+    )
+    show(page, site, f"#/scene/{index['tokens'][0]}?plan=ipad")
+    assert page.js(blue) == 0
+    page.press("a")
+    page.wait("document.querySelector('[data-pick=all]').checked")
+    assert page.js(blue) > 20 and "all=1" in page.js("location.hash")
+    show(page, site, page.js("location.hash"))
+    assert page.js(blue) > 20
+    page.click("[data-pick=all]")
+    assert page.js(blue) == 0
+
+
 def test_keys_go_to_the_next_scene_and_compare_two_plans(page, site):
     index = read_data(site / "data" / "index.js")
     show(page, site, f"#/scene/{index['tokens'][2]}?plan=ipad")

@@ -81,14 +81,14 @@ LV.pages.scene = async (main, { rest, query }) => {
   const known = (name) => (names.includes(name) ? name : '');
   const state = { plan: known(query.get('plan')) || names.find((n) => !LV.BASELINES.includes(n)) || names[0] || '',
     versus: known(query.get('versus')), metric: metrics.includes(query.get('metric')) ? query.get('metric') : metrics[0] || '',
-    camera: query.get('camera') || 'CAM_F0' };
+    camera: query.get('camera') || 'CAM_F0', all: query.get('all') === '1' };
   const cameras = LV.index.cameras.filter((c) => c in scene.cameras);
   if (!cameras.includes(state.camera)) state.camera = cameras[0] || '';
   const box = h('div');
   let line = null, clock = null;
   const failures = () => failuresOf(scene, state.plan, state.metric);
   const remember = () => LV.note({ plan: state.plan, versus: state.versus, metric: state.metric === metrics[0] ? '' : state.metric,
-    camera: state.camera === 'CAM_F0' ? '' : state.camera, t: clock && clock.t ? clock.t.toFixed(1) : '' });
+    camera: state.camera === 'CAM_F0' ? '' : state.camera, all: state.all ? '1' : '', t: clock && clock.t ? clock.t.toFixed(1) : '' });
   const go = (by) => {
     const walk = LV.walk && LV.walk.includes(number) ? LV.walk : LV.index.tokens.map((_, i) => i);
     const next = walk[walk.indexOf(number) + by];
@@ -101,10 +101,12 @@ LV.pages.scene = async (main, { rest, query }) => {
     if (clock) { clock.stop(); line.stop(); }
     const both = [state.plan, state.versus].filter(Boolean);
     const told = failures(), views = [];
+    const drawn = (chosen) => [...new Set([...chosen.filter(Boolean), 'human', ...(state.all ? names : [])])];
+    const everybody = () => { state.all = !state.all; build(clock.t); };
     const above = (name, failed, caption) => {
       const canvas = h('canvas', { class: 'above', role: 'img', 'aria-label': `${caption} from above. ${failed.map((f) => f.text).join('. ')}` });
       const view = LV.above(canvas, scene); view.first = name;
-      views.push({ draw: (at) => view.draw(at, name ? [name, 'human'] : ['human'], failed) });
+      views.push({ draw: (at) => view.draw(at, drawn([name]), failed) });
       const zoom = (by) => { view.by(by); clock.seek(clock.t); };
       canvas.addEventListener('wheel', (e) => { if (e.ctrlKey || e.shiftKey) { e.preventDefault(); zoom(e.deltaY < 0 ? 1.15 : 1 / 1.15); } }, { passive: false });
       return h('figure', {}, canvas, h('figcaption', {}, name ? [h('span', { class: 'dot', style: `background:${LV.planColour(name)}` }), h('b', {}, name), ' '] : '', caption, ' ',
@@ -116,20 +118,21 @@ LV.pages.scene = async (main, { rest, query }) => {
       above(state.plan, told, score(state.plan) || (scene.road ? 'the road' : scene.no_world)),
       state.versus ? above(state.versus, failuresOf(scene, state.versus, state.metric), score(state.versus)) : '');
     const roll = h('div', { class: 'roll card' });
-    const onmove = (at) => { views.forEach((v) => v.draw(at)); seen.show(at, [...new Set(['human', ...both])], told); if (line.seek) line.seek(at); remember(); };
+    const onmove = (at) => { views.forEach((v) => v.draw(at)); seen.show(at, drawn(both).reverse(), told); if (line.seek) line.seek(at); remember(); };
     const choose = (label, key, options) => h('label', { class: 'small soft' }, `${label} `, h('select', { 'data-pick': key, onchange: (e) => { state[key] = e.target.value; build(clock.t); } },
       options.map(([v, text]) => h('option', { value: v, selected: v === state[key] }, text))));
     const start = Math.min(...scene.time_s, 0), end = Math.max(...scene.time_s, 4);
-    clock = LV.player({ start, end, step: 0.1, big: 0.5, at: t, onmove, keys: { j: () => go(1), k: () => go(-1), c: () => { state.versus = state.versus ? '' : names.find((n) => n !== state.plan) || ''; build(clock.t); },
+    clock = LV.player({ start, end, step: 0.1, big: 0.5, at: t, onmove, keys: { j: () => go(1), k: () => go(-1), a: everybody, c: () => { state.versus = state.versus ? '' : names.find((n) => n !== state.plan) || ''; build(clock.t); },
       ...Object.fromEntries(names.slice(0, 9).map((n, i) => [String(i + 1), () => pick(n)])) } });
     box.replaceChildren(
       names.length ? h('div', { class: 'clock' }, choose('plan', 'plan', names.map((n) => [n, n])), choose('beside', 'versus', [['', 'nothing'], ...names.filter((n) => n !== state.plan).map((n) => [n, n])]),
-        metrics.length > 1 ? choose('metric', 'metric', metrics.map((m) => [m, m])) : '') : '',
+        metrics.length > 1 ? choose('metric', 'metric', metrics.map((m) => [m, m])) : '',
+        h('label', { class: 'small soft' }, h('input', { type: 'checkbox', 'data-pick': 'all', checked: state.all, onchange: everybody }), ' plans of all planners')) : '',
       stage, clock.bar, roll, scene.codes.label || scene.codes.teacher ? LV.rollKey() : h('p', { class: 'soft' }, 'This scene has no codes yet: materialise latent_actions.'),
       h('div', { class: 'cols' }, h('section', {}, h('h2', {}, 'Scores'), names.length ? scoreTable(scene, state, pick, lost) : h('p', { class: 'soft' }, 'No plans of this scene yet.')),
         h('section', { id: 'why' }, state.plan ? [h('h2', {}, `Why ${state.plan} lost points`), whyList(told, state.plan, (at) => clock.seek(at))] : '',
           state.versus ? [h('h2', {}, `Why ${state.versus} lost points`), whyList(failuresOf(scene, state.versus, state.metric), state.versus, (at) => clock.seek(at))] : '')),
-      h('p', { class: 'small soft' }, h('kbd', {}, 'space'), ' play · ', h('kbd', {}, '← →'), ' 0.1 s, with shift 0.5 s · ', h('kbd', {}, 'j'), ' ', h('kbd', {}, 'k'), ' next and previous scene · ', h('kbd', {}, '1'), '…', h('kbd', {}, '9'), ' plan · ', h('kbd', {}, 'c'), ' compare'));
+      h('p', { class: 'small soft' }, h('kbd', {}, 'space'), ' play · ', h('kbd', {}, '← →'), ' 0.1 s, with shift 0.5 s · ', h('kbd', {}, 'j'), ' ', h('kbd', {}, 'k'), ' next and previous scene · ', h('kbd', {}, '1'), '…', h('kbd', {}, '9'), ' plan · ', h('kbd', {}, 'c'), ' compare · ', h('kbd', {}, 'a'), ' plans of all'));
     line = { seek: null };
     line = LV.timeline(roll, { times: scene.time_s.concat(0), notes: notesOf(scene.codes), signals: signalsOf(scene, both),
       marks: told.map((f, k) => ({ t: f.step / 10, number: k + 1, text: `${f.sub}: ${f.text}`, step: f.step })).filter((m) => m.step >= 0),

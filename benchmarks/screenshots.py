@@ -1,0 +1,169 @@
+"""The pictures of README and docs, taken from the running product.
+
+python -m benchmarks.screenshots --home HOME [--out docs/images] [--runs DIR] [--port 3700]
+
+HOME is the working folder of a demo. Starts Dagster, MLflow and the browser as `make ui` does,
+walks through them in Chromium and writes one picture each. Nothing is drawn by hand but the
+README's first picture, which puts two of them below each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from latentvla_core.lake.store import Lake
+from latentvla_core.viz.report.worst import worst_plans
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+MOST_BYTES = 300_000
+READY = "document.body && document.body.dataset.ready"
+STEPS = ((88, 256, 1.0), (82, 128, 1.0), (76, 64, 1.0), (68, 128, 0.75), (60, 64, 0.75))
+"""Quality of a JPEG, colours and scale of a PNG, tried in turn."""
+
+
+def main() -> int:
+    """Write every picture; a page that cannot be opened stops with its name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--runs", type=Path, help="folder of latentvla drive, for its page")
+    parser.add_argument("--port", type=int, default=3700, help="of Dagster; others as in make ui")
+    asked = parser.parse_args()
+    asked.home = asked.home.absolute()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    sys.path.insert(0, str(TESTS))
+    from chromium import Browser
+
+    with Browser(1280, 860) as page:
+        take_site(page, asked.home, asked.runs, asked.out)
+        with served(asked.home, asked.port):
+            take_servers(page, asked.port, asked.out)
+    hero(asked.out)
+    return 0
+
+
+def take_site(page: Any, home: Path, runs: Path | None, out: Path) -> None:
+    """The browser, its chapters and the report, from disk."""
+    from latentvla_core.viz.site.command import pages_of
+    from latentvla_core.viz.site.export import export_site
+    from latentvla_core.viz.site.options import ViewOptions
+
+    lake = Lake(str(home / "lake"))
+    site = home / "pictures_site"
+    options = ViewOptions(out=site, where="split = 'test'", runs=runs, run_pictures=4)
+    export_site(lake, options, chapters=pages_of(home))
+    url = (site / "index.html").as_uri()
+    worst = worst_plans(lake, {"split": "test"}, "pdms", 1, with_cameras=False)[0]
+    take(page, f"{url}#/", out / "browser_scenes.jpg")
+    take(page, f"{url}#/{worst.address.partition('#/')[2]}", out / "browser_moment.jpg")
+    page.resize(1280, 1180)
+    take(page, f"{url}#/{worst.address.partition('#/')[2]}", out / "scene.png")
+    page.resize(1280, 860)
+    if runs:
+        take(page, f"{url}#/run/0?at=lost", out / "browser_run.jpg")
+    page.resize(1100, 860)
+    for chapter in ("atlas", "quality"):
+        take(page, pages_of(home)[chapter].as_uri(), out / f"{chapter}.png", "true")
+    page.resize(1180, 1000)
+    take(page, (home / "report.html").as_uri(), out / "report.png", "true")
+    page.resize(1280, 860)
+
+
+def take_servers(page: Any, port: int, out: Path) -> None:
+    """Dagster's graph and one asset, MLflow's card of a model."""
+    dagster, mlflow = f"http://localhost:{port}", f"http://localhost:{port + 2000}"
+    page.resize(2400, 1350)
+    take(page, f"{dagster}/asset-groups", out / "lineage.png", "true", settle_s=14)
+    page.resize(1280, 860)
+    take(page, f"{dagster}/assets/pdm_summary", out / "asset.png", "true", settle_s=8)
+    take(page, f"{mlflow}/#/models/ipad_student/versions/1", out / "mlflow.png", "true", 8)
+
+
+def take(page: Any, url: str, path: Path, ready: str = READY, settle_s: float = 1.5) -> None:
+    """One window as a picture of at most MOST_BYTES."""
+    from PIL import Image
+
+    page.open(url, ready)
+    time.sleep(settle_s)
+    shot = path.with_suffix(".shot.png")
+    page.picture(shot)
+    with Image.open(shot) as image:
+        save(image.convert("RGB"), path)
+    shot.unlink()
+    print(f"{path}  {path.stat().st_size / 1e3:.0f} kB", flush=True)
+
+
+def save(image: Any, path: Path) -> None:
+    """As the suffix says, as good as fits: JPEGs lose quality, PNGs colours and then size."""
+    for quality, colours, scale in STEPS:
+        buffer = io.BytesIO()
+        small = image.resize((round(image.width * scale), round(image.height * scale)))
+        if path.suffix == ".jpg":
+            image.save(buffer, "JPEG", quality=quality, optimize=True)
+        else:
+            small.quantize(colours).save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= MOST_BYTES:
+            break
+    path.write_bytes(buffer.getvalue())
+
+
+def hero(out: Path) -> None:
+    """The graph above a scene with plans: what the project is, in one picture."""
+    from PIL import Image, ImageChops
+
+    with Image.open(out / "lineage.png") as graph, Image.open(out / "scene.png") as scene:
+        graph, scene = graph.convert("RGB"), scene.convert("RGB")
+    ground = Image.new("RGB", graph.size, graph.getpixel((graph.width // 2, graph.height - 8)))
+    found = ImageChops.difference(graph, ground).getbbox()
+    graph = graph.crop(found) if found else graph
+    width = scene.width
+    graph = graph.resize((width, round(width * graph.height / graph.width)))
+    whole = Image.new("RGB", (width, graph.height + 8 + scene.height), "white")
+    whole.paste(graph, (0, 0))
+    whole.paste(scene, (0, graph.height + 8))
+    save(whole, out / "hero.jpg")
+
+
+@contextmanager
+def served(home: Path, port: int) -> Iterator[None]:
+    """`make ui` of a working folder until the block ends."""
+    env = {**os.environ, "LATENTVLA_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.ui", "--port", str(port)],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for each in (port, port + 2000):
+            _wait(f"http://localhost:{each}/", process)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 180.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url):
+                return
+        except OSError:
+            time.sleep(1.0)
+    raise SystemExit(f"error: {url} never answered; run make ui to see why")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
