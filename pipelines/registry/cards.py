@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.steps.context import StageContext
     from pipelines.steps.lineage import Stage
 
-CARD = "model_card.md"  # among the artifacts of the run
+CARD = "model_card.txt"  # among the artifacts of the run
 
 
 def card_of(
