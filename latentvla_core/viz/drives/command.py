@@ -29,15 +29,21 @@ def drive(
     ] = "",
     floors: Annotated[bool, typer.Option(help="Drive the floors too.")] = True,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
+    videos: Annotated[
+        int, typer.Option(min=0, max=6, help="Worst runs as mp4 (extra `video`).")
+    ] = 0,
 ) -> None:
     """A planner drives in the world and is scored as nuPlan, CARLA and AlpaSim would, with floors."""
     from latentvla_core.closed_loop import report
     from latentvla_core.closed_loop.drive import DriveConfig, drive_set
     from latentvla_core.closed_loop.drivers.baselines import FLOORS
+    from latentvla_core.viz.drives.video import require_encoder
     from latentvla_core.viz.drives.write import write_drive_page
     from latentvla_core.viz.progress import counting
 
     names = _situations(situation)
+    if videos:
+        require_encoder()  # before hours of driving, not after
     if traffic not in ("reactive", "log", "both"):
         raise SetupError(f"--traffic is {traffic!r}; choose reactive, log or both")
     kinds = ("reactive", "log") if traffic == "both" else (traffic,)
@@ -47,7 +53,7 @@ def drive(
         found, rows = drive_set(
             names, -(-scenes // len(names)), seed, config, out, workers=workers, progress=progress
         )
-    path = write_drive_page(found, rows, planner, out)
+    path = write_drive_page(found, rows, planner, out, videos)
     last = report.whole(rows["closed_loop_scores"])
     typer.echo(report.markdown(report.table(last)))
     typer.echo(

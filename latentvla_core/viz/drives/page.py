@@ -33,8 +33,11 @@ def render(
     rows: Mapping[str, Sequence[Row]],
     planner: str,
     worst: Sequence[tuple[Run, Run | None]],
+    videos: Mapping[tuple[Any, ...], str] | None = None,
 ) -> str:
-    """HTML of everything that was driven; `worst`: runs to draw, each with the human's."""
+    """HTML of everything that was driven; `worst`: runs to draw, each with the human's; `videos`:
+    key of a run → its video, as seen from the page.
+    """
     scores = rows["closed_loop_scores"]
     last = report.whole(scores)
     parts = [
@@ -47,7 +50,7 @@ def render(
         "<h2>By length of the run</h2>",
         _grid({f"{s:g} s": v for s, v in report.by_length(scores).items()}, "CLS after"),
         "<h2>Worst runs</h2>",
-        *[_drawn(run, human, rows) for run, human in worst],
+        *[_drawn(run, human, rows, (videos or {}).get(key_of(run))) for run, human in worst],
         "<h2>Every run</h2>",
         _runs(last, rows["closed_loop_infractions"]),
     ]
@@ -143,9 +146,16 @@ def _sentence(row: Row) -> str:
     return f"<b>{escape(row['kind'].replace('_', ' '))}</b>{who}{more}, {where}{fault}"
 
 
-def _drawn(run: Run, human: Run | None, rows: Mapping[str, Sequence[Row]]) -> str:
+def key_of(run: Run) -> tuple[Any, ...]:
+    """What names a run."""
+    return tuple(run.key.values())
+
+
+def _drawn(
+    run: Run, human: Run | None, rows: Mapping[str, Sequence[Row]], video: str | None
+) -> str:
     """One of the worst runs: from above and as the front camera saw it, around its first fault."""
-    own = [r for r in rows["closed_loop_infractions"] if _key(r) == tuple(run.key.values())]
+    own = [r for r in rows["closed_loop_infractions"] if _key(r) == key_of(run)]
     first = min((r["step"] for r in own), default=run.steps)
     steps = [max(0, min(run.steps, first + offset)) for offset in (-30, -20, -10, 0, 10)]
     above = "".join(
@@ -161,5 +171,11 @@ def _drawn(run: Run, human: Run | None, rows: Mapping[str, Sequence[Row]]) -> st
     title = f"{escape(run.driver)} in <code>{escape(run.scene)}</code>, {run.traffic} traffic"
     return (
         f"<div class=card><h3>{title}</h3><p>{told}</p><div class=row>{above}</div>"
-        f"<div class=row>{seen}</div></div>"
+        f"<div class=row>{seen}</div>{_video(video)}</div>"
     )
+
+
+def _video(path: str | None) -> str:
+    if path is None:
+        return ""
+    return f"<video controls preload=none width=448 src='{escape(path)}'></video>"
