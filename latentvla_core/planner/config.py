@@ -36,6 +36,22 @@ class ChoosingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """How often, and how much. Defaults: nothing is changed, as the hosts were published."""
+
+    mirror: float = 0.0
+    """Probability that a sample has left and right exchanged."""
+    colour: float = 0.0
+    """Largest relative change of a picture's brightness, contrast and saturation."""
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.mirror <= 1.0 and 0.0 <= self.colour < 1.0):
+            raise ValueError(
+                f"mirror is {self.mirror}, colour {self.colour}; needs a probability and a part below 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PlannerTrainConfig:
     """One training of one planner; one schema for every recipe. Defaults are `mini`."""
 
@@ -67,6 +83,8 @@ class PlannerTrainConfig:
     """
     choosing: ChoosingConfig = field(default_factory=ChoosingConfig)
     """The scorer's own phase after the training; read for iPad."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How training batches are changed; the last phase of the scorer sees scenes as they are."""
     simulation_processes: int = 0
     """Processes that simulate iPad's proposals; 0 or 1: none besides the training itself."""
 
@@ -93,7 +111,12 @@ class PlannerTrainConfig:
 
     @classmethod
     def single_gpu(cls) -> PlannerTrainConfig:
-        config = cls(fine_tune_epochs=5, fine_tune_learning_rate=1e-4, simulation_processes=16)
+        config = cls(
+            fine_tune_epochs=5,
+            fine_tune_learning_rate=1e-4,
+            augment=AugmentConfig(mirror=0.5, colour=0.2),
+            simulation_processes=16,
+        )
         return with_training(
             config,
             epochs=20,
@@ -109,4 +132,9 @@ class PlannerTrainConfig:
     @classmethod
     def paper(cls) -> PlannerTrainConfig:
         """20 epochs of navtrain at batch 64, as iPad; Transfuser's own recipe allows up to 100."""
-        return replace(cls.single_gpu(), fine_tune_epochs=20, choosing=ChoosingConfig(epochs=0))
+        return replace(
+            cls.single_gpu(),
+            fine_tune_epochs=20,
+            augment=AugmentConfig(),
+            choosing=ChoosingConfig(epochs=0),
+        )

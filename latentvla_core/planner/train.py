@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.errors import DataError, SetupError
+from latentvla_core.planner.augment import augmented
 from latentvla_core.planner.config import PlannerTrainConfig
 from latentvla_core.planner.inputs import Inputs, Maps
 from latentvla_core.planner.model import HOSTS, Planner
@@ -66,13 +67,16 @@ def train_planner(
     simulate = host.simulator(worlds, config.simulation_processes) if host.simulator else None
     loss = host.loss(planner, simulate)
 
-    def collate(indices: Array) -> dict[str, Any]:
-        return {**inputs(indices), "targets": targets(indices), "index": indices}
+    cameras = getattr(planner.config, "cameras", ())
+
+    def collate(indices: Array, rng: np.random.Generator) -> dict[str, Any]:
+        batch = {**inputs(indices), "targets": targets(indices), "index": indices}
+        return augmented(batch, config.augment, rng, cameras)
 
     result = fit(
         planner,
         num_samples=len(usable),
-        collate=lambda indices, rng: collate(usable[indices]),
+        collate=lambda indices, rng: collate(usable[indices], rng),
         loss=loss,
         config=config.training_of(tune),
         param_groups=param_groups(planner, config, tune),

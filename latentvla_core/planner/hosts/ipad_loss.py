@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentvla_core.errors import SetupError
+from latentvla_core.planner.augment import mirror_corners, unmirrored
 from latentvla_core.planner.hosts.ipad import Ipad
 from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.hosts.proposal_targets import Simulate, Simulator
@@ -29,7 +30,7 @@ def ipad_loss(
     parts = {"nearest_l1": float(nearest)}
     if simulate is None:
         return loss, parts
-    plans = out["proposals"][-1].detach()
+    plans = unmirrored(out["proposals"][-1].detach(), batch)
     targets = simulate(
         batch["index"].tolist(), plans.double().cpu().numpy(), config.collision_steps
     )
@@ -39,6 +40,7 @@ def ipad_loss(
     )
     if not bool(valid.any()):
         return loss, parts
+    collisions = mirror_corners(collisions, batch)
     more = {
         "score_bce": config.score_weight
         * F.binary_cross_entropy_with_logits(_total(out, valid), scores[valid][:, -1]),
