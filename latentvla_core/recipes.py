@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from latentvla_core.planner.fusion import FusionConfig
     from latentvla_core.planner.hosts.ipad_config import IpadConfig
     from latentvla_core.planner.hosts.transfuser import TransfuserConfig
+    from latentvla_core.rl.config import RlConfig
     from latentvla_core.vlm.config import VlmConfig
     from latentvla_core.world.write import WorldConfig
 
@@ -101,6 +102,8 @@ class Recipe:
     student: StudentConfig
     ego_status: EgoStatusConfig
     planner: PlannerRecipe
+    rl: RlConfig
+    """What hosts learn from the PDM score after imitation: job `rl`."""
     evidence: EvidenceConfig
     """The study of what pictures and latent actions are worth: job `evidence`."""
     closed_loop: ClosedLoopConfig
@@ -175,6 +178,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float, **own: Any) -> 
     from latentvla_core.planner.hosts.ipad_config import IpadConfig
     from latentvla_core.planner.hosts.registry import MODULES, host_of
     from latentvla_core.planner.hosts.transfuser import TransfuserConfig
+    from latentvla_core.rl.config import RlConfig
     from latentvla_core.vlm.config import VlmConfig
     from latentvla_core.world.write import WorldConfig
 
@@ -201,6 +205,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float, **own: Any) -> 
                 if host not in ("transfuser", "ipad")
             },
         ),
+        rl=getattr(RlConfig, size)(),
         evidence=getattr(EvidenceConfig, size)(),
         closed_loop=getattr(ClosedLoopConfig, size)(),
         closed_loop_gate=ClosedLoopGate(),

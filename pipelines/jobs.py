@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from latentvla_core.planner.hosts.registry import MODULES as HOSTS
 from pipelines.assets import closed_loop
 from pipelines.dagster_assets import partitions_of
 from pipelines.settings import Settings
@@ -26,7 +27,9 @@ EXECUTOR = dg.multiprocess_executor.configured(
 STUDY = tuple(name for name, stage in STAGES.items() if stage.group == "evidence")
 AT_THE_WHEEL = tuple(name for name, stage in STAGES.items() if stage.group == "closed_loop")
 CONTROLS = tuple(name for name, stage in STAGES.items() if stage.group == "controls")
-LINE = tuple(name for name in STAGES if name not in (*STUDY, *CONTROLS, *AT_THE_WHEEL))
+REWARDED = tuple(name for name, stage in STAGES.items() if stage.group == "rl")
+ASIDE = (*STUDY, *CONTROLS, *AT_THE_WHEEL, *REWARDED)
+LINE = tuple(name for name in STAGES if name not in ASIDE)
 JOBS = {
     "whole_line": (LINE, "Everything, from logs to released models."),
     "closed_loop": (
@@ -46,6 +49,11 @@ JOBS = {
         tuple(name for name in STAGES if name in (*LINE, *CONTROLS) and name != "releases"),
         "The fused planners beside their controls: equal compute, black pictures, noise, E_v, E_a, "
         "refinement without a VLM, missing, and the codes of the future as positive control.",
+    ),
+    "rl": (
+        ("logs", "frames", "scenes", "scene_worlds", *HOSTS, *REWARDED),
+        "The hosts, and the same after they learned from the PDM score, with figures of both on "
+        "held-out logs and the detectors of what goes wrong.",
     ),
     "evidence": (
         ("logs", "frames", "scenes", "scene_worlds", *STUDY),

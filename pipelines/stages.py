@@ -17,6 +17,7 @@ from pipelines.assets import (
     latent_quality,
     planners,
     registry,
+    rl,
     scenes,
     scores,
     vlm,
@@ -41,6 +42,7 @@ STAGES: dict[str, Stage] = {
         choices,
         registry,
         controls,
+        rl,
         evidence,
     )
     for stage in stages_of(module)

@@ -18,9 +18,9 @@ class NoiseConfig:
     """scaled: one factor for x and one for y per plan (DiffusionDriveV2). added: an offset along
     and one across that grow with time; it also moves a plan that stands.
     """
-    along: float = 0.2
+    along: float = 0.1
     """Standard deviation of the factor of x, or of the offset at 4 s in units of 10 m."""
-    across: float = 0.2
+    across: float = 0.1
     """The same of y."""
     floor_m: float = 0.5
     """Least standard deviation of a pose in the log-probability: far less, and short plans would
@@ -36,7 +36,7 @@ class RlConfig:
     """Optimiser steps."""
     batch_size: int = 16
     """Scenes per step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-4
     """Peak rate; ends at a tenth."""
     weight_decay: float = 1e-4
     """AdamW's."""
@@ -102,9 +102,9 @@ class RlConfig:
         """ReCogDrive's: 8 plans, clipped ratio, cloning of the planner as it was."""
         return cls(
             trained="planner",
-            learning_rate=5e-4,
+            learning_rate=1e-4,
             samples=8,
-            noise=NoiseConfig(kind="added", along=0.2, across=0.05),
+            noise=NoiseConfig(kind="added", along=0.1, across=0.03),
             only_better_than_human=False,
             discount=0.6,
             inner_steps=4,
@@ -130,6 +130,4 @@ class RlConfig:
     @classmethod
     def paper(cls) -> RlConfig:
         """10 passes over navtrain at batch 64, as published."""
-        return replace(
-            cls.anchored(), steps=16_000, batch_size=64, learning_rate=2e-4, watch_every=500
-        )
+        return replace(cls.anchored(), steps=16_000, batch_size=64, watch_every=500)

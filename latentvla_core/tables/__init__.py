@@ -17,6 +17,7 @@ from latentvla_core.tables import (
     evidence,
     health,
     records,
+    rl,
     scores,
     views,
 )
@@ -48,6 +49,7 @@ TABLES: dict[str, TableSpec] = {
         closed_loop.SUMMARY,
         controls.PLANNER_CONTROLS,
         controls.CONTROL_COMPARISONS,
+        rl.RL_SUMMARY,
         records.MODELS,
         records.RELEASES,
         records.QUARANTINE,
