@@ -17,11 +17,11 @@ from pipelines.assets import (
     latent_quality,
     planners,
     registry,
-    rl,
     scenes,
     scores,
     vlm,
 )
+from pipelines.assets.studies import rl
 from pipelines.steps.declare import stages_of
 from pipelines.steps.lineage import Stage
 

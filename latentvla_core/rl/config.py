@@ -26,6 +26,8 @@ class NoiseConfig:
     """Least standard deviation of a pose in the log-probability: far less, and short plans would
     get gradients without bound.
     """
+    floor_rad: float = 0.2
+    """Standard deviation of the headings there; they turn as the path is bent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

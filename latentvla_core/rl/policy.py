@@ -107,21 +107,25 @@ def draw(means: Tensor, samples: int, noise: NoiseConfig) -> Tensor:
     return torch.stack([moved_x, moved_y, yaw + slope.clamp(-0.5, 0.5)], -1)
 
 
-def spread_m(means: Tensor, noise: NoiseConfig) -> Tensor:
-    """(..., 8, 2) standard deviations of x and y in the log-probability, metres, not below the
-    floor.
+def spread_of(means: Tensor, noise: NoiseConfig) -> Tensor:
+    """(..., 8, 3) standard deviations of x, y (m) and yaw (rad) in the log-probability, x and y not
+    below the floor.
     """
     if noise.kind == "scaled":
         stds = means[..., :2].abs() * means.new_tensor([noise.along, noise.across])
-        return stds.clamp(min=noise.floor_m)
-    part = torch.linspace(1 / PLAN_STEPS, 1.0, PLAN_STEPS, device=means.device, dtype=means.dtype)
-    grown = torch.stack([noise.along * part, noise.across * part**2], -1) * ADDED_UNIT_M
-    return grown.clamp(min=noise.floor_m).expand(*means.shape[:-1], 2)
+    else:
+        part = torch.linspace(
+            1 / PLAN_STEPS, 1.0, PLAN_STEPS, device=means.device, dtype=means.dtype
+        )
+        grown = torch.stack([noise.along * part, noise.across * part**2], -1) * ADDED_UNIT_M
+        stds = grown.expand(*means.shape[:-1], 2)
+    stds = stds.clamp(min=noise.floor_m)
+    return torch.cat([stds, torch.full_like(stds[..., :1], noise.floor_rad)], -1)
 
 
 def log_probability(plans: Tensor, means: Tensor, spread: Tensor) -> Tensor:
-    """(..., G, 8, 3) plans around (..., 8, 3) means with (..., 8, 2) spreads → (..., G), without
+    """(..., G, 8, 3) plans around (..., 8, 3) means with (..., 8, 3) spreads → (..., G), without
     the part that no mean changes; the mean over poses, not the sum, as both recipes have it.
     """
-    away = (plans[..., :2] - means[..., None, :, :2]) / spread[..., None, :, :]
+    away = (plans - means[..., None, :, :]) / spread[..., None, :, :]
     return -0.5 * away.square().mean((-1, -2))

@@ -22,7 +22,7 @@ from latentvla_core.planner.train import readable
 from latentvla_core.rl import pitfalls
 from latentvla_core.rl.advantages import Advantages, advantages
 from latentvla_core.rl.config import RlConfig
-from latentvla_core.rl.policy import Policy, draw, log_probability, spread_m
+from latentvla_core.rl.policy import Policy, draw, log_probability, spread_of
 from latentvla_core.rl.reward import Reward, Rewards
 from latentvla_core.rl.watch import Watch
 from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
@@ -180,7 +180,7 @@ class Lesson:
         refinements count `discount` times the next.
         """
         config, last = self.config, len(proposals) - 1
-        spread = spread_m(drawn_from[-1], config.noise)
+        spread = spread_of(drawn_from[-1], config.noise)
         total, weights = proposals.new_zeros(()), 0.0
         for k, means in enumerate(proposals):
             weight = config.discount ** (last - k)

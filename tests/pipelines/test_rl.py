@@ -17,7 +17,7 @@ from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import build_planner, load, save
 from latentvla_core.rl.config import RlConfig
 from latentvla_core.tables import TABLES
-from pipelines.assets import rl
+from pipelines.assets.studies import rl
 from pipelines.jobs import JOBS
 from pipelines.stages import STAGES
 
