@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from pipelines.steps.context import Output, StageContext
 from pipelines.steps.lineage import place_of
 from pipelines.steps.reading import world_from_row
 
+if TYPE_CHECKING:
+    import polars as pl
+
+GROUPED_BY = ("trajectory_id", "metric_version")
 COLUMNS = (*MEANINGS, "score")
 """Sub-scores of all metrics, and the score: the number columns of both tables."""
 Plans = dict[str, dict[str, dict[str, Any]]]
@@ -112,13 +117,7 @@ def pdm_summary(context: StageContext) -> Output:
 
     Incomplete means are NaN.
     """
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in context.lake.rows("pdm_scores"):
-        groups[row["split"], row["trajectory_id"], row["metric_version"]].append(row)
-    expected: dict[str, set[str]] = defaultdict(set)
-    for row in context.lake.rows("scene_worlds", columns=["split", "scene_token"]):
-        expected[row["split"]].add(row["scene_token"])
-    rows = [_summary_row(*key, rows, expected[key[0]]) for key, rows in sorted(groups.items())]
+    rows = [row for split in _splits(context) for row in _summary_rows(context, split)]
     headline = METRIC_VERSIONS[context.recipe.metrics[0]]
     means = {
         f"{r['split']}/{r['trajectory_id']}": r["score"]
@@ -128,13 +127,31 @@ def pdm_summary(context: StageContext) -> Output:
     return Output(rows, metadata={name: mean for name, mean in means.items() if np.isfinite(mean)})
 
 
+def _splits(context: StageContext) -> list[str]:
+    """Splits that have scores, by name."""
+    found = context.lake.scan("pdm_scores", columns=["split"]).unique().collect()
+    return sorted(found["split"])
+
+
+def _summary_rows(context: StageContext, split: str) -> Iterator[dict[str, Any]]:
+    """A row per planner and metric. Only the columns of one split are in memory."""
+    worlds = context.lake.scan("scene_worlds", {"split": split}, ["scene_token"]).collect()
+    wanted = [*GROUPED_BY, "scene_token", "log_name", "valid", "reason", *COLUMNS]
+    # in the order of scenes, so that means are the same to the last bit
+    scores = context.lake.scan("pdm_scores", {"split": split}, wanted).sort("scene_token").collect()
+    groups = scores.partition_by(*GROUPED_BY, as_dict=True)
+    for name, version in sorted(groups):
+        expected = set(worlds["scene_token"])
+        yield _summary_row(split, name, version, groups[name, version], expected)
+
+
 def _summary_row(
-    split: str, name: str, version: str, rows: list[dict[str, Any]], expected: set[str]
+    split: str, name: str, version: str, scores: pl.DataFrame, expected: set[str]
 ) -> dict[str, Any]:
     from latentvla_core.pdms.summary import summarize
 
     def column(key: str, kind: type) -> np.ndarray:
-        return np.array([row[key] for row in rows], kind)
+        return scores[key].to_numpy().astype(kind)
 
     found = summarize(
         {key: column(key, float) for key in COLUMNS},
@@ -145,10 +162,9 @@ def _summary_row(
         metric=metric_of(version),
         metric_version=version,
     )
-    valid = [row for row in rows if row["valid"]]
-    scores = np.array([row["score"] for row in valid])
-    logs = np.array([row["log_name"] for row in valid])
-    spread = grouped_error(scores, logs) if found.complete else np.nan
+    valid = column("valid", bool)
+    values, logs = column("score", float)[valid], column("log_name", object)[valid]
+    spread = grouped_error(values, logs) if found.complete else np.nan
     most = sorted(found.reasons.items(), key=lambda item: -item[1])[:5]
     return {
         "split": split,
