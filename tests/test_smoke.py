@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from printed import Printed, printed_commands
+from typer.testing import CliRunner
 
+from latentvla_core.cli import app
 from latentvla_core.lake.store import Lake
 from latentvla_core.recipes import RECIPES
 from latentvla_core.tables import TABLES
@@ -274,3 +277,62 @@ def test_the_report_shows_pictures_and_scores(home: Path):
     page = (home / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 6
     assert "ipad_student" in page
+
+
+NOT_HERE = {
+    "docs/results": "measures for minutes to hours",
+    "navtest": "needs the devkit's filters",
+    "navhard_two_stage": "needs the devkit's filters",
+    "sizes": "builds networks of the paper's size; tests/core/test_vlm_sizes.py",
+    "drive": "episodes; tests/core/test_closed_loop_sets.py",
+    "serve": "runs until it is stopped; tests/core/test_doors.py",
+    "demo": "is what made this home",
+    "world": "tests/core/test_world_write.py",
+    "rollback": "changes the home; tests/pipelines/test_gates.py",
+    "--runs": "shows runs that `drive` made",
+    "--rrd": "needs the extra `rerun`",
+    "submission": "is of two-stage scenes",
+    "DRIVES": "are a user's",
+    "quarantine": "is no table before something was refused",
+    "student/974e68f26e8b5b95": "is a version of another home",
+}
+"""Word or page → why a command is not run again here."""
+
+
+def commands_to_run() -> list[Printed]:
+    """Those of the pages that ask for nothing but a home with a finished line."""
+    return [
+        c
+        for c in printed_commands()
+        if c.words[0] == "latentvla"
+        and not c.is_shortened
+        and not any(word in str(c) for word in NOT_HERE)
+    ]
+
+
+@pytest.mark.parametrize("printed", commands_to_run(), ids=str)
+def test_a_printed_command_does_what_the_page_says(
+    printed: Printed, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As printed, with the words in capitals filled in as a reader would."""
+    lake = Lake(str(home / "lake"))
+    version = lake.rows("models", {"name": "ipad"})[-1]["version"]
+    world = str(next((home / "world").rglob("navsim_logs")).parent)
+    plans = tmp_path / "plans.parquet"
+    filled = {
+        "$OPENSCENE_DATA_ROOT": world,
+        "ROOT": world,
+        "TREE": world,
+        "T.parquet": str(plans),
+        "TABLE": "latent_actions",
+        "2021.05.25.23.42.33_veh-39_00638_00658": lake.rows("logs")[0]["log_name"],
+        "ipad@3f9a": f"ipad@{version[:4]}",
+    }
+    for name, value in environment(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    query = "select scene_token, trajectory_id, poses from trajectories where split = 'test'"
+    words = ["sql", query, "--format", "parquet", "--out", str(plans)]
+    for asked in (words, [filled.get(word, word) for word in printed.words[1:]]):
+        done = CliRunner().invoke(app, asked)
+        assert done.exit_code == 0, f"{asked}: {done.output} {done.exception}"
