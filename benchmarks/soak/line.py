@@ -38,11 +38,11 @@ OWN = {
 def plans_of_the_blind(context: StageContext, partition: str) -> Output:
     """What `trajectories` does, for the one planner there is."""
     from latentvla_core.planner.model import load
-    from latentvla_core.planner.plan import plan
+    from latentvla_core.planner.plan import plan_all
 
     records = context.records(**place_of(partition))
-    poses = plan(context.model(PLANNER, load), records, None, device=context.device)
-    rows = plan_rows(PLANNER, records, poses, context.ledger.made_by(PLANNER, ""))
+    plans = plan_all(context.model(PLANNER, load), records, None, device=context.device)
+    rows = plan_rows(PLANNER, records, plans, context.ledger.made_by(PLANNER, ""))
     return Output(rows, groups=(PLANNER,))
 
 
@@ -53,7 +53,17 @@ _NAMES = (
     *("logs", "frames", "scenes", "scene_worlds", PLANNER, "baseline_trajectories"),
     *("trajectories", "pdm_scores", "pdm_summary", "releases"),
 )
-LITTLE: dict[str, Stage] = {n: _PLANS if n == "trajectories" else WHOLE[n] for n in _NAMES}
+
+
+def shortened(stage: Stage, names: tuple[str, ...]) -> Stage:
+    """The stage in a line of these alone: what it reads of others is empty there."""
+    deps, after = (tuple(n for n in asked if n in names) for asked in (stage.deps, stage.after))
+    return replace(stage, deps=deps, after=after, gates=())
+
+
+LITTLE: dict[str, Stage] = {
+    name: shortened(_PLANS if name == "trajectories" else WHOLE[name], _NAMES) for name in _NAMES
+}
 
 
 def write_sources(folder: Path, store: Path, tree: Path | None = None) -> Path:

@@ -14,7 +14,7 @@ import pickle
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar, overload
+from typing import Generic, TypeVar, cast, overload
 
 import numpy as np
 
@@ -67,6 +67,10 @@ class Spool(Sequence[Item], Generic[Item]):
         self._file = open(state[0], "rb")  # noqa: SIM115
         self._ends = state[1]
 
+    def reordered(self, order: Sequence[int] | Array) -> Sequence[Item]:
+        """The same items in another order, in the same file."""
+        return cast("Sequence[Item]", Picked(self, order))
+
     def close(self) -> None:
         """Give the file back now."""
         self._file.close()
@@ -84,7 +88,7 @@ class Spool(Sequence[Item], Generic[Item]):
 class Picked(Sequence[Item | None], Generic[Item]):
     """Items of a spool in another order: one per number, None for -1."""
 
-    def __init__(self, spool: Spool[Item], numbers: Sequence[int]) -> None:
+    def __init__(self, spool: Spool[Item], numbers: Sequence[int] | Array) -> None:
         self.spool, self.numbers = spool, np.array(numbers, np.int64)
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ codes.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,6 +164,41 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> VlmFeatures:
         valid=np.array([bool(row["valid"]) for row in rows]),
         reasons=tuple(str(row["reason"]) for row in rows),
     )
+
+
+def streamed(
+    rows: Iterable[Mapping[str, Any]], scene_tokens: Sequence[str], folder: Path | str
+) -> VlmFeatures | None:
+    """`from_rows(rows).aligned(scene_tokens)` for sets that no memory holds; None of no rows.
+
+    States, 100 KB a scene at the width of a 3B model, lie in nameless files of `folder` that are
+    mapped: a batch reads its own rows. Rows of other scenes are passed over.
+    """
+    where = {token: number for number, token in enumerate(scene_tokens)}
+    found: VlmFeatures | None = None
+    reasons = ["no features for this scene"] * len(scene_tokens)
+    for row in rows:
+        one = from_rows([row])
+        found = found or _mapped(scene_tokens, one.visual.shape[1], one.width, Path(folder))
+        number = where.get(one.scene_tokens[0])
+        if number is not None:
+            for name in ARRAYS:
+                getattr(found, name)[number] = getattr(one, name)[0]
+            reasons[number] = one.reasons[0]
+    return None if found is None else replace(found, reasons=tuple(reasons))
+
+
+def _mapped(scene_tokens: Sequence[str], num_visual: int, width: int, folder: Path) -> VlmFeatures:
+    """`empty`, its states in files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    small = empty(scene_tokens, 0, 0, "")
+
+    def states(count: int) -> Array:
+        shape = (len(scene_tokens), count, width)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return np.memmap(file, np.float16, "w+", shape=shape) if shape[0] else np.zeros(shape)
+
+    return replace(small, visual=states(num_visual), action=states(NUM_ACTION_TOKENS))
 
 
 def concat(parts: Sequence[VlmFeatures]) -> VlmFeatures:

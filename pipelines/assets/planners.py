@@ -4,7 +4,7 @@ and their plans.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,7 @@ def maps_of(context: StageContext) -> Any:
 def _report(
     context: StageContext,
     model: Any,
-    records: list[SceneRecord],
+    records: Sequence[SceneRecord],
     table: str | None,
     parts: dict[str, Path],
 ) -> Model:
@@ -194,7 +194,7 @@ def baseline_trajectories(context: StageContext, partition: str) -> Output:
 
 def plan_rows(
     name: str,
-    records: list[SceneRecord],
+    records: Sequence[SceneRecord],
     plans: Plans,
     version: str,
     faults: list[str] | None = None,

@@ -4,6 +4,7 @@ for every scene.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def vlm_samples(context: StageContext, partition: str) -> Output:
     )
 
 
-def samples_of(context: StageContext, records: list[SceneRecord]) -> list[Any]:
+def samples_of(context: StageContext, records: Sequence[SceneRecord]) -> list[Any]:
     """Samples of these scenes, labelled where `latent_actions` has a label."""
     from latentvla_core.vlm.samples import build_samples
 
@@ -114,7 +115,7 @@ def vlm_features(context: StageContext, partition: str) -> Output:
 
 
 def feature_output(
-    context: StageContext, records: list[SceneRecord], features: Any, model: str
+    context: StageContext, records: Sequence[SceneRecord], features: Any, model: str
 ) -> Output:
     """Rows of a features table."""
     version = context.ledger.made_by(model, "")

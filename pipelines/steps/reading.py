@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,33 +22,50 @@ if TYPE_CHECKING:
 Role = Literal["unlabelled", "labelled"]
 
 
-def training_records(context: StageContext, role: Role) -> list[SceneRecord]:
-    """Scenes of the train split whose logs play a role (recipe section `roles`). Raises SetupError
-    when there are none, which no training can mend.
+def training_records(context: StageContext, role: Role) -> Sequence[SceneRecord]:
+    """Scenes of the train split whose logs play a role (recipe section `roles`), in key order, read
+    shard by shard into a file: those of navtrain would be 5 GB of memory. Raises SetupError when
+    there are none, which no training can mend.
     """
-    found = context.records(TRAIN)
-    if not found:
+    low, high = getattr(context.recipe.roles, role)
+    tokens: list[str] = []
+    logs: set[str] = set()
+
+    def stream() -> Iterator[SceneRecord]:
+        for place in _places(context, {TRAIN}):
+            for record in context.records(**place):
+                logs.add(record.log_name)
+                if low <= share_of(base_log(record.log_name)) < high:
+                    tokens.append(record.scene_token)
+                    yield record
+
+    records = Spool(stream(), context.settings.home / SCRATCH).reordered(np.argsort(tokens))
+    if not logs:
         raise SetupError(
             f"split {TRAIN} has no scenes in {context.settings.lake}; materialise logs, frames and scenes, and look at"
             " the counts and at table quarantine"
         )
-    low, high = getattr(context.recipe.roles, role)
-    records = [r for r in found if low <= share_of(base_log(r.log_name)) < high]
-    if not records:
-        logs = len({r.log_name for r in found})
+    if not len(records):
         raise SetupError(
-            f"roles.{role} is {low} to {high}: not one of {logs} logs of split {TRAIN} hashes into it; "
+            f"roles.{role} is {low} to {high}: not one of {len(logs)} logs of split {TRAIN} hashes into it; "
             "use more logs or a larger share"
         )
     return records
 
 
+def _places(context: StageContext, splits: Set[str]) -> Iterator[dict[str, Any]]:
+    """Conditions on split and shard, one shard after the other."""
+    places = map(place_of, context.settings.partitions)
+    return (place for place in places if place["split"] in splits)
+
+
+SCRATCH = "scratch"  # in the working folder: files of trainings, nameless and gone with them
 UNTRAINED = ("constant_velocity", "human")
 """Plans that need no training."""
 NO_LABEL = np.full(12, -1, np.int8)
 
 
-def labels_of(context: StageContext, records: list[SceneRecord]) -> np.ndarray:
+def labels_of(context: StageContext, records: Sequence[SceneRecord]) -> np.ndarray:
     """(N, 12) int8 ego codes of the scenes; -1 where there is no label."""
     codes = sentences_of(context, sorted({record.split for record in records}))
     return np.array(
@@ -56,15 +73,16 @@ def labels_of(context: StageContext, records: list[SceneRecord]) -> np.ndarray:
     ).reshape(-1, 12)
 
 
-def features_of(context: StageContext, records: list[SceneRecord], table: str) -> Any:
+def features_of(context: StageContext, records: Sequence[SceneRecord], table: str) -> Any:
     """VlmFeatures of these scenes, in their order, from `vlm_features` or `student_features`; None
-    if there are none.
+    if there are none. They are read shard by shard into files.
     """
-    from latentvla_core.vlm.features import from_rows
+    from latentvla_core.vlm.features import streamed
 
-    splits = sorted({record.split for record in records})
-    rows = context.lake.rows(table, {"split": splits})
-    return from_rows(rows).aligned([record.scene_token for record in records]) if rows else None
+    tokens = [record.scene_token for record in records]
+    places = _places(context, {record.split for record in records})
+    rows = (row for place in places for row in context.lake.rows(table, place))
+    return streamed(rows, tokens, context.settings.home / SCRATCH)
 
 
 def world_from_row(row: dict[str, Any]) -> Any:
@@ -83,16 +101,13 @@ def worlds_of(context: StageContext, records: Sequence[SceneRecord]) -> Sequence
     tokens: list[str] = []
 
     def stream() -> Iterator[Any]:
-        for partition in context.settings.partitions:
-            place = place_of(partition)
-            if place["split"] not in splits:
-                continue
+        for place in _places(context, splits):
             for row in context.lake.rows("scene_worlds", {**place, "valid": True}):
                 if row["scene_token"] in wanted:
                     tokens.append(row["scene_token"])
                     yield world_from_row(row)
 
-    spool = Spool(stream(), context.settings.home / "scratch")
+    spool = Spool(stream(), context.settings.home / SCRATCH)
     numbers = {token: number for number, token in enumerate(tokens)}
     return Picked(spool, [numbers.get(record.scene_token, -1) for record in records])
 

@@ -78,7 +78,7 @@ class Services:
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         if port:
-            wait_for_port(self.ports[port], 180)
+            wait_for_port(self.ports[port], 600)
 
     def stop(self) -> None:
         for process in reversed(self.running.values()):
