@@ -15,6 +15,8 @@ import dagster as dg
 from latentvla_core.tables import TABLES, Column
 from latentvla_core.viz.addresses import url_of
 from pipelines.checks import FigureVerdict, Verdict, verify
+from pipelines.engines.devices import trainer_of
+from pipelines.engines.pipes import through
 from pipelines.engines.shards import execute_shards
 from pipelines.resources import LatentVLAResource
 from pipelines.settings import Settings
@@ -76,6 +78,7 @@ def asset_of(
     )
     def body(context: dg.AssetExecutionContext, latentvla: LatentVLAResource) -> Iterator[Any]:
         engine = latentvla.engine(stages, context.log.info)
+        engine.trainer = trainer_of(engine, through(context))
         keys = context.partition_keys if stage.partitioned else [UNPARTITIONED]
         force = context.op_execution_context.op_config["force"]
         outcomes = _executed(engine, stage, keys, context.run_id, force)

@@ -21,6 +21,9 @@ otherwise |
 | LATENTVLA_ENGINE | who does shards: processes of this machine, or ray (RAY_ADDRESS) | processes |
 | LATENTVLA_SITE_URL | where the browser's pages are served, for links to them |
 http://localhost:8000, or the port of `make ui` |
+| LATENTVLA_DEVICES | processes of one training, each with a device of its own | 1 |
+| LATENTVLA_SPREAD | ddp: each holds the whole model; fsdp: a part of it | ddp |
+| LATENTVLA_COMPILE | 1: torch.compile in trainings on several devices | – |
 | LATENTVLA_WORKERS | processes of this machine side by side; 1 = one after the other | its cores |
 """
 
@@ -43,6 +46,7 @@ from pipelines.steps.lineage import partition_key
 SOURCE_FIELDS = {"format", "logs", "sensors", "maps", "filter", "part"}
 REGISTRIES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 ENGINES = ("processes", "ray")
+SPREADS = ("ddp", "fsdp")
 TRAIN, VAL, TEST = "train", "val", "test"
 LOCAL_SITE = "http://localhost:8000"  # where `make ui` serves the browser
 
@@ -103,6 +107,10 @@ class Settings:
     """Who does the shards of an asset: processes or ray."""
     workers: int = 1
     """Processes of this machine side by side."""
+    devices: int = 1
+    """Processes of one training."""
+    spread: str = "ddp"
+    """How they share the model: ddp or fsdp."""
     site_url: str = LOCAL_SITE
     """Where the folder that `latentvla view` writes is served."""
 
@@ -164,6 +172,8 @@ class Settings:
             ),
             engine=_engine(env.get("LATENTVLA_ENGINE") or ENGINES[0]),
             workers=_workers(env.get("LATENTVLA_WORKERS")),
+            devices=_devices(env.get("LATENTVLA_DEVICES")),
+            spread=_spread(env.get("LATENTVLA_SPREAD") or SPREADS[0]),
             site_url=env.get("LATENTVLA_SITE_URL") or LOCAL_SITE,
         )
 
@@ -194,6 +204,18 @@ def _workers(text: str | None) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise SetupError(f"LATENTVLA_WORKERS is {text!r}; needs a whole number from 1")
     return int(text)
+
+
+def _devices(text: str | None) -> int:
+    if text and (not text.isdigit() or int(text) < 1):
+        raise SetupError(f"LATENTVLA_DEVICES is {text!r}; needs a whole number from 1")
+    return int(text or 1)
+
+
+def _spread(name: str) -> str:
+    if name not in SPREADS:
+        raise SetupError(f"LATENTVLA_SPREAD is {name!r}; use {' or '.join(SPREADS)}")
+    return name
 
 
 def _shards(text: str | None, default: int) -> int:

@@ -36,15 +36,18 @@ def do(unit: Unit, say: Callable[[str], None] = print) -> Outcome:
     return engine.execute(unit.stage, unit.partition, run_id=unit.run_id, force=unit.force)
 
 
-def stages_of(unit: Unit) -> Mapping[str, Stage]:
-    module, _, name = unit.stages.partition(":")
+def stages_at(place: str) -> Mapping[str, Stage]:
+    """The stages at module:name."""
+    module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
 
 def _engine_for(unit: Unit, say: Callable[[str], None]) -> Engine:
     last = _WARM[0] if _WARM and _WARM[0][0] == unit.settings else None
     engine = (
-        last[2] if last and last[1] == unit.batch else Engine(unit.settings, stages_of(unit), say)
+        last[2]
+        if last and last[1] == unit.batch
+        else Engine(unit.settings, stages_at(unit.stages), say)
     )
     if last and engine is not last[2]:
         engine.keep_models(last[2])

@@ -106,6 +106,10 @@ class StageContext:
         self.recipe: Recipe = recipe or recipe_named(settings.recipe, settings.weights)
         self.lake: Lake = PinnedLake(settings.lake, pins) if pins else Lake(settings.lake)
         self._loaded: dict[str, Any] = {}
+        self.sinks: Sequence[MetricSink] | None = ()
+        """Where else the numbers of a training go; None: nowhere at all, since another process of
+        the same training tells them.
+        """
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -136,11 +140,14 @@ class StageContext:
         """Where the numbers of a training go: the progress line (`first` before others), a file
         beside the model, MLflow.
         """
-        from latentvla_core.training.sinks import FileSink, Tee
+        from latentvla_core.training.sinks import FileSink, NullSink, Tee
         from pipelines.registry.tracking import tracked
 
+        if self.sinks is None:
+            yield NullSink()
+            return
         with self.progress(name, first) as bar, tracked(self, name, folder) as run:
-            yield Tee(bar, FileSink(folder / CURVES), run)
+            yield Tee(bar, FileSink(folder / CURVES), run, *self.sinks)
 
     def track(self, title: str, items: Sequence[Item]) -> Iterator[Item]:
         """The items, with a rate shown once they take longer than five seconds."""

@@ -8,11 +8,11 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from scene_rows import record
 
 from latentvla_core.data.records import row_from_record
 from latentvla_core.errors import SetupError
 from latentvla_core.lake.store import Lake
-from latentvla_core.types import SceneRecord
 from latentvla_core.vlm import features as features_module
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
@@ -21,24 +21,6 @@ from pipelines.steps.lineage import shard_of
 from pipelines.steps.reading import features_of, labels_of, training_records
 
 SHARDS = 3
-
-
-def record(token: str, speed_mps: float) -> SceneRecord:
-    """A scene without pictures of a car that drives straight on."""
-    poses = np.zeros((12, 3))
-    poses[:, 0] = 0.5 * speed_mps * np.arange(-3, 9)
-    return SceneRecord(
-        scene_token=token, log_name=f"log_{token}", split="train", map_location="",
-        timestamp_us=0, sensor_root="/", ego_pose=np.zeros(3),
-        ego_velocity_mps=np.array([speed_mps, 0.0]), ego_acceleration_mps2=np.zeros(2), command=1,
-        history_poses=poses[:4], history_velocities_mps=np.tile([speed_mps, 0.0], (4, 1)),
-        history_accelerations_mps2=np.zeros((4, 2)), future_poses=poses[4:],
-        front_paths=("",) * 12, camera_names=(), camera_paths=(),
-        camera_intrinsics_px=np.zeros((0, 3, 3)), camera_rotations=np.zeros((0, 3, 3)),
-        camera_translations_m=np.zeros((0, 3)), lidar_path="", object_boxes=np.zeros((0, 7)),
-        object_classes=np.zeros(0, np.int8), object_velocities_mps=np.zeros((0, 2)),
-        roadblock_ids=(), has_objects=False,
-    )  # fmt: skip
 
 
 def context_of(home) -> StageContext:
