@@ -27,8 +27,7 @@ class LatentVLAModel(PythonModel):
         self.kind = json.loads((self.folder / "summary.json").read_text())["family"]
         self.model = load_family(self.kind, self.folder)
         self.features = None
-        if "features" in context.artifacts:
-            folder = Path(context.artifacts["features"])
+        if folder := part_of(context.artifacts, "features"):
             family = json.loads((folder / "summary.json").read_text())["family"]
             self.features = (family, load_family(family, folder))
 
@@ -66,6 +65,21 @@ class LatentVLAModel(PythonModel):
             fault or ("the planner gave a pose that is not finite" if bad else "")
             for fault, bad in zip(faults, broken, strict=True)
         ]
+
+
+def part_of(artifacts: Any, part: str) -> Path | None:
+    """Folder of another model that this one needs: a copy of its own, or the registered version
+    that it names, brought by MLflow; None where it needs none.
+    """
+    if part in artifacts:
+        return Path(artifacts[part])
+    named = json.loads(Path(artifacts["parts"]).read_text()) if "parts" in artifacts else {}
+    if part not in named:
+        return None
+    from mlflow.artifacts import download_artifacts
+
+    there = Path(download_artifacts(artifact_uri=named[part]["uri"]))
+    return there / "artifacts" / named[part]["folder"]
 
 
 def refusal(reason: str) -> MlflowException:

@@ -43,6 +43,7 @@ REQUIREMENTS = (
     "scipy",
 )
 PLANS = "plan"
+PARTS = "parts.json"  # beside a model's weights: the registered models that it needs
 OUTPUT_SHAPES = {PLANS: (-1, 8, 3), "codes": (-1, 12)}
 
 
@@ -96,7 +97,6 @@ def _log(
     records = example_records(context)
     example = pd.DataFrame({"scene": [scene_json(records[0])]})
     latency = latency_of(folder, summary["parts"], records)
-    artifacts = {"model": str(folder), **summary["parts"]}
     tags = lineage_tags(context, stage, folder.name, inputs)
     # MLflow talks on stderr about every step of a registration; what matters is raised as an error.
     with (
@@ -121,6 +121,7 @@ def _log(
             "metrics": summary["metrics"],
             "inputs": inputs,
         }
+        artifacts = {"model": str(folder), **parts_of(client, summary["parts"], folder)}
         card = model_card(card_of(context, stage, folder, row, latency))
         mlflow.log_text(card, CARD)
         info = mlflow.pyfunc.log_model(
@@ -138,6 +139,24 @@ def _log(
     for key, value in tags.items():
         client.set_model_version_tag(stage.name, registered, key, value)
     return registered
+
+
+def parts_of(client: Any, parts: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """What serving needs beside the model, as artifacts of its version. A registered model is named
+    (`PARTS`) and not copied, so that a VLM lies in the store once; one that is not, is copied.
+    """
+    named, copied = {}, {}
+    for part, place in parts.items():
+        made_by, name = Path(place).name, Path(place).parent.name
+        version = _known_version(client, name, made_by)
+        if version is None:
+            copied[part] = place
+        else:
+            named[part] = {"uri": f"models:/{name}/{version}", "folder": made_by}
+    if not named:
+        return copied
+    (folder / PARTS).write_text(json.dumps(named))
+    return {**copied, "parts": str(folder / PARTS)}
 
 
 @contextmanager

@@ -30,9 +30,13 @@ def paths(monkeypatch):
 
 
 def engine_of(home: Path, said: list[str], **extra: str) -> Engine:
+    (home / "logs").mkdir(parents=True)
+    (home / "logs" / "a.pkl").write_bytes(b".")  # its scenes are in the lake already
+    sources = home / "sources.yaml"
+    sources.write_text(f"splits: {{train: {{logs: {home / 'logs'}}}}}")
     env = {"LATENTVLA_HOME": str(home), "LATENTVLA_RECIPE": "debug", "LATENTVLA_DEVICE": "cpu"}
+    env |= {"LATENTVLA_SOURCES": str(sources), "LATENTVLA_SHARDS": "1"}
     engine = Engine(Settings.from_env(env | extra), blind_stages.STAGES, said.append)
-    engine.__dict__["listing"] = []
     place = {"split": "train", "shard": 0}
     rows = [{**scene_row(f"{k:02d}", k + 1.0), **place, "made_by": "m"} for k in range(8)]
     Lake(engine.settings.lake).replace("scenes", rows, place)
@@ -82,6 +86,7 @@ def test_an_asset_starts_them_through_dagster_pipes_and_shows_their_lines(
 
     engine = engine_of(tmp_path, [], LATENTVLA_DEVICES="2")
     given = {"HOME": tmp_path, "RECIPE": "debug", "DEVICES": "2", "DEVICE": "cpu"}
+    given |= {"SOURCES": tmp_path / "sources.yaml", "SHARDS": "1"}
     for name, value in given.items():
         monkeypatch.setenv(f"LATENTVLA_{name}", str(value))
     job = build(engine.settings, pooled=False).resolve_job_def("whole_line")
