@@ -12,7 +12,7 @@ from latentvla_core.lake.store import Lake
 from pipelines.registry import register
 from pipelines.registry.connection import connect, experiment_id
 from pipelines.registry.model_code import part_of
-from pipelines.registry.prune import Version, main, prunable, versions_of
+from pipelines.services.prune import Version, main, prunable, versions_of
 from pipelines.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""`python -m pipelines.registry.prune`: old versions of registered models go, by a rule.
+"""`python -m pipelines.services.prune`: old versions of registered models go, by a rule.
 
 Kept are every version with an alias (champion, deployed, challenger), every one that was promoted
 once, since `latentvla rollback` may want it, the newest `--keep` of each model, and what those need
@@ -116,7 +116,7 @@ def _delete(client: Any, settings: Settings, version: Version) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.registry.prune", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pipelines.services.prune", description=__doc__)
     parser.add_argument("--keep", type=int, default=KEEP, help="newest versions of each model")
     parser.add_argument("--dry-run", action="store_true", help="only say what would go")
     options = parser.parse_args(argv)
