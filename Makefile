@@ -31,9 +31,10 @@ types: setup
 	$(VENV)/bin/pyright
 ui: setup            ## Dagster on :3000, MLflow on :5000, the browser on :8000
 	$(PY) -m pipelines.ui
-soak: setup            ## what is too dear for every run: services as processes, Ray, two devices, kills and faults
+soak: setup            ## what is too dear for every run: services as processes, Ray, two devices, new logs alone, kills and faults
 	LATENTVLA_SOAK=1 $(PY) -m pytest tests/pipelines/test_compose_processes.py \
 		tests/pipelines/test_engine_ray.py tests/pipelines/test_nights.py \
+		tests/pipelines/test_new_logs_alone.py \
 		tests/pipelines/test_engines_devices.py tests/core/test_training_devices_models.py
 	$(PY) -m benchmarks.soak $$(mktemp -d)/soak
 bench: setup
