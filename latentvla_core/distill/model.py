@@ -13,6 +13,7 @@ import torch
 from latentvla_core.distill.config import StudentConfig
 from latentvla_core.distill.inputs import StudentInputs, StudentScenes
 from latentvla_core.distill.network import StudentNetwork
+from latentvla_core.errors import SetupError
 from latentvla_core.training import artifacts
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import to_device
@@ -85,4 +86,11 @@ def load_student(folder: Path | str, device: torch.device | str = "cpu") -> Stud
     artifacts.load_weights(folder, network)
     network.to(device).eval()
     extra = artifacts.load_extra(folder)
-    return Student(config, network, np.array(extra["code_frequencies"]), extra["metrics"])
+    try:
+        frequencies = np.array(extra["code_frequencies"], float)
+        return Student(config, network, frequencies, extra["metrics"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SetupError(
+            f"{folder}: holds a student's weights without its frequencies of codes ({error}); copy"
+            " the folder again"
+        ) from error

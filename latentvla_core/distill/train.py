@@ -19,6 +19,7 @@ from latentvla_core.distill.losses import distillation_loss
 from latentvla_core.distill.model import Student
 from latentvla_core.distill.network import StudentNetwork
 from latentvla_core.errors import SetupError
+from latentvla_core.training.foreign import pretrained
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.loop import fit
 from latentvla_core.training.sinks import MetricSink
@@ -144,8 +145,8 @@ def build_network(config: StudentConfig) -> StudentNetwork:
     if config.backbone_path:
         from transformers import ResNetBackbone
 
-        network.backbone = ResNetBackbone.from_pretrained(
-            config.backbone_path, local_files_only=True, out_features=["stage4"]
+        network.backbone = pretrained(
+            ResNetBackbone, config.backbone_path, heads=True, out_features=["stage4"]
         )
     return network
 

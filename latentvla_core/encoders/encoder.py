@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from latentvla_core.encoders.efficientnet import EfficientNetLite0, fold_norms
 from latentvla_core.encoders.weights import load_imagenet
 from latentvla_core.errors import SetupError
+from latentvla_core.training.foreign import pretrained
 
 Name = Literal["efficientnet_lite0", "dinov2", "resnet"]
 NAMES: tuple[Name, ...] = ("efficientnet_lite0", "dinov2", "resnet")
@@ -133,7 +134,7 @@ class _Dino(nn.Module):
 
         self.patch_px = int(shape.get("patch_size", 14))
         self.widths, self.strides = (int(shape.get("hidden_size", 0)),), (self.patch_px,)
-        self.network = AutoModel.from_pretrained(folder, local_files_only=True)
+        self.network = pretrained(AutoModel, folder, heads=True)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         rows, columns = (side // self.patch_px for side in pixels.shape[-2:])
@@ -155,8 +156,8 @@ class _ResNet(nn.Module):
         self.strides = tuple(2 ** (stage + 1) for stage in stages)
         from transformers import ResNetBackbone
 
-        self.network = ResNetBackbone.from_pretrained(
-            folder, local_files_only=True, out_features=[f"stage{stage}" for stage in stages]
+        self.network = pretrained(
+            ResNetBackbone, folder, heads=True, out_features=[f"stage{stage}" for stage in stages]
         )
 
     def forward(self, pixels: Tensor) -> list[Tensor]:

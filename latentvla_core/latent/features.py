@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
+from latentvla_core.training.foreign import pretrained
 from latentvla_core.training.precision import full_precision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -93,11 +94,7 @@ class DinoFeatures:
         """The frozen network; its weights are read when a picture is seen that is in no table."""
         from transformers import AutoModel
 
-        return (
-            AutoModel.from_pretrained(self.config.backbone, local_files_only=True)
-            .eval()
-            .requires_grad_(False)
-        )
+        return pretrained(AutoModel, self.config.backbone, heads=True).eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:

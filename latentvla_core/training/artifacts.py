@@ -15,12 +15,13 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from latentvla_core.errors import SetupError
 from latentvla_core.training.checkpoint import file_sha256
 from latentvla_core.training.config import is_knob, nested
+from latentvla_core.training.foreign import check_tensors
 
 Config = TypeVar("Config")
 _KEYS = ("config_class", "config", "extra", "weights_sha256")
@@ -87,16 +88,25 @@ def load_weights(folder: Path | str, model: nn.Module) -> None:
             f"{path}: missing, or not the file {CONFIG_FILE} was written for; save the model again"
         )
     try:
-        load_model(model, str(path), strict=True)
-    except (RuntimeError, SafetensorError) as error:  # torch lists every tensor that does not fit
-        raise SetupError(
-            f"{path}: does not fit the {type(model).__name__} of its own config, so another version of the code saved it; "
-            f"train it again, or use that version ({str(error).splitlines()[-1].strip()})"
-        ) from error
+        check_tensors(path, (), (), _other_shapes(path, model))
+        missing, unexpected = load_model(model, str(path), strict=False)
+    except (RuntimeError, SafetensorError) as error:
+        raise SetupError(f"{path}: not a readable checkpoint ({str(error)[:200]})") from error
+    check_tensors(path, missing, unexpected)
+
+
+def _other_shapes(path: Path, model: nn.Module) -> list[str]:
+    """Names of tensors that the file and the model have, in different shapes."""
+    own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    with safe_open(path, "pt") as file:
+        stored = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    return [name for name, shape in stored.items() if own.get(name, shape) != shape]
 
 
 def from_dict(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     """A dataclass (nested ones too) from what `asdict` made of it and JSON did to that."""
+    if not isinstance(values, Mapping):
+        raise SetupError(f"{config_class.__name__} is {str(values)[:60]!r}; it must have fields")
     hints = get_type_hints(config_class)
     known = {f.name for f in fields(config_class)}  # pyright: ignore[reportArgumentType]
     if "training" in known and any(is_knob(name) for name in values.keys() - known):
@@ -106,7 +116,13 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any]) -> Config:
         raise SetupError(
             f"{config_class.__name__} has no field {unknown[0]!r}; saved by another version of the code"
         )
-    return config_class(**{name: _typed(hints[name], value) for name, value in values.items()})
+    try:
+        return config_class(**{name: _typed(hints[name], value) for name, value in values.items()})
+    except (TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
+        raise SetupError(
+            f"{config_class.__name__}: {str(error)[:200]}; saved by another version of the code, or"
+            " damaged"
+        ) from error
 
 
 def _typed(hint: Any, value: Any) -> Any:
@@ -128,6 +144,8 @@ def _content(folder: Path | str) -> dict[str, Any]:
         content = json.loads(path.read_text())
         if missing := [key for key in _KEYS if key not in content]:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        if not all(isinstance(content[key], dict) for key in ("config", "extra")):
+            raise ValueError("config and extra must have fields")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise SetupError(
             f"{path}: no readable model config ({str(error)[:200]}); give the folder a model was saved to"

@@ -16,11 +16,12 @@ import torch
 
 from latentvla_core.errors import SetupError
 from latentvla_core.training.artifacts import from_dict
+from latentvla_core.training.foreign import quiet
 from latentvla_core.types import Array
 from latentvla_core.vlm import tokenizer as tokenizers
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.features import VlmFeatures
-from latentvla_core.vlm.network import count_parameters, load_network, quiet
+from latentvla_core.vlm.network import count_parameters, load_network
 from latentvla_core.vlm.predict import predict
 from latentvla_core.vlm.processor import VlmProcessor, load_image_processor
 from latentvla_core.vlm.samples import VlmSample
@@ -94,9 +95,10 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Vlm:
     try:
         content = json.loads((folder / CONFIG_FILE).read_text())
         config = from_dict(VlmConfig, content["config"])
-    except (OSError, ValueError, KeyError) as error:
+        frequencies, metrics = np.array(content["code_frequencies"], float), content["metrics"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SetupError(
-            f"{folder}: no readable model ({error}); give a folder that Vlm.save wrote"
+            f"{folder}: no readable model ({str(error)[:200]}); give a folder that Vlm.save wrote"
         ) from error
     half = config.training.precision == "bf16" and torch.device(device).type == "cuda"
     network_folder = str(folder / NETWORK_FOLDER)
@@ -105,6 +107,4 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Vlm:
     processor = VlmProcessor(
         config, tokenizers.load(network_folder), load_image_processor(network_folder)
     )
-    return Vlm(
-        config, network, processor, np.array(content["code_frequencies"]), content["metrics"]
-    )
+    return Vlm(config, network, processor, frequencies, metrics)

@@ -8,17 +8,14 @@ and never shrinks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
-from latentvla_core.training.foreign import check_model_type, check_tensors
+from latentvla_core.training.foreign import check_model_type, pretrained
 from latentvla_core.vlm import tokenizer as tokenizers
 from latentvla_core.vlm import tokens
 from latentvla_core.vlm.config import VlmConfig
@@ -212,38 +209,7 @@ def load_network(folder: str, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGen
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     check_model_type(Path(folder), "qwen2_5_vl")
-    try:
-        with quiet():
-            loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                folder,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # ours are refused below, by name
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise SetupError(f"{folder}: not a readable checkpoint ({str(error)[:300]})") from error
-    network, found = loaded
-    shapes = [str(key[0] if isinstance(key, tuple) else key) for key in found["mismatched_keys"]]
-    check_tensors(folder, found["missing_keys"], found["unexpected_keys"], shapes)
-    return network
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No bars and no reports of the library's own between ours."""
-    from transformers.utils import logging
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
+    return pretrained(Qwen2_5_VLForConditionalGeneration, folder, dtype=dtype)
 
 
 def make_room(network: Qwen2_5_VLForConditionalGeneration, num_tokens: int) -> None:

@@ -92,5 +92,5 @@ def test_weights_under_a_config_that_speaks_of_them_but_are_no_tensors_are_refus
     content = json.loads((tmp_path / "config.json").read_text())
     content["weights_sha256"] = artifacts.file_sha256(tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(SetupError, match="does not fit"):
+    with pytest.raises(SetupError, match="not a readable checkpoint"):
         artifacts.load_weights(tmp_path, torch.nn.Linear(2, 2))

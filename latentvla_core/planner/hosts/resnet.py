@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentvla_core.errors import SetupError
+from latentvla_core.training.foreign import pretrained
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 
@@ -49,8 +50,8 @@ def resnet(size: ResNetSize, *, channels: int, weights: str = "") -> Any:
     if not weights:
         return ResNetBackbone(config)
     try:
-        return ResNetBackbone.from_pretrained(weights, config=config, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        return pretrained(ResNetBackbone, weights, heads=True, config=config)
+    except SetupError as error:
         raise SetupError(
             f"{weights}: not usable as weights of {size} ({error}); give a folder of ResNet weights saved "
             "by transformers with these sizes, or leave image_weights empty"
