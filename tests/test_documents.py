@@ -14,7 +14,6 @@ PAGE = re.compile(r"(?<![\w.*{<])([A-Za-z][\w/-]*\.md)\b(?!\()")
 SECTION = re.compile(r"([a-z][a-z0-9_-]*)\.md,? (§[§\d., and]*\d)")
 NUMBER = re.compile(r"\d+(?:\.\d+)*")
 WIDEST = 100
-WRITTEN = {"model_card.md"}  # by the product, beside a model
 
 
 @cache
@@ -43,7 +42,7 @@ def sections_of(page: Path) -> frozenset[str]:
 
 
 def missing_pages(text: str) -> list[str]:
-    return sorted({n for n in PAGE.findall(text) if Path(n).name not in {*pages(), *WRITTEN}})
+    return sorted({n for n in PAGE.findall(text) if Path(n).name not in pages()})
 
 
 def missing_sections(text: str) -> list[str]:

@@ -69,7 +69,7 @@ def oracle_features(codes: Array, width: int, scene_tokens: Sequence[str]) -> Vl
     a code (-1) has no answer.
     """
     said = np.asarray(codes, np.int64).reshape(-1, NUM_ACTION_TOKENS)
-    known = (said >= 0).all(-1)
+    known = np.asarray((said >= 0).all(-1))
     words = np.random.default_rng(0).standard_normal((CODEBOOK_SIZE, width), np.float32)
     one_hot = np.eye(CODEBOOK_SIZE, dtype=np.float32)[said.clip(min=0)] * known[:, None, None]
     return VlmFeatures(

@@ -203,7 +203,9 @@ def _mapped(scene_tokens: Sequence[str], num_visual: int, width: int, folder: Pa
 
 def concat(parts: Sequence[VlmFeatures]) -> VlmFeatures:
     """Rows of all parts, in order."""
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS
+    }
     tokens = tuple(token for part in parts for token in part.scene_tokens)
     return VlmFeatures(
         scene_tokens=tokens, reasons=tuple(r for part in parts for r in part.reasons), **arrays
