@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,7 +27,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int = 0) -> It
         yield from map(work, items)
         return
     source = iter(items)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         waiting: deque[Future[R]] = deque(
             pool.submit(work, item) for item in islice(source, 2 * workers)
         )
@@ -37,3 +39,17 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int = 0) -> It
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def end_with_parent() -> None:
+    """This process ends when the one that started it is killed; else it would wait for work for
+    ever.
+    """
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
