@@ -1,8 +1,14 @@
-"""What the scorer's own phase is worth: `python -m benchmarks.choice --home DIR [--steps 0 1500]`.
+"""What the scorer's own phase is worth.
 
-DIR is the working folder of a finished `latentvla demo`. Its iPad is loaded, its scorer is trained
-on the frozen proposals of split train for each given length, and the choice is scored on val and
-test. Differences are paired by scene, intervals draw whole logs.
+    python -m benchmarks.choice --home DIR [--steps 34 1500]   # the iPad of a finished demo
+    python -m benchmarks.choice --study DIR                    # an iPad of its own, 112 test logs
+
+With `--home`, DIR is the working folder of a finished `latentvla demo`: its iPad is loaded, and the
+choice is scored on val and test. With `--study`, DIR holds the logs of `benchmarks.evidence` (they
+are written if they are not there): an iPad of `mini` size is trained on some of the labelled logs
+and the choice is scored on the test logs. In both the scorer is trained on the frozen proposals of
+the training scenes for each given length. Differences are paired by scene, intervals draw whole
+logs.
 """
 
 from __future__ import annotations
@@ -18,14 +24,18 @@ import numpy as np
 import torch
 
 from latentvla_core.data.records import record_from_row
+from latentvla_core.evidence.prepare import read_logs
+from latentvla_core.evidence.worlds import LogsConfig, write_logs
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.world import World
 from latentvla_core.planner import model
 from latentvla_core.planner.choosing import Judge, freeze, train_choice
-from latentvla_core.planner.config import ChoosingConfig
+from latentvla_core.planner.config import ChoosingConfig, PlannerTrainConfig
 from latentvla_core.planner.hosts.proposal_targets import Simulator
 from latentvla_core.planner.plan import make_batches
+from latentvla_core.planner.train import train_planner
 from latentvla_core.statistics import grouped_mean, paired_difference
+from latentvla_core.training.config import with_training
 
 
 def scenes(lake: Lake, splits: list[str]) -> tuple[list, list]:
@@ -36,18 +46,58 @@ def scenes(lake: Lake, splits: list[str]) -> tuple[list, list]:
     return records, [worlds.get(record.scene_token) for record in records]
 
 
+Part = tuple[list[Any], list[Any]]
+"""Records, and their worlds in the same order."""
+
+
+def of_demo(home: Path) -> tuple[Any, Part, Part]:
+    """The demo's iPad, what it was trained on, and what it is judged on."""
+    lake = Lake(str(home / "lake"))
+    folders = sorted((home / "models" / "ipad").iterdir(), key=lambda f: f.stat().st_mtime)
+    return model.load(folders[-1]), scenes(lake, ["train"]), scenes(lake, ["val", "test"])
+
+
+def of_study(root: Path, labelled: int, steps: int, seed: int) -> tuple[Any, Part, Part]:
+    """An iPad trained on the first labelled logs of the study, and the study's test logs."""
+    logs = write_logs(root, LogsConfig())
+    taught = [log for log in logs if log.role == "labelled"][:labelled]
+    found = read_logs([*taught, *(log for log in logs if log.role == "test")])
+    roles = found.scenes.roles
+    parts = [
+        ([found.records[i] for i in rows], [found.worlds[i] for i in rows])
+        for rows in (np.flatnonzero(roles == role) for role in ("labelled", "test"))
+    ]
+    config = replace(PlannerTrainConfig.mini(), choosing=ChoosingConfig(epochs=0))
+    planner = model.build_planner("ipad", seed=seed)
+    train_planner(
+        planner,
+        parts[0][0],
+        with_training(config, steps=steps, seed=seed),
+        worlds=parts[0][1],
+    )
+    return planner, parts[0], parts[1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--home", type=Path, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--home", type=Path, help="working folder of a finished demo")
+    where.add_argument("--study", type=Path, help="folder of the study's logs")
+    parser.add_argument("--labelled", type=int, default=20, help="logs that the study's iPad sees")
+    parser.add_argument("--train-steps", type=int, default=200, help="of the study's iPad")
+    parser.add_argument("--train-seed", type=int, default=0, help="of the study's iPad")
     parser.add_argument("--steps", type=int, nargs="+", default=[34, 152, 507, 1500])
     parser.add_argument("--seeds", type=int, default=2)
-    arguments = parser.parse_args()
-    lake = Lake(str(arguments.home / "lake"))
-    folders = sorted(
-        (arguments.home / "models" / "ipad").iterdir(), key=lambda f: f.stat().st_mtime
-    )
-    planner: Any = model.load(folders[-1])
-    taught, seen = scenes(lake, ["train"]), scenes(lake, ["val", "test"])
+    options = parser.parse_args()
+    if options.home:
+        found = of_demo(options.home)
+    else:
+        found = of_study(options.study, options.labelled, options.train_steps, options.train_seed)
+    compare(*found, options.steps, options.seeds)
+
+
+def compare(planner: Any, taught: Part, seen: Part, lengths: list[int], seeds: int) -> None:
+    """Prints the choice without the phase, the best there is, and the gain of each length."""
     batches = [make_batches(planner, records, None) for records, _ in (taught, seen)]
     frozen = freeze(planner, batches[1], np.arange(len(seen[0])), Simulator(seen[1]))
     keep = frozen.valid.all(1).numpy()
@@ -61,10 +111,13 @@ def main() -> None:
         return total[np.arange(len(total)), best][keep]
 
     start, before = copy.deepcopy(planner.scorer), score("total")
+    print(
+        f"{len(taught[0])} training scenes, {len(keep)} judged, {len(set(logs))} logs", flush=True
+    )
     print("without the phase, by the total:", grouped_mean(before, logs))
     print("best proposal, the answer known:", grouped_mean(total.max(1)[keep], logs))
-    for steps in arguments.steps:
-        for seed in range(arguments.seeds):
+    for steps in lengths:
+        for seed in range(seeds):
             planner.scorer = copy.deepcopy(start)
             config = ChoosingConfig(epochs=1e-9, min_steps=steps)
             began = time.process_time()

@@ -46,6 +46,7 @@ from latentvla_core.evidence.summary import (
 )
 from latentvla_core.evidence.told import tell
 from latentvla_core.evidence.worlds import LogsConfig, write_logs
+from latentvla_core.training.config import with_training
 from latentvla_core.viz.evidence_page import ROLES, evidence_page
 from latentvla_core.viz.html import write_page
 
@@ -112,7 +113,7 @@ def run(out: Path, logs: LogsConfig, config: EvidenceConfig) -> None:
 
 def codes_of(out: Path, material: Material, config: EvidenceConfig, seed: int) -> np.ndarray:
     """(N, 12) codes of the seed's own latent model."""
-    latent = replace(config.latent, seed=seed)
+    latent = with_training(config.latent, seed=seed)
 
     def make() -> dict[str, np.ndarray]:
         return {"codes": latent_codes(material, latent, out / "latent" / str(seed))[0]}

@@ -247,13 +247,18 @@ def paragraph(rows: Rows, quality: Rows, role: str = "test") -> str:
     for verdict, start in (("holds", "Above 0 with the interval"), ("against", "Below 0 with it")):
         named = [f"{d.meaning} ({d.labelled}: {d.interval})" for d in found if d.verdict == verdict]
         parts.append(f"{start}: {'; '.join(named) or 'nothing'}.")
+    return " ".join([*parts, *closing(rows, quality, role)])
+
+
+def closing(rows: Rows, quality: Rows, role: str = "test") -> list[str]:
+    """How many comparisons are undecided, and what the teacher knows."""
+    found = comparisons(rows, role)
     undecided = sum(d.verdict == "open" for d in found)
-    parts.append(
+    told = (
         f"{undecided} of {len(found)} comparisons are open; none of them is corrected for the "
         "number of comparisons."
     )
-    parts += _teachers(quality)
-    return " ".join(parts)
+    return [told, *_teachers(quality)]
 
 
 def _teachers(quality: Rows) -> list[str]:

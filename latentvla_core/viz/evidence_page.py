@@ -13,8 +13,8 @@ from latentvla_core.evidence.summary import (
     Difference,
     Rows,
     chains,
+    closing,
     comparisons,
-    paragraph,
     positive_controls,
     table,
 )
@@ -48,7 +48,7 @@ def _head(rows: Rows, quality: Rows, notes: Sequence[str]) -> str:
         f"<div class='banner {'good' if held else 'bad'}'>{escape(text)}</div>"
         for held, text in [*positive_controls(rows), *chains(rows, "test")]
     )
-    told = "".join(f"<p>{escape(text)}</p>" for text in (NOTE, *notes, paragraph(rows, quality)))
+    told = "".join(f"<p>{escape(text)}</p>" for text in (NOTE, *notes, *closing(rows, quality)))
     return f"<h1>What are pictures and latent actions worth?</h1>{banners}{told}"
 
 
