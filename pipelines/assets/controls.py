@@ -15,7 +15,7 @@ from latentvla_core.lake.store import Lake
 from latentvla_core.planner.hosts.registry import MODULES as HOSTS
 from latentvla_core.planner.variants import ARMS, LINE, Arm, compared, positive_control
 from latentvla_core.types import SceneRecord
-from pipelines.assets.planners import maps_of
+from pipelines.assets.planners import VARIANTS, maps_of
 from pipelines.checks import Verdict
 from pipelines.settings import TEST, TRAIN, VAL
 from pipelines.steps import declare
@@ -150,6 +150,18 @@ def positive_controls(lake: Lake) -> Verdict:
     found = compared(rows)
     told = [positive_control(found, host, TEST) for host in HOSTS]
     return Verdict(len(rows), [verdict[1] for verdict in told if verdict and not verdict[0]])
+
+
+def unused_fusion(context: StageContext, planner: str) -> str:
+    """Why a fused planner may not be promoted: its host's positive control was run and fails, so its
+    score has nothing to do with a VLM. "" for hosts, and where the control was not run.
+    """
+    host = next((v.host for v in VARIANTS if v.name == planner and v.features), "")
+    if not host:
+        return ""
+    rows = context.lake.rows("planner_controls", {"host": host})
+    found = positive_control(compared(rows), host, TEST)
+    return "" if found is None or found[0] else found[1]
 
 
 @declare.table(

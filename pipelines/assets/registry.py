@@ -12,6 +12,7 @@ from typing import Any
 
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS
+from pipelines.assets.controls import unused_fusion
 from pipelines.assets.planners import VARIANTS
 from pipelines.assets.scores import score_rows
 from pipelines.registry.cards import describe
@@ -126,6 +127,8 @@ def judge(
     gone = [r for r in before if r["name"] == name and r["decision"] == ROLLED_BACK]
     if decision == PROMOTED and version in {r["version"] for r in gone}:
         decision, reason = REFUSED, f"version {version} was rolled back by hand; {reason}"
+    if decision == PROMOTED and (unused := unused_fusion(context, name)):
+        decision, reason = REFUSED, unused
     drives = name in PLANNERS and context.recipe.closed_loop_gate.required
     if decision == PROMOTED and champion and drives:
         plans = context.recipe.metrics[0]

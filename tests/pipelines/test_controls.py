@@ -8,7 +8,7 @@ import pytest
 
 from latentvla_core.planner.hosts.registry import MODULES as HOSTS
 from latentvla_core.planner.variants import ARMS, LINE
-from pipelines.assets.controls import EVERY, model_name, positive_controls
+from pipelines.assets.controls import EVERY, model_name, positive_controls, unused_fusion
 from pipelines.jobs import JOBS
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
@@ -78,3 +78,14 @@ def test_comparisons_say_first_whether_the_fusion_can_be_used(engine: Engine):
     assert found["ade_m"]["difference"] == pytest.approx(-1.0)
     assert (found["ade_m"]["verdict"], found["score"]["verdict"]) == ("holds", "open")
     assert found["ade_m"]["logs"] == 5
+
+
+def test_a_fused_planner_whose_control_fails_is_not_promoted_and_its_host_may_be(engine: Engine):
+    assert unused_fusion(engine, "ipad_latent") == ""  # the control was not run
+    stored(engine, oracle_m=2.0)
+    for fused in ("ipad_latent", "ipad_student"):
+        assert unused_fusion(engine, fused).startswith("its fusion is NOT used")
+    assert unused_fusion(engine, "ipad") == ""
+    assert unused_fusion(engine, "transfuser_latent") == ""  # another host's control
+    stored(engine, oracle_m=1.0)
+    assert unused_fusion(engine, "ipad_latent") == ""
