@@ -14,6 +14,7 @@ import pytest
 from vlm_worlds import record, scenes, without_pictures
 
 from latentvla_core.errors import SetupError
+from latentvla_core.training.config import FitConfig, with_training
 from latentvla_core.training.images import ImageCache
 from latentvla_core.types import Command
 from latentvla_core.vlm import features as vlm_features
@@ -257,7 +258,7 @@ def test_keys_and_values_cost_two_rows_a_layer_and_head():
     config = CONFIG  # 2 layers, 1 head of 16 numbers, fp32
     found = memory_plan(config)
     row = 2 * 2 * 1 * 16 * 4
-    assert found.kv_cache_bytes == config.batch_size * found.sequence_length * row
+    assert found.kv_cache_bytes == config.training.batch_size * found.sequence_length * row
 
 
 def test_checkpointing_and_frozen_eyes_cost_less_and_more_layers_more():
@@ -266,7 +267,7 @@ def test_checkpointing_and_frozen_eyes_cost_less_and_more_layers_more():
     assert _activations(deep, 100) > _activations(base, 100)
     assert _activations(replace(base, gradient_checkpointing=True), 100) < _activations(base, 100)
     assert _activations(replace(base, freeze_vision=True), 100) < _activations(base, 100)
-    half = replace(base, precision="bf16")
+    half = with_training(base, precision="bf16")
     assert _activations(half, 100) < _activations(base, 100)
     assert _activations(base, 200) > 1.5 * _activations(base, 100)
 
@@ -285,7 +286,7 @@ def test_checkpointing_and_frozen_eyes_cost_less_and_more_layers_more():
         ({"cameras": ()}, r"cameras \(\) must be some of"),
         ({"cameras": ("CAM_X",)}, "must be some of"),
         ({"backend": "pretrained"}, "needs text.vocab_rows"),
-        ({"epochs": 0.0, "max_steps": 0}, "epochs and max_steps are both 0"),
+        ({"training": FitConfig(steps=0)}, "epochs and training.steps are both 0; give one"),
     ],
 )
 def test_a_configuration_that_cannot_work_says_why(change, told):
@@ -298,10 +299,3 @@ def test_heads_share_keys_evenly_or_are_refused():
         TextTower(kv_heads=3)
     with pytest.raises(ValueError, match=r"\(64 / 4 / 2 = 8\); change one of the three"):
         TextTower(mrope_section=(2, 2, 2))
-
-
-@pytest.mark.parametrize(
-    ("epochs", "max_steps", "steps"), [(1.0, 0, 25), (1.0, 3, 3), (0.0, 5, 5), (0.01, 0, 1)]
-)
-def test_steps_round_up_and_are_bounded(epochs: float, max_steps: int, steps: int):
-    assert replace(CONFIG, epochs=epochs, max_steps=max_steps).steps(100) == steps
