@@ -75,9 +75,10 @@ def work_left(settings: Settings, job: str) -> list[tuple[str, str]] | None:
     from pipelines.stages import STAGES
 
     engine = Engine(settings, STAGES)
-    if settings.embedded and not sources.world_is_current(settings, engine.recipe):
-        return None
-    sources.prepare(settings, engine.recipe, lambda text: None)  # asset logs will say it
+    if "logs" in JOBS[job][0]:
+        if settings.embedded and not sources.world_is_current(settings, engine.recipe):
+            return None
+        sources.prepare(settings, engine.recipe, lambda text: None)  # asset logs will say it
     return stale_work(
         STAGES,
         engine.recipe,

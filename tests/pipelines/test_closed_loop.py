@@ -26,6 +26,7 @@ from latentvla_core.planner.model import save
 from pipelines.assets.closed_loop import DRIVES, PLANNERS, stored_runs
 from pipelines.assets.registry import PLANNERS as JUDGED
 from pipelines.checks import verify
+from pipelines.demo import work_left
 from pipelines.jobs import AT_THE_WHEEL, JOBS
 from pipelines.registry.wheel import driven_scores, refusal
 from pipelines.settings import Settings
@@ -135,6 +136,13 @@ def test_a_check_sees_a_table_beside_that_is_not_what_was_declared(line: Engine,
     write_deltalake(lake.uri("closed_loop_steps"), steps)
     faults = verify(lake, STAGES["closed_loop_human"], {}).faults
     assert any("vx_mps is missing" in fault for fault in faults)
+
+
+def test_what_is_left_of_the_floors_is_known_without_a_world(line: Engine):
+    left = {name for name, _ in work_left(line.settings, "closed_loop_floors") or ()}
+    assert {"closed_loop_pdm_closed", "closed_loop_blind", "closed_loop_scores"} <= left
+    assert not {"closed_loop_scenes", "closed_loop_human"} & left
+    assert not (line.settings.home / "world").exists()
 
 
 # ---- driving -----------------------------------------------------------------------------------
