@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from latentvla_core.distill.config import StudentConfig
 from latentvla_core.errors import SetupError
@@ -93,3 +95,23 @@ def test_fine_tuning_has_its_own_length_and_rate_and_shares_the_rest():
     scratch, tuned = config.training_of(False), config.training_of(True)
     assert (tuned.steps, tuned.learning_rate) == (30, 1e-3)
     assert replace(tuned, steps=scratch.steps, learning_rate=scratch.learning_rate) == scratch
+
+
+COUNTS = (st.integers(1, 1000), st.integers(0, 500), st.integers(1, 64), st.integers(1, 8))
+
+
+@settings(max_examples=50, deadline=None)
+@given(*COUNTS, st.floats(0.01, 20))
+def test_a_run_sees_every_sample_as_often_as_it_says_unless_it_is_bounded(
+    samples, most, batch, accumulate, epochs
+):
+    config = FitConfig(steps=most, epochs=epochs, batch_size=batch, accumulate=accumulate)
+    steps, a_step = config.steps_for(samples), batch * accumulate
+    assert steps * a_step < epochs * samples + a_step + 1e-6
+    if steps != most:
+        assert steps * a_step >= epochs * samples - 1e-6
+
+
+def test_where_a_knob_stands_in_both_places_the_nested_one_counts():
+    both = {"seed": 1, "training": {"seed": 2, "epochs": 3.0}}
+    assert nested(both) == {"training": {"seed": 2, "epochs": 3.0}}
