@@ -19,9 +19,10 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -131,13 +132,25 @@ def _log(folder: Path) -> bool:
 def _submission(folder: Path) -> bool:
     from latentvla_core.scoring.plans import read_trajectories
 
-    return read_trajectories(folder / "plans.pkl") is not None
+    return _are_plans(read_trajectories(folder / "plans.pkl"))
 
 
 def _trajectories(folder: Path) -> bool:
     from latentvla_core.scoring.plans import read_trajectories
 
-    return read_trajectories(folder / "plans.parquet") is not None
+    return _are_plans(read_trajectories(folder / "plans.parquet"))
+
+
+def _are_plans(plans: Any) -> bool:
+    """Every plan is (8, 3) numbers, or says why it is none; every key is a text."""
+    found = [
+        (token, name, plan) for token, of in plans.of_scene.items() for name, plan in of.items()
+    ]
+    return all(
+        isinstance(token, str) and isinstance(name, str)
+        and (bool(plan) if isinstance(plan, str) else plan.shape == (8, 3) and plan.dtype == float)
+        for token, name, plan in found
+    )  # fmt: skip
 
 
 def _map(folder: Path) -> bool:
@@ -178,7 +191,54 @@ def _picture(name: str) -> Callable[[Path], bool]:
 def _lidar(folder: Path) -> bool:
     from latentvla_core.data.lidar import read_pcd
 
-    return read_pcd(folder / "cloud.pcd").shape[0] == 6
+    points = read_pcd(folder / "cloud.pcd")
+    return (
+        points.shape[0] == 6 and points.dtype == np.float32 and bool(np.isfinite(points[:3]).all())
+    )
+
+
+def _model(folder: Path) -> bool:
+    """A model folder whose weights or configuration were changed; the checksum is made right, so
+    that what lies behind it is reached.
+    """
+    import json
+
+    from latentvla_core.planner.model import load
+    from latentvla_core.training.artifacts import file_sha256
+
+    config = folder / "model" / "config.json"
+    try:
+        content = json.loads(config.read_text())
+        if "weights_sha256" in content:
+            content["weights_sha256"] = file_sha256(folder / "model" / "model.safetensors")
+            config.write_text(json.dumps(content))
+    except (ValueError, TypeError, OSError):
+        pass  # the reader says so
+    return sum(p.numel() for p in load(folder / "model").parameters()) > 0
+
+
+def _checkpoint(folder: Path) -> bool:
+    """The newest checkpoint of a training; resumed with its own settings."""
+    import torch
+
+    from latentvla_core.training import checkpoint
+
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    return checkpoint.load(folder / "checkpoints", network, optimizer, _SETTINGS) == 7
+
+
+def _sources(folder: Path) -> bool:
+    from pipelines.settings import read_sources
+
+    found = read_sources(folder / "sources.yaml", {"DATA": "/data"}, folder)
+    return all(source.split and source.logs and source.format for source in found)
+
+
+def _recipe(folder: Path) -> bool:
+    from latentvla_core.recipes import recipe_named
+
+    return recipe_named(str(folder / "mine.yaml")).name == "mine"
 
 
 def kinds(world: Path) -> list[Kind]:
@@ -189,6 +249,7 @@ def kinds(world: Path) -> list[Kind]:
         first = {suffix: next(world.rglob(f"*{suffix}")) for suffix in (".pkl", ".jpg")}
         maps = next(world.rglob("map.gpkg"))
         small = {path.name: path.read_bytes() for path in own.iterdir()}
+        models = _trained(own / "trained")
     index = b'{"us-ma-boston": {"version": "1"}}'
 
     def map_of(folder: Path) -> bool:
@@ -205,7 +266,79 @@ def kinds(world: Path) -> list[Kind]:
         Kind("jpg", first[".jpg"].read_bytes(), "a.jpg", _picture("a.jpg")),
         Kind("png", small["a.png"], "a.png", _picture("a.png")),
         Kind("lidar", small["cloud.pcd"], "cloud.pcd", _lidar),
+        Kind("sources", _SOURCES, "sources.yaml", _sources),
+        Kind("recipe", _RECIPE, "mine.yaml", _recipe),
+        *(
+            Kind(name, models[place], place, beside(models, place, reader))
+            for name, place, reader in (
+                ("weights", "model/model.safetensors", _model),
+                ("model config", "model/config.json", _model),
+                ("checkpoint", f"{_STEP}/model.safetensors", _checkpoint),
+                ("checkpoint state", f"{_STEP}/optimizer.pt", _checkpoint),
+                ("checkpoint progress", f"{_STEP}/progress.json", _checkpoint),
+            )
+        ),
     ]
+
+
+def beside(
+    files: Mapping[str, bytes], mutated: str, read: Callable[[Path], bool]
+) -> Callable[[Path], bool]:
+    """Reads a folder in which the other files lie, too."""
+
+    def whole(folder: Path) -> bool:
+        for name, content in files.items():
+            if name != mutated and name.split("/")[0] == mutated.split("/")[0]:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
+        if mutated.startswith(_STEP) and not mutated.endswith("progress.json"):
+            _sign(folder / _STEP)
+        return read(folder)
+
+    return whole
+
+
+def _sign(step: Path) -> None:
+    """Right checksums, so that what lies behind them is reached."""
+    import json
+
+    from latentvla_core.training.artifacts import file_sha256
+
+    progress = json.loads((step / "progress.json").read_text())
+    progress["sha256"] = {name: file_sha256(step / name) for name in progress["sha256"]}
+    (step / "progress.json").write_text(json.dumps(progress))
+
+
+def _trained(folder: Path) -> dict[str, bytes]:
+    """Relative name → content of a tiny model's folder and of a checkpoint."""
+    import torch
+
+    from latentvla_core.planner.baselines import EgoStatusConfig, EgoStatusMlp
+    from latentvla_core.planner.model import save
+    from latentvla_core.training import checkpoint
+
+    save(EgoStatusMlp(EgoStatusConfig.debug()), folder / "model")
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    checkpoint.save(folder / "checkpoints", network, optimizer, 7, _SETTINGS)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+_STEP = "checkpoints/step_00000007"
+_SETTINGS = {"steps": 9, "seed": 0}
+_SOURCES = b"""embedded_world: true
+splits:
+  mine: {format: frames_poses, logs: "${DATA}/drives", part: [0.0, 0.8], filter: {has_route: false}}
+  more: {logs: /data/logs, sensors: /data/blobs, maps: /data/maps}
+"""
+_RECIPE = b"""base: debug
+latent: {gap_frames: 2, training: {seed: 1, learning_rate: 0.001}}
+planner: {train: {training: {steps: 5}}}
+metrics: [pdms]
+"""
 
 
 _YAML = b"""name: drive

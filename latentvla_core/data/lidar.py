@@ -51,7 +51,14 @@ def read_pcd(path: str | Path) -> Array:
             f"ends early: {have:,} of {count:,} points; {_REMEDY}", file=str(path), field="POINTS"
         )
     points = np.frombuffer(data, record, count, start)
-    return np.stack([points[name].astype(np.float32) for name in FIELDS])
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.stack([points[name].astype(np.float32) for name in FIELDS])
+    if not np.isfinite(found[:3]).all():
+        at = int(np.flatnonzero(~np.isfinite(found[:3]).all(axis=0))[0])
+        raise DataError(
+            f"point {at} has a position that is no number; {_REMEDY}", file=str(path), field="x y z"
+        )
+    return found
 
 
 def _header(data: bytes, file: str) -> tuple[dict[str, list[str]], int]:

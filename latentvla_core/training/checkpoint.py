@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ from latentvla_core.errors import LatentVLAError
 
 PREFIX = "step_"
 KEEP = 2  # the newest and the one before it, to fall back to when a disk damages the newest
+
+
+_UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, ValueError, TypeError,
+               KeyError, IndexError, AttributeError, AssertionError, EOFError)  # fmt: skip
+"""What torch raises on files that are damaged in ways a checksum was made for, or not."""
 
 
 class CheckpointError(LatentVLAError):
@@ -87,10 +93,12 @@ def load(
     try:
         weights = load_file(last.path / "model.safetensors")
         state = torch.load(last.path / "optimizer.pt", map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise _damaged(last.path, str(error)) from error
-    _restore(last.path, _state(model), weights)
-    optimizer.load_state_dict(state)
+        _restore(last.path, _state(model), weights)
+        optimizer.load_state_dict(state)
+    except CheckpointError:
+        raise
+    except _UNREADABLE as error:
+        raise _damaged(last.path, str(error)[:300]) from error
     return last.step
 
 

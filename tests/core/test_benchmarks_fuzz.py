@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,3 +59,57 @@ def test_mutated_descriptions_of_drives_are_read_or_refused_by_name(tmp_path):
         except LatentVLAError as error:
             refused += "sequence.yaml" in str(error)
     assert refused > 30
+
+
+PARTS = {
+    "weights": ("model/model.safetensors", fuzz._model),
+    "model config": ("model/config.json", fuzz._model),
+    "checkpoint": (f"{fuzz._STEP}/model.safetensors", fuzz._checkpoint),
+    "checkpoint state": (f"{fuzz._STEP}/optimizer.pt", fuzz._checkpoint),
+    "checkpoint progress": (f"{fuzz._STEP}/progress.json", fuzz._checkpoint),
+}
+TEXTS = {
+    "sources": ("sources.yaml", fuzz._SOURCES, fuzz._sources),
+    "recipe": ("mine.yaml", fuzz._RECIPE, fuzz._recipe),
+}
+
+
+def outcomes(folder: Path, place: str, honest: bytes, read, count: int = 25) -> Counter[str]:
+    """How mutations are answered, read in this process: any other error than ours fails the test."""
+    found: Counter[str] = Counter()
+    for i in range(count):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(fuzz.mutate(honest, np.random.default_rng([3, i])))
+        try:
+            found["read" if read(folder) else "silent"] += 1
+        except LatentVLAError:
+            found["typed"] += 1
+    return found
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_mutated_models_and_checkpoints_are_read_or_refused_in_our_words(tmp_path, name):
+    files = fuzz._trained(tmp_path / "honest")
+    place, reader = PARTS[name]
+    read = fuzz.beside(files, place, reader)
+    (tmp_path / "w" / place).parent.mkdir(parents=True)
+    (tmp_path / "w" / place).write_bytes(files[place])
+    assert read(tmp_path / "w")
+    found = outcomes(tmp_path / "w", place, files[place], read)
+    assert not found["silent"] and found["typed"] > 10
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_mutated_sources_and_recipes_are_read_or_refused_in_our_words(tmp_path, name):
+    place, honest, read = TEXTS[name]
+    (tmp_path / place).write_bytes(honest)
+    assert read(tmp_path)
+    found = outcomes(tmp_path, place, honest, read)
+    assert not found["silent"] and found["typed"] > 10
+
+
+def test_plans_that_are_none_are_a_broken_promise():
+    good, bad = np.zeros((8, 3)), np.zeros((7, 3))
+    assert fuzz._are_plans(SimpleNamespace(of_scene={"a": {"x": good, "y": "why not"}}))
+    for plan in (bad, good.astype(np.float32), ""):
+        assert not fuzz._are_plans(SimpleNamespace(of_scene={"a": {"x": plan}}))

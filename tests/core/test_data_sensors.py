@@ -278,3 +278,12 @@ def test_decoding_from_memory_equals_decoding_from_disk(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         decode_image(data, (64, 36)), load_image(str(tmp_path), name, (64, 36))
     )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_point_at_no_place_is_refused_by_its_number(tmp_path: Path, bad: float):
+    points = np.ones((6, 5))
+    points[1, 3] = bad
+    write_pcd(tmp_path / "cloud.pcd", points)
+    with pytest.raises(DataError, match=r"cloud\.pcd, field x y z: point 3 has a position that is"):
+        read_pcd(tmp_path / "cloud.pcd")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latentvla_core.data.layout import DataRoot
-from latentvla_core.data.map_files.gpkg import GeoPackage
+from latentvla_core.data.map_files.gpkg import LARGEST_B, GeoPackage
 from latentvla_core.data.v2.submissions import read_submission
 from latentvla_core.errors import DataError, SetupError
 
@@ -37,3 +37,10 @@ def test_openscenes_own_layout_is_recognised(tmp_path: Path, name: str):
     (tmp_path / name / "mini").mkdir(parents=True)
     with pytest.raises(SetupError, match=f"{name}/ found: rename or link it to navsim_logs/"):
         DataRoot.find(str(tmp_path))
+
+
+def test_a_map_larger_than_any_map_is_not_opened(tmp_path: Path):
+    with (tmp_path / "map.gpkg").open("wb") as file:
+        file.truncate(LARGEST_B + 1)  # takes no space
+    with pytest.raises(DataError, match=r"map\.gpkg: 4,000,000,001 bytes; at most"):
+        GeoPackage(tmp_path / "map.gpkg")

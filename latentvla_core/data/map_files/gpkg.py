@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from latentvla_core.data.guards.places import check_file
 from latentvla_core.errors import DataError
 from latentvla_core.types import Array
 
@@ -31,6 +32,8 @@ _ENVELOPE_BYTES = (
 
 
 MOST_ROWS = 2_000_000
+LARGEST_B = 4_000_000_000
+"""Of a map file; the published ones are below 1 GB."""
 LARGEST_VALUE_B = 64_000_000
 MOST_STEPS = 100_000_000
 """Of SQLite's machine per query; the largest nuPlan layer takes a thousandth of it."""
@@ -97,6 +100,7 @@ class GeoPackage:
                 "the map does not exist; download the nuPlan maps and set NUPLAN_MAPS_ROOT",
                 file=str(path),
             )
+        check_file(path, largest_b=LARGEST_B)
         if not path.stat().st_size:
             raise DataError("0 bytes: the download broke; fetch this map again", file=str(path))
 
