@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import latentvla_core.closed_loop.stored as stored
-from latentvla_core.closed_loop.config import ClosedLoopConfig, ClosedLoopGate
+from latentvla_core.closed_loop.config import RARE, ClosedLoopConfig, ClosedLoopGate
 from latentvla_core.closed_loop.drivers.baselines import FLOORS as CORE_FLOORS
 from latentvla_core.closed_loop.scenes.prepared import open_prepared
 from latentvla_core.closed_loop.scenes.sets import freeze, spec_of
+from latentvla_core.closed_loop.scenes.situations import DANGEROUS, USUAL
 from latentvla_core.closed_loop.scores.score import score_run
 from latentvla_core.closed_loop.steps import run_of
 from latentvla_core.errors import SetupError
@@ -312,6 +313,13 @@ def test_page_and_pictures_show_every_driver_and_the_worst_drives(line: Engine):
 def test_a_set_that_nobody_can_drive_is_refused(change: dict[str, Any], rule: str):
     with pytest.raises(ValueError, match=rule):
         ClosedLoopConfig(**change)
+
+
+def test_recipes_ask_for_no_situation_that_a_search_hardly_finds():
+    for size in ("debug", "mini", "single_gpu", "paper"):
+        config = getattr(ClosedLoopConfig, size)()
+        assert not set(config.situations) & set(RARE)
+    assert set(ClosedLoopConfig.mini().situations) | set(RARE) == {*USUAL, *DANGEROUS}
 
 
 def test_a_gate_that_asks_for_nothing_is_refused():
