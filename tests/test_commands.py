@@ -119,12 +119,12 @@ def test_a_command_with_a_wrong_option_a_missing_module_or_a_gone_target_is_foun
     page = (
         "Say `latentvla sql --loud` or `latentvla fly`.\n\n"
         "```sh\nFEW=1 python -m benchmarks.score --sceens 4   # a slip\n"
-        "latentvla data check --root R && make nothing\n```\n"
+        "latentvla score --root R && make nothing\n```\n"
     )
     found = commands_of("page", page)
     assert [c.words[:3] for c in found] == [
         ("python", "-m", "benchmarks.score"),
-        ("latentvla", "data", "check"),
+        ("latentvla", "score", "--root"),
         ("make", "nothing"),
         ("latentvla", "sql", "--loud"),
         ("latentvla", "fly"),
