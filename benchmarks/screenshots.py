@@ -1,6 +1,6 @@
 """The pictures of README and docs, taken from the running product.
 
-python -m benchmarks.screenshots --home HOME [--out docs/images] [--runs DIR] [--port 3700]
+python -m benchmarks.screenshots --home HOME [--out docs/images] [--runs DIR] [--only site]
 
 HOME is the working folder of a demo. Starts Dagster, MLflow and the browser as `make ui` does,
 walks through them in Chromium and writes one picture each. Nothing is drawn by hand but the
@@ -28,6 +28,7 @@ from latentvla_core.viz.report.worst import worst_plans
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 MOST_BYTES = 300_000
 READY = "document.body && document.body.dataset.ready"
+DARK, MARGIN = 150, 36  # grey below which a pixel belongs to the graph; pixels left around it
 STEPS = ((88, 256, 1.0), (82, 128, 1.0), (76, 64, 1.0), (68, 128, 0.75), (60, 64, 0.75))
 """Quality of a JPEG, colours and scale of a PNG, tried in turn."""
 
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--runs", type=Path, help="folder of latentvla drive, for its page")
+    parser.add_argument("--only", choices=("site", "servers"), help="one half of the pictures")
     parser.add_argument("--port", type=int, default=3700, help="of Dagster; others as in make ui")
     asked = parser.parse_args()
     asked.home = asked.home.absolute()
@@ -46,10 +48,13 @@ def main() -> int:
     from chromium import Browser
 
     with Browser(1280, 860) as page:
-        take_site(page, asked.home, asked.runs, asked.out)
-        with served(asked.home, asked.port):
-            take_servers(page, asked.port, asked.out)
-    hero(asked.out)
+        if asked.only != "servers":
+            take_site(page, asked.home, asked.runs, asked.out)
+        if asked.only != "site":
+            with served(asked.home, asked.port):
+                take_servers(page, asked.port, asked.out)
+    if (asked.out / "lineage.png").is_file() and (asked.out / "scene.png").is_file():
+        hero(asked.out)
     return 0
 
 
@@ -84,10 +89,14 @@ def take_servers(page: Any, port: int, out: Path) -> None:
     """Dagster's graph and one asset, MLflow's card of a model."""
     dagster, mlflow = f"http://localhost:{port}", f"http://localhost:{port + 2000}"
     page.resize(2400, 1350)
-    take(page, f"{dagster}/asset-groups", out / "lineage.png", "true", settle_s=14)
+    drawn = "document.querySelectorAll('path').length > 30"  # its edges come last
+    take(page, f"{dagster}/asset-groups", out / "lineage.png", drawn, settle_s=9)
+    graph_alone(out / "lineage.png")
     page.resize(1280, 860)
     take(page, f"{dagster}/assets/pdm_summary", out / "asset.png", "true", settle_s=8)
+    page.resize(1600, 980)  # MLflow puts an assistant beside the page, which is cut off again
     take(page, f"{mlflow}/#/models/ipad_student/versions/1", out / "mlflow.png", "true", 8)
+    cut(out / "mlflow.png", 0.74)
 
 
 def take(page: Any, url: str, path: Path, ready: str = READY, settle_s: float = 1.5) -> None:
@@ -120,19 +129,38 @@ def save(image: Any, path: Path) -> None:
 
 def hero(out: Path) -> None:
     """The graph above a scene with plans: what the project is, in one picture."""
-    from PIL import Image, ImageChops
+    from PIL import Image
 
     with Image.open(out / "lineage.png") as graph, Image.open(out / "scene.png") as scene:
         graph, scene = graph.convert("RGB"), scene.convert("RGB")
-    ground = Image.new("RGB", graph.size, graph.getpixel((graph.width // 2, graph.height - 8)))
-    found = ImageChops.difference(graph, ground).getbbox()
-    graph = graph.crop(found) if found else graph
     width = scene.width
     graph = graph.resize((width, round(width * graph.height / graph.width)))
-    whole = Image.new("RGB", (width, graph.height + 8 + scene.height), "white")
+    whole = Image.new("RGB", (width, graph.height + scene.height), "white")
     whole.paste(graph, (0, 0))
-    whole.paste(scene, (0, graph.height + 8))
+    whole.paste(scene, (0, graph.height))
     save(whole, out / "hero.jpg")
+
+
+def cut(path: Path, share: float) -> None:
+    """Keep the left part of a picture."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        whole = image.convert("RGB")
+    save(whole.crop((0, 0, round(share * whole.width), whole.height)), path)
+
+
+def graph_alone(path: Path) -> None:
+    """Cut Dagster's menus away: the graph with a margin."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        whole = image.convert("RGB")
+    w, h = whole.size
+    area = whole.crop((round(0.225 * w), round(0.09 * h), round(0.975 * w), h))
+    left, top, right, bottom = area.convert("L").point(lambda v: 255 * (v < DARK)).getbbox()
+    ends = (min(area.width, right + MARGIN), min(area.height, bottom + MARGIN))
+    save(area.crop((max(0, left - MARGIN), max(0, top - MARGIN), *ends)), path)
 
 
 @contextmanager
