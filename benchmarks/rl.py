@@ -65,7 +65,9 @@ def read(root: Path, split: str) -> Part:
 def imitated(taught: Part, host: str, seed: int) -> Any:
     """A planner that has imitated the training logs, its scorer's own phase included."""
     planner = build_planner(host, seed=seed)
-    train_planner(planner, taught.records, replace(IMITATION, seed=seed), worlds=taught.worlds)
+    train_planner(
+        planner, taught.records, with_training(IMITATION, seed=seed), worlds=taught.worlds
+    )
     return planner
 
 
@@ -73,7 +75,7 @@ def trained(start: Any, arm: str, taught: Part, seed: int, steps: int) -> tuple[
     """A copy of `start` after one of the three trainings, and how it went."""
     planner = copy.deepcopy(start)
     if arm == "more":
-        config = replace(IMITATION, seed=seed + 100, fine_tune_steps=steps)
+        config = replace(with_training(IMITATION, seed=seed + 100), fine_tune_steps=steps)
         train_planner(planner, taught.records, config, worlds=taught.worlds, fine_tune=True)
         return planner, None
     config = replace(getattr(RlConfig, arm)(), seed=seed, steps=steps)

@@ -33,6 +33,7 @@ class LatentVLAAgent(AbstractAgent):
         sensor_blobs: folders of pictures (sensor_blobs/<split>), looked through in turn. With them
             the planner reads the very JPEGs, as in training; without (or with v1.1, which hands
             agents no paths) it gets decoded pictures, which are scaled a little differently.
+        server_path: PYTHONPATH of the server; the devkit's own would hand it the devkit's packages.
         url: a server that runs already, in place of `command`.
     """
 
@@ -43,6 +44,7 @@ class LatentVLAAgent(AbstractAgent):
         command=(),
         cameras=(),
         sensor_blobs=(),
+        server_path="",
         url="",
         planner="latentvla",
         trajectory_sampling=SAMPLING,
@@ -58,7 +60,7 @@ class LatentVLAAgent(AbstractAgent):
             )
         self._command, self._cameras = list(command), list(cameras)
         self._blobs, self._url, self._planner = list(sensor_blobs), url, planner
-        self._server = None
+        self._server_path, self._server = server_path, None
 
     def name(self):
         return self._planner
@@ -74,7 +76,13 @@ class LatentVLAAgent(AbstractAgent):
         if self._url:
             return
         # A server of the devkit's workers each: they are processes that pickled this agent.
-        self._server = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        surroundings = {
+            k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")
+        }
+        surroundings["PYTHONPATH"] = self._server_path
+        self._server = subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, text=True, env=surroundings
+        )
         atexit.register(self._server.terminate)
         for line in self._server.stdout:
             if line.startswith("http://"):

@@ -34,6 +34,7 @@ def write_agent(
         "command": command_line(planner, features),
         "cameras": list(driver.cameras),
         "sensor_blobs": [str(folder.resolve()) for folder in sensor_blobs],
+        "server_path": str(Path(moments.__file__).resolve().parents[2]),
         "planner": driver.name,
     }
     # JSON is YAML: no text of the user's can be taken for syntax.

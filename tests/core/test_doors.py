@@ -274,6 +274,7 @@ def test_the_agents_folder_starts_this_python_and_overwrites_nothing(folder, tmp
     assert settings["_target_"] == "latentvla_agent.LatentVLAAgent"
     assert settings["cameras"] == ["CAM_F0", "CAM_L0", "CAM_R0"]
     assert settings["sensor_blobs"] == [str(blobs)]
+    assert (Path(settings["server_path"]) / "latentvla_core" / "doors").is_dir()
     assert str(folder.resolve()) in settings["command"] and "http" in settings["command"]
     again = CliRunner().invoke(app, line)
     assert isinstance(again.exception, SetupError) and "not empty" in str(again.exception)

@@ -157,9 +157,18 @@ def test_another_sampling_is_refused(agent_class):
         agent_class(trajectory_sampling=Sampling(5.0, 0.5))
 
 
-def test_the_agent_starts_its_server_and_takes_it_along_when_it_ends(agent_class, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-    agent = agent_class(command=command_line("constant_velocity", ""))
+def devkits_packages(folder: Path) -> Path:
+    """A NumPy of another environment, which the server must not meet."""
+    (folder / "numpy.py").write_text("raise ImportError('the devkit has its own NumPy')")
+    return folder
+
+
+def test_the_agent_starts_its_server_and_takes_it_along_when_it_ends(
+    agent_class, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PYTHONPATH", str(devkits_packages(tmp_path)))
+    root = str(Path(__file__).resolve().parents[2])
+    agent = agent_class(command=command_line("constant_velocity", ""), server_path=root)
     agent.initialize()
     try:
         state = agent.__getstate__()

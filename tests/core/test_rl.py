@@ -13,6 +13,7 @@ from planner_factory import make_records, straight_world
 
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.pdms.score import score_trajectories
+from latentvla_core.pdms.tensors.torch_score import TorchWorlds
 from latentvla_core.planner.config import ChoosingConfig, PlannerTrainConfig
 from latentvla_core.planner.hosts.ipad import IpadConfig
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
@@ -29,7 +30,7 @@ from latentvla_core.rl.policy import (
     spread_of,
     trained_parameters,
 )
-from latentvla_core.rl.reward import Reward, Rewards
+from latentvla_core.rl.reward import Reward, Rewards, compiled_scores
 from latentvla_core.rl.train import train_rl
 from latentvla_core.training.config import with_training
 from latentvla_core.training.sinks import ListSink
@@ -37,6 +38,7 @@ from latentvla_core.training.sinks import ListSink
 torch.set_num_threads(1)
 HOSTS = {"ipad": IpadConfig.debug(), "transfuser": TransfuserConfig.debug()}
 NO_CHOICE = ChoosingConfig(epochs=0)
+DIVIDED = replace(RlConfig.grouped(), divide_by_std=True)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,22 @@ def test_the_reward_is_the_published_score_and_a_plan_without_one_is_no_zero(rec
     assert not found.valid[1:3].any() and found.value[1:3].isnan().all()
     assert found.human[1:3].isnan().all() and found.human[[0, 3]].isfinite().all()
     assert reward.seconds > 0
+
+
+def test_both_paths_of_the_reward_agree_and_broken_plans_are_told(worlds):
+    plans = torch.stack([straight(v) for v in (0.5, 6.0, 14.0)]).expand(3, 3, 8, 3).clone()
+    plans[1, 1, 2, 0] = torch.nan
+    scenes = torch.arange(3)
+    table = TorchWorlds.from_worlds(worlds[:3], metric="pdms")
+    one, other = compiled_scores(worlds, scenes, plans), table.score(plans, scenes)
+    assert torch.equal(one.valid, other.valid) and not one.valid[1, 1]
+    for name, column in one.columns.items():
+        assert torch.allclose(column, other[name], atol=1e-9, equal_nan=True), name
+
+
+def test_the_reward_may_be_epdms(worlds):
+    found = Reward.of(worlds[:2], "epdms")(torch.tensor([0, 1]), straight(6.0).expand(2, 1, 8, 3))
+    assert found.valid.all() and (found.value > 0.5).all() and found.human.isfinite().all()
 
 
 def test_more_weight_on_progress_moves_plans_that_fall_behind_and_no_others(worlds):
@@ -143,7 +161,8 @@ def test_only_the_chosen_parameters_learn_and_the_copies_follow_when_told(host):
     heads = trained_parameters(planner, "head")
     more = trained_parameters(planner, "planner")
     assert heads < more < {name for name, _ in planner.named_parameters()}
-    policy = Policy(planner, replace(RlConfig.grouped(), trained="head"))
+    config = replace(RlConfig.grouped(), trained="head", inner_steps=2)
+    policy = Policy(planner, config)
     assert {n for n, p in planner.named_parameters() if p.requires_grad} == heads
     with torch.no_grad():
         for parameter in planner.parameters():
@@ -170,7 +189,7 @@ def test_one_plan_counts_as_one_proposal_refined_once():
 
 
 def test_a_plan_is_compared_with_its_group_and_a_dead_group_teaches_nothing():
-    config = replace(RlConfig.grouped(), group="proposal")
+    config = replace(DIVIDED, group="proposal")
     rewards = rewards_of([[0.2, 0.8, 0.5, 0.5]])
     found = advantages(rewards, 2, config)
     assert found.value.shape == (1, 2, 2)
@@ -182,7 +201,7 @@ def test_a_plan_is_compared_with_its_group_and_a_dead_group_teaches_nothing():
 
 def test_without_division_a_scene_of_small_differences_weighs_little():
     rewards = rewards_of([[0.94, 0.96], [0.2, 0.8]])
-    config = RlConfig.grouped()
+    config = DIVIDED
     equal = advantages(rewards, 1, config).value.abs().sum((1, 2))
     plain = advantages(rewards, 1, replace(config, divide_by_std=False)).value.abs().sum((1, 2))
     assert equal[0] / equal[1] > 0.9 and plain[0] / plain[1] < 0.1
@@ -199,9 +218,9 @@ def test_only_what_beats_the_human_is_followed_and_a_crash_is_pushed_away():
 
 
 def test_a_plan_without_a_reward_joins_no_mean():
-    found = advantages(rewards_of([[0.2, float("nan"), 0.8]]), 1, RlConfig.grouped())
+    found = advantages(rewards_of([[0.2, float("nan"), 0.8]]), 1, DIVIDED)
     assert found.value[0, 0, 1] == 0 and found.value[0, 0, 2] == pytest.approx(1.0, abs=1e-3)
-    alone = advantages(rewards_of([[0.2, float("nan")]]), 1, RlConfig.grouped())
+    alone = advantages(rewards_of([[0.2, float("nan")]]), 1, DIVIDED)
     assert alone.dead.all() and not alone.value.any()
 
 
@@ -292,11 +311,14 @@ def test_a_planner_that_drives_too_slowly_learns_to_gain_ground(host, recipe, sl
         learning_rate=3e-3,
         imitation=0.05,
         imitation_without_positive=0.05,
+        divide_by_std=True,
         only_better_than_human=False,
         noise=NoiseConfig(kind="added", along=0.2, across=0.02),
         watch_every=20,
         choosing=NO_CHOICE,
     )
+    if recipe == "grouped":
+        config = replace(config, inner_steps=4, clip=0.2, discount=0.6)
     planner, sink = copy.deepcopy(made[host]), ListSink()
     result = train_rl(planner, records, worlds, config, sink=sink)
     assert result.after["progress"] > result.before["progress"] + 0.02
@@ -322,8 +344,8 @@ def test_a_planner_whose_rewards_never_differ_learns_nothing(slow):
 
 
 def test_a_killed_training_goes_on_and_ends_where_it_would_have(records, worlds, tmp_path):
-    config = replace(RlConfig.grouped(), steps=6, batch_size=4, choosing=NO_CHOICE, inner_steps=4)
-    config = replace(config, checkpoint_every=3)
+    config = replace(RlConfig.grouped(), steps=6, batch_size=4, choosing=NO_CHOICE)
+    config = replace(config, checkpoint_every=3, inner_steps=4, clip=0.2)
     whole, halves = (build_planner("ipad", HOSTS["ipad"]) for _ in range(2))
     train_rl(whole, records, worlds, config)
 
