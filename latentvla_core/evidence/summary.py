@@ -21,6 +21,8 @@ from latentvla_core.statistics import Interval, grouped_mean, paired_difference
 from latentvla_core.types import Array
 
 Rows = Sequence[Mapping[str, Any]]
+Arm = tuple[str, int, str]
+"""Variant, labelled logs, role."""
 POINTS = ("pdms", "epdms", "best_pdms", *SUB_SCORES)
 """Columns that are shown times 100."""
 FIGURES = ("pdms", *SUB_SCORES, "epdms", "ade_m", "min_ade_m", "best_pdms")
@@ -48,10 +50,9 @@ def cells(rows: Rows, variant: str, labelled: int, role: str, column: str = "pdm
     """Values of one arm; every seed must have the same cells, else the study is not complete."""
     found: dict[int, dict[str, tuple[int, float]]] = {}
     scale = 100.0 if column in POINTS else 1.0
-    for row in rows:
-        if (row["variant"], row["labelled"], row["role"]) == (variant, labelled, role):
-            key = f"{row['log_name']}|{row['situation']}"
-            found.setdefault(row["seed"], {})[key] = (row["scenes"], scale * row[column])
+    for row in _by_arm(rows).get((variant, labelled, role), ()):
+        key = f"{row['log_name']}|{row['situation']}"
+        found.setdefault(row["seed"], {})[key] = (row["scenes"], scale * row[column])
     if not found:
         raise SetupError(f"no rows of {variant} with {labelled} labelled logs on {role}; run it")
     keys = sorted(set.intersection(*(set(f) for f in found.values())))
@@ -63,6 +64,21 @@ def cells(rows: Rows, variant: str, labelled: int, role: str, column: str = "pdm
     seeds = tuple(sorted(found))
     values = np.array([[found[seed][key][1] for key in keys] for seed in seeds])
     return Cells(np.array(keys), np.array([found[seeds[0]][k][0] for k in keys]), values, seeds)
+
+
+_LAST: list[tuple[Rows, dict[Arm, list[Mapping[str, Any]]]]] = []
+
+
+def _by_arm(rows: Rows) -> dict[Arm, list[Mapping[str, Any]]]:
+    """The rows of each arm. Those of the last list are kept, since a page asks for it hundreds of
+    times; the list is kept too, so that no other takes its place in memory.
+    """
+    if not (_LAST and _LAST[0][0] is rows):
+        found: dict[Arm, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            found.setdefault((row["variant"], row["labelled"], row["role"]), []).append(row)
+        _LAST[:] = [(rows, found)]
+    return _LAST[0][1]
 
 
 def mean_of(part: Cells) -> Interval:
@@ -121,7 +137,7 @@ def _common(one: Cells, two: Cells) -> tuple[Cells, Cells]:
 
 def present(rows: Rows) -> list[tuple[str, int]]:
     """(variant, labelled) that have rows, in the order of the variants."""
-    found = {(row["variant"], row["labelled"]) for row in rows}
+    found = {(variant, labelled) for variant, labelled, _ in _by_arm(rows)}
     order = list(VARIANTS)
     return sorted(found, key=lambda key: (key[1], order.index(key[0])))
 

@@ -4,7 +4,7 @@ fusion of a host can be used at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ def model_name(host: str, arm: str) -> str:
     return TRAINED_BY.get(arm, f"{{}}_{arm}").format(host)
 
 
-def tokens_of(context: StageContext, arm: Arm, records: list[SceneRecord]) -> Any:
+def tokens_of(context: StageContext, arm: Arm, records: Sequence[SceneRecord]) -> Any:
     """What the VLM says in this arm, in the order of the records; None for a host alone."""
     from latentvla_core.planner.controls import control_features, oracle_features
 
