@@ -50,7 +50,8 @@ def soak(
     local = Soak(line.deployment(folder / "disk", store_folder), folder / "log", dice, say)
     local.begin()
     say("a calm run: " + ", ".join(f"{k} {v:.1f} s" for k, v in local.seconds.items()))
-    local.run(kills)
+    if kills:
+        local.run(kills)
     for name, kind in faults.KINDS.items():
         if times and kind(local, report, times) is False:
             say(f"{name}: skipped, this user may not mount a file system")

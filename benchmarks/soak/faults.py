@@ -102,7 +102,7 @@ def corrupt_commits(soak: Soak, report: Report, times: int) -> None:
         commit = sorted(Path(soak.settings.lake, table, "_delta_log").glob("*.json"))[-1]
         whole = commit.read_bytes()
         commit.write_bytes(whole[: soak.dice.randrange(1, len(whole))])
-        ended = outcome(lambda: line.settle(soak.settings), soak.log)
+        ended = outcome(lambda: line.settle_and_read(soak.settings), soak.log)
         if ended[0] == "fault":
             if commit.name not in ended[1]:
                 soak.wrong.append(f"corrupt commit of {table}: {ended[1][:300]}")

@@ -172,7 +172,17 @@ def faults(settings: Settings, calm: dict[str, str], decisions: int = 0) -> list
         table, key = lake.read(name), list(TABLES[name].key)
         if table.group_by(key).aggregate([]).num_rows != table.num_rows:
             told.append(f"{name} has rows with the same key")
+    made_by = engine.ledger.made_by(PLANNER, UNPARTITIONED)
+    if not lake.rows("models", {"name": PLANNER, "version": made_by}):
+        told.append(f"models has no row of {PLANNER} {made_by}")
     return told
+
+
+def settle_and_read(settings: Settings) -> None:
+    """A run, and somebody who looks at every table."""
+    settle(settings)
+    for name in {stage.table for stage in LITTLE.values()} | {"materialisations"}:
+        Lake(settings.lake).read(name)
 
 
 def decided(settings: Settings) -> int:

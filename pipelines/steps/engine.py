@@ -148,7 +148,7 @@ class Engine(StageContext):
 
     def look_again(self) -> None:
         """Others have written: the ledger and what is stored are read anew."""
-        for name in ("ledger", "_registered"):
+        for name in ("ledger", "_registered", "_rows_of_models"):
             self.__dict__.pop(name, None)
         self._stored.clear()
         self._versions.clear()
@@ -190,7 +190,14 @@ class Engine(StageContext):
             return f"{folder} does not exist"
         if self._registered is not None and (stage.name, made_by) not in self._registered:
             return f"MLflow at {without_password(self.settings.mlflow_uri)} does not know it: it is registered again"
+        if (stage.name, made_by) not in self._rows_of_models:
+            return f"table models has no row of it in {self.settings.lake}"
         return ""
+
+    @cached_property
+    def _rows_of_models(self) -> set[tuple[str, str]]:
+        rows = self.lake.read("models", columns=["name", "version"]).to_pydict()
+        return set(zip(rows["name"], rows["version"], strict=True))
 
     @cached_property
     def _registered(self) -> set[tuple[str, str]] | None:
@@ -269,7 +276,8 @@ class Engine(StageContext):
                 self._train_into(final, stage, outcome)
             done = json.loads((final / "summary.json").read_text())
             uri = register_model(self, stage, final, done, outcome.inputs)
-        self.__dict__.pop("_registered", None)
+        for known in ("_registered", "_rows_of_models"):
+            self.__dict__.pop(known, None)
         row = {
             "name": stage.name,
             "version": outcome.made_by,

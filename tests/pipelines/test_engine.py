@@ -275,6 +275,9 @@ def test_a_registry_that_was_lost_has_its_models_registered_again_and_none_train
         again = Engine(settings, {model.name: model}, lambda text: None)
         monkeypatch.setattr(engine_module, "registered", lambda settings, known=known: known)
         assert bool(again.why_gone(model, "")) is gone
+    engine.lake.replace("models", [], {"name": model.name, "version": made_by})
+    again = Engine(settings, {model.name: model}, lambda text: None)
+    assert "table models has no row of it" in again.why_gone(model, "")
 
 
 def real_line(env: dict[str, str]) -> Engine:

@@ -1,0 +1,146 @@
+"""The soak's own parts: a child that is killed, one that fails, a store that is silent or gone."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+
+import pytest
+
+from benchmarks.soak import line
+from benchmarks.soak.__main__ import table
+from benchmarks.soak.children import Child, outcome, value
+from benchmarks.soak.faults import Found, free_bytes, hurt, small_disk
+from benchmarks.soak.kills import JOBS, RECOVERY, Soak
+from benchmarks.soak.store import Proxy
+
+
+def test_a_child_hands_back_what_it_did_or_why_not(tmp_path):
+    log = tmp_path / "log"
+    assert value(lambda: {"rows": 3}, log) == {"rows": 3}
+    kind, told, trace = outcome(lambda: 1 / 0, log)
+    assert (kind, told) == ("fault", "ZeroDivisionError: division by zero")
+    assert "Traceback" in trace
+    with pytest.raises(RuntimeError, match="division by zero"):
+        value(lambda: 1 / 0, log)
+
+
+def test_a_child_is_killed_at_work_and_not_once_it_has_ended(tmp_path):
+    def wait(ready):
+        ready()
+        time.sleep(60)
+
+    child = Child.start(wait, tmp_path / "log")
+    assert child.wait_until_ready()
+    assert child.kill()
+    ended = Child.start(lambda ready: None, tmp_path / "log")
+    assert not ended.wait_until_ready()
+    time.sleep(0.1)
+    assert not ended.kill(), "it had ended: no kill"
+    assert Child.start(lambda ready: wait_and_die(), tmp_path / "log").result() == ("died",)
+
+
+def wait_and_die():
+    import os
+
+    os.kill(os.getpid(), 9)
+
+
+def test_every_stage_of_the_little_line_maintenance_and_recovery_are_killed():
+    assert set(JOBS) == {*line.LITTLE, "compact", "vacuum", RECOVERY}
+    assert {"pdm_scores", "releases", line.PLANNER} <= set(JOBS)
+
+
+class Unchecked(Soak):
+    """One whose lake is not there to be looked at."""
+
+    def check(self, told: str) -> None: ...
+
+
+def soak(tmp_path) -> Soak:
+    return Unchecked(None, tmp_path / "log", random.Random(0), say=lambda text: None)  # pyright: ignore
+
+
+def test_faults_are_counted_by_how_they_ended(tmp_path):
+    made, report = soak(tmp_path), {}
+    for ended in (("done", 1), ("fault", "SetupError: full", ""), ("died",)):
+        hurt(made, report, "disk full", ended)
+    found = report["disk full"]
+    assert (found.times, found.unhurt) == (3, 1)
+    assert dict(found.refused) == {"SetupError": 1, "died": 1}
+    assert made.wrong == ["disk full: the process died without a word"]
+    assert "| disk full | 3 | 1 | 1 × SetupError, 1 × died |" in table(made, report)
+    assert table(made, {"x": Found()}).count("\n") == 3
+
+
+@pytest.fixture
+def server():
+    """One that answers every line with itself; and a proxy before it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=echo, args=(client,), daemon=True).start()
+
+    def echo(client):
+        while data := client.recv(100):
+            client.sendall(data)
+
+    threading.Thread(target=serve, daemon=True).start()
+    proxy = Proxy(listener.getsockname()[1])
+    yield proxy
+    proxy.close()
+    listener.close()
+
+
+def ask(connection: socket.socket, text: bytes = b"hello") -> bytes:
+    connection.sendall(text)
+    return connection.recv(100)
+
+
+def refused(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as other:
+        if not ask(other):
+            raise OSError("closed at once")
+
+
+def test_a_silent_store_answers_later_and_a_dead_one_cuts_and_refuses(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        assert ask(connection) == b"hello"
+        began = time.monotonic()
+        away = threading.Thread(target=server.down, args=(0.4, "silent"))
+        away.start()
+        time.sleep(0.05)
+        assert ask(connection) == b"hello" and time.monotonic() - began > 0.35
+        away.join()
+        away = threading.Thread(target=server.down, args=(0.3, "dead"))
+        away.start()
+        time.sleep(0.1)
+        with pytest.raises(OSError):
+            refused(server.port)
+        away.join()
+        assert server.cut > 0
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as again:
+        assert ask(again) == b"hello"
+
+
+def test_a_small_disk_is_full_when_it_says_so(tmp_path):
+    with small_disk(tmp_path / "small", 1 << 20) as mounted:
+        if not mounted:
+            pytest.skip("this user may not mount a file system")
+        assert free_bytes(tmp_path / "small") <= 1 << 20
+        with pytest.raises(OSError, match="No space left"):
+            (tmp_path / "small" / "file").write_bytes(bytes(2 << 20))
+    assert not (tmp_path / "small" / "file").exists(), "it is unmounted again"
+
+
+def test_a_line_without_its_neighbours_asks_for_nothing_of_theirs():
+    known = set(line.LITTLE)
+    for stage in line.LITTLE.values():
+        assert {*stage.deps, *stage.after, *stage.gates} <= known, stage.name
