@@ -50,7 +50,10 @@ def hurt(soak: Soak, report: Report, kind: str, ended: tuple[Any, ...]) -> None:
         soak.say(f"{kind}: {ended[1][:160] if ended[0] == 'fault' else 'died'}")
         if ended[0] != "fault":
             soak.wrong.append(f"{kind}: the process died without a word")
+    known = len(soak.wrong)
     soak.check(kind)
+    for told in soak.wrong[known:]:
+        soak.say(f"WRONG {told}")
 
 
 def two_at_once(soak: Soak, report: Report, times: int) -> None:

@@ -32,7 +32,7 @@ class Proxy:
         """`silent`: what is sent waits. `dead`: connections are cut and new ones refused."""
         self.mode = mode
         if mode == "dead":
-            for pair in self._pairs:
+            for pair in list(self._pairs):
                 for end in pair:
                     with suppress(OSError):
                         end.shutdown(socket.SHUT_RDWR)
@@ -64,10 +64,12 @@ class Proxy:
                         time.sleep(0.02)
                     data = key.fileobj.recv(1 << 16)  # pyright: ignore
                     if not data:
-                        return
+                        raise ConnectionError("one side has ended")
                     key.data.sendall(data)
+        chooser.close()
         for end in (client, server):
             end.close()
+        self._pairs.remove((client, server))
 
     def close(self) -> None:
         self._listener.close()
