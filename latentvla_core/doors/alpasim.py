@@ -161,9 +161,8 @@ def every_tenth(poses: Array, velocity_mps: Array, now_us: int) -> Trajectory:
 
     knots_s = np.arange(len(poses) + 1) * PLAN_PERIOD_S
     points = np.concatenate([np.zeros((1, 3)), poses])
-    bends = CubicSpline(
-        knots_s, points[:, :2], bc_type=((1, np.asarray(velocity_mps, float)), (2, np.zeros(2)))
-    )
+    ends: Any = ((1, np.asarray(velocity_mps, float)), (2, np.zeros(2)))
+    bends = CubicSpline(knots_s, points[:, :2], bc_type=ends)
     times_s = np.arange(round(knots_s[-1] / STEP_S) + 1) * STEP_S
     yaw = np.interp(times_s, knots_s, np.unwrap(points[:, 2]))
     plan = Trajectory.empty()

@@ -173,7 +173,7 @@ def _command(read: _Reader) -> Command:
     return Command.UNKNOWN
 
 
-def _history(read: _Reader, velocity: Array, acceleration: Array) -> dict[str, Array]:
+def _history(read: _Reader, velocity: Array, acceleration: Array) -> dict[str, Any]:
     """The four plan times up to now, the last ones where more are given, filled with the first
     where fewer are.
     """

@@ -84,7 +84,7 @@ class LatentVLAAgent(AbstractAgent):
             self._command, stdout=subprocess.PIPE, text=True, env=surroundings
         )
         atexit.register(self._server.terminate)
-        for line in self._server.stdout:
+        for line in self._server.stdout or ():
             if line.startswith("http://"):
                 self._url = line.strip()
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,8 +63,8 @@ PACE = ("samples_per_s", "progress")
 class Judged:
     """What a model is judged on."""
 
-    records: list[SceneRecord]
-    others: list[SceneRecord] | None
+    records: Sequence[SceneRecord]
+    others: Sequence[SceneRecord] | None
     """Scenes of other logs to fit the probes on; None: cross-validation over the logs of `records`."""
     sentence: str
 
@@ -83,7 +84,7 @@ def what_it_sees(
     )
 
 
-def judged_scenes(train: list[SceneRecord], val: list[SceneRecord]) -> Judged:
+def judged_scenes(train: Sequence[SceneRecord], val: Sequence[SceneRecord]) -> Judged:
     """The val split if it has enough logs, else its logs with as many of the train split as are
     missing.
     """
@@ -101,7 +102,7 @@ def judged_scenes(train: list[SceneRecord], val: list[SceneRecord]) -> Judged:
 
 
 def looking_at(
-    context: StageContext, train: list[SceneRecord], cache: ImageCache
+    context: StageContext, train: Sequence[SceneRecord], cache: ImageCache
 ) -> Measure | None:
     """The quality report's figures on a sample of what it will be made of, for while it trains;
     None, and why, without pictures.

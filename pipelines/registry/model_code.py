@@ -60,7 +60,7 @@ class LatentVLAModel(PythonModel):
         features = features_of(*self.features, records) if self.features else None
         faults: list[str] = []
         poses = plan(self.model, records, features, faults=faults)
-        broken = ~np.isfinite(poses).all(axis=(1, 2))
+        broken = np.asarray(~np.isfinite(poses).all(axis=(1, 2)))
         return poses, [
             fault or ("the planner gave a pose that is not finite" if bad else "")
             for fault, bad in zip(faults, broken, strict=True)

@@ -64,7 +64,7 @@ def _check_motion(frames: Sequence[Frame], root: str) -> None:
     if len(pairs) < 3:
         return
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MOST_PAIRS)).astype(int))
-    looked = [(_speed_mps(*pairs[i]), _change(*pairs[i], root)) for i in chosen]
+    looked = [(_speed_mps(a, b), _change(a, b, root)) for a, b in (pairs[int(i)] for i in chosen)]
     seen = np.array([pair for pair in looked if pair[1] is not None], np.float64)
     if len(seen) < 3:
         return

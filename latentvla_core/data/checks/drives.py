@@ -35,7 +35,7 @@ def check_folder(root: Path, split: str = "", scene_filter: str = "") -> Report:
 def check_drives(folder: Path, window: SceneFilter = WINDOW) -> Report:
     """Every drive below a folder, read as ingest does. Never raises for bad data."""
     findings = Findings()
-    counts = dict.fromkeys((DRIVES, LOGS, FRAMES, PICTURES, SCENES, SENTENCES), 0)
+    counts: dict[str, int] = dict.fromkeys((DRIVES, LOGS, FRAMES, PICTURES, SCENES, SENTENCES), 0)
     kind = format_of("frames_poses")
     found = kind.find(folder)
     if not found:
@@ -70,7 +70,7 @@ def _same_name(findings: Findings, names: dict[str, Path], name: str, path: Path
         )  # fmt: skip
 
 
-def _refused(findings: Findings, fault: DataError) -> None:
+def _refused(findings: Findings, fault: DataError | DataFaults) -> None:
     findings.add(
         Level.FAIL, "drives", "drives are refused, or give no labels",
         remedy="mend what the line says; the other drives are not concerned", place=str(fault),

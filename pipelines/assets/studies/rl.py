@@ -31,7 +31,7 @@ def trainer_of(host: str) -> Callable[[StageContext, Path], Model]:
         from latentvla_core.planner.model import load, save
         from latentvla_core.rl.train import train_rl
 
-        records = training_records(context)
+        records = training_records(context, "labelled")
         planner: Any = load(context.model_dir(host))
         with context.training(model_name(host), folder) as sink:
             result = train_rl(
@@ -60,7 +60,7 @@ def _declare(host: str) -> None:
         name=model_name(host),
         doc=f"{host} after it learned from the PDM score (v1.1): it has seen the benchmark's scorer."
         " Figures before and after, and the detectors of known pitfalls, are its metrics.",
-        deps=("scenes", "scene_worlds", host), group=GROUP, recipe=("rl",), reads=(TRAIN,),
+        deps=("scenes", "scene_worlds", host), group=GROUP, recipe=("rl", "roles"), reads=(TRAIN,),
         files=("sensors",), kinds=("pytorch", "mlflow"), heavy=True, family="planner",
     )(trainer_of(host))  # fmt: skip
 
@@ -97,7 +97,7 @@ def _rows(context: StageContext, split: str) -> list[dict[str, Any]]:
     if not any(world is not None for world in worlds):
         return []
     rows = []
-    for host in context.track(f"rl_summary {split} (hosts)", HOSTS):
+    for host in context.track(f"rl_summary {split} (hosts)", tuple(HOSTS)):
         start, learned = (context.model(name, load) for name in (host, model_name(host)))
         watch = Watch.of(records, worlds, make_batches(start, records, None), most=len(records))
         logs = np.array([records[i].log_name for i in watch.scenes])
