@@ -195,8 +195,10 @@ def filled(page: str, chain: str, figures: str) -> str:
     return page
 
 
-def wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, 99, break_long_words=False, break_on_hyphens=False))
+def wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        text, 99, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def chain_text(rows: list[dict]) -> str:
@@ -204,7 +206,7 @@ def chain_text(rows: list[dict]) -> str:
     roles = sorted({row["role"] for row in rows} - {"val"})
     failed = [p for role in roles for p in positive_controls(rows, role) if not p[0]]
     found = sorted((p for role in roles for p in chains(rows, role)), key=lambda pair: pair[0])
-    return wrapped(" ".join(text for _, text in [*failed, *found]))
+    return "\n".join(wrapped(f"* {text}", indent="  ") for _, text in [*failed, *found])
 
 
 def tables(rows: list[dict], quality: list[dict]) -> list[str]:

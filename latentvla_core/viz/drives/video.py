@@ -50,7 +50,7 @@ def write_video(
     where there is none. Raises SetupError without an encoder.
     """
     require_encoder()
-    import imageio_ffmpeg
+    import imageio_ffmpeg  # pyright: ignore[reportMissingImports]
 
     path.parent.mkdir(parents=True, exist_ok=True)
     quiet: dict[str, Any] = {"macro_block_size": 2, "ffmpeg_log_level": "error", "quality": 7}
