@@ -28,7 +28,7 @@ BEFORE, AFTER = 80, 30
 def require_encoder() -> None:
     """Raises SetupError with the remedy where no encoder is installed."""
     try:
-        import imageio_ffmpeg  # noqa: F401
+        import imageio_ffmpeg  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SetupError(
             "videos need the encoder of imageio-ffmpeg: pip install 'latentvla[video]'"
