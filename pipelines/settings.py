@@ -307,7 +307,9 @@ def _source(path: Path, name: str, fields: Any, env: Mapping[str, str]) -> Sourc
         )
     unknown = set(fields) - SOURCE_FIELDS
     if unknown or "logs" not in fields:
-        fault = f"unknown fields {sorted(unknown)}" if unknown else "field `logs` is missing"
+        fault = (
+            f"unknown fields {sorted(map(str, unknown))}" if unknown else "field `logs` is missing"
+        )
         raise SetupError(f"{path}: split {name}: {fault}; known are {sorted(SOURCE_FIELDS)}")
     values: dict[str, Any] = {
         k: _expand(path, name, v, env) if isinstance(v, str) else v for k, v in fields.items()

@@ -159,9 +159,13 @@ def _restore(path: Path, live: Mapping[str, Tensor], saved: Mapping[str, Tensor]
 def _verified(path: Path) -> dict[str, Any]:
     try:
         progress = json.loads((path / "progress.json").read_text())
+        if not isinstance(progress["settings"], dict) or int(progress["step"]) < 0:
+            raise ValueError("progress.json has no settings or no step")
+        if not isinstance(progress["sha256"], dict) or not progress["sha256"]:
+            raise ValueError("progress.json has no checksums")
         sums = {name: file_sha256(path / name) for name in progress["sha256"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, str(error)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, str(error)[:300]) from error
     wrong = [name for name, value in sums.items() if value != progress["sha256"][name]]
     if wrong:
         raise _damaged(path, f"the checksum of {wrong[0]} is not the recorded one")

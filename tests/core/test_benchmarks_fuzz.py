@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
@@ -113,3 +114,17 @@ def test_plans_that_are_none_are_a_broken_promise():
     assert fuzz._are_plans(SimpleNamespace(of_scene={"a": {"x": good, "y": "why not"}}))
     for plan in (bad, good.astype(np.float32), ""):
         assert not fuzz._are_plans(SimpleNamespace(of_scene={"a": {"x": plan}}))
+
+
+@pytest.mark.parametrize("key", ["step", "settings", "sha256"])
+@pytest.mark.parametrize("value", [None, "x", []])
+def test_a_checkpoint_whose_progress_lacks_a_part_is_damaged_and_says_so(tmp_path, key, value):
+    for name, content in fuzz._trained(tmp_path / "honest").items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    file = tmp_path / fuzz._STEP / "progress.json"
+    progress = json.loads(file.read_text())
+    del progress[key]
+    file.write_text(json.dumps(progress if value is None else {**progress, key: value}))
+    with pytest.raises(LatentVLAError, match="step_00000007"):
+        fuzz._checkpoint(tmp_path)

@@ -78,3 +78,9 @@ def test_shards_must_be_a_sensible_number(text: str):
 def test_a_part_must_be_an_interval():
     with pytest.raises(SetupError, match="part"):
         Source(split="train", logs="x", part=(0.5, 0.5))
+
+
+def test_fields_of_a_source_that_are_no_texts_are_told_as_any_other(tmp_path: Path):
+    (tmp_path / "sources.yaml").write_text("splits: {a: {logs: x, 7: y, odd: z, null: w}}")
+    with pytest.raises(SetupError, match=r"unknown fields \['7', 'None', 'odd'\]"):
+        Settings.from_env({"LATENTVLA_SOURCES": str(tmp_path / "sources.yaml")})
