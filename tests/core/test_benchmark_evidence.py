@@ -73,8 +73,8 @@ def test_a_page_without_marks_is_refused_and_kept(tmp_path):
 
 def test_the_text_says_a_failed_positive_control_before_the_chain():
     useless = chain_text(rows_of(ARMS | {"menu+oracle": 0.0}))
-    assert useless.startswith("The positive control of the blind host with 20 labelled logs")
-    assert chain_text(rows_of(ARMS)).startswith("host < student")
+    assert useless.startswith("* The positive control of the blind host with 20 labelled logs")
+    assert chain_text(rows_of(ARMS)).startswith("* host < student")
 
 
 def test_a_folder_holds_one_study_that_may_grow(tmp_path):

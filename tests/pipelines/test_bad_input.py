@@ -35,6 +35,8 @@ from pipelines.settings import Settings
 from pipelines.stages import STAGES
 from pipelines.steps.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 TRAIN, TEST = "2021.05.25_veh-1", "2021.05.25_veh-9"
 PLAN = [[4.0 * k, 0.0, 0.0] for k in range(1, 9)]
 FILTER = "num_history_frames: 4\nnum_future_frames: 10\nframe_interval: 1\nhas_route: true\n"
@@ -477,7 +479,6 @@ from pipelines.steps.lineage import Ledger
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
 
-pytestmark = pytest.mark.slow
 record = Ledger.record
 def kill(ledger, row):
     if (row["asset"], row["partition"]) == ("scenes", "train-00"):

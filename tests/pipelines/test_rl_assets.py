@@ -51,7 +51,7 @@ def scenes(tmp_path, monkeypatch):
     worlds = [straight_world(record) for record in records]
     worlds[0] = replace(worlds[0], previous_token="")
     monkeypatch.setattr(rl, "worlds_of", lambda context, asked: worlds if asked else [])
-    monkeypatch.setattr(rl, "training_records", lambda context: records)
+    monkeypatch.setattr(rl, "training_records", lambda context, role: records)
     return records
 
 
@@ -60,7 +60,7 @@ def test_every_host_has_a_twin_that_learned_from_the_score_and_none_is_in_the_wh
     assert names < set(STAGES) and names < set(JOBS["rl"][0])
     for host in HOSTS:
         stage = STAGES[rl.model_name(host)]
-        assert host in stage.deps and stage.recipe == ("rl",)
+        assert host in stage.deps and stage.recipe == ("rl", "roles")
         assert "seen the benchmark's scorer" in stage.doc
     for job in ("whole_line", "controls", "closed_loop", "evidence", "labels"):
         assert not names & set(JOBS[job][0]), job

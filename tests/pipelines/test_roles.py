@@ -4,6 +4,7 @@ says which role it reads.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +24,14 @@ LOGS = [f"2021.05.25.14.{i:02d}_veh-{i}" for i in range(40)]
 
 def context(roles: Roles, logs: list[str] = LOGS) -> Any:
     """Two scenes a log in split train; a fast sequence has its phases in logs of their own."""
-    records = [SimpleNamespace(log_name=name) for name in logs for _ in range(2)]
+    records = [
+        SimpleNamespace(log_name=name, scene_token=f"{name}-{i}") for name in logs for i in range(2)
+    ]
+    home = Path(tempfile.gettempdir())  # of nameless files
     return SimpleNamespace(
-        records=lambda split: records if split == TRAIN else [],
+        records=lambda split, shard=0: records if split == TRAIN else [],
         recipe=SimpleNamespace(roles=roles),
-        settings=SimpleNamespace(lake="a lake"),
+        settings=SimpleNamespace(lake="a lake", home=home, partitions=("train-00", "test-00")),
     )
 
 
