@@ -37,6 +37,13 @@ def chromium_path() -> str:
     return next((found for name in NAMES if (found := shutil.which(name))), "")
 
 
+LEFT = "navigated or closed"  # Chromium's words
+
+
+class LeftPage(AssertionError):
+    """The page went elsewhere before it could answer."""
+
+
 class Browser:
     """One page. Use as a context; raises AssertionError with the page's own errors."""
 
@@ -104,6 +111,8 @@ class Browser:
         while True:
             answer = self._receive(deadline)
             if answer.get("id") == self._count:
+                if LEFT in answer.get("error", {}).get("message", ""):
+                    raise LeftPage(method)
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return answer["result"]
             self._note(answer)
@@ -149,10 +158,17 @@ class Browser:
     def wait(self, expression: str, seconds: float = 20.0) -> None:
         """Until an expression is true in the page."""
         deadline = time.monotonic() + seconds
-        while not self.js(f"!!({expression})"):
+        while not self._holds(expression):
             told = "; ".join(self.errors) or "no error was told"
             assert time.monotonic() < deadline, f"never true: {expression} ({told})"
             time.sleep(0.02)
+
+    def _holds(self, expression: str) -> bool:
+        """No while a link is being followed: the page that was asked is gone."""
+        try:
+            return bool(self.js(f"!!({expression})"))
+        except LeftPage:
+            return False
 
     def click(self, selector: str) -> None:
         """A real click in the middle of the first element that fits."""
