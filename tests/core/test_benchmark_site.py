@@ -14,6 +14,8 @@ from latentvla_core.lake.store import Lake
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from chromium import chromium_path
 
+pytestmark = pytest.mark.slow
+
 needs_chromium = pytest.mark.skipif(
     not chromium_path(), reason="Chromium is not installed (apt-get install chromium)"
 )

@@ -24,6 +24,8 @@ from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
 from latentvla_core.viz.health_page import HealthReport, health_page
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 BUNDLES = {"faithful", "no_independence", "univla", "lapo_vq", "lapo_continuous"}
 

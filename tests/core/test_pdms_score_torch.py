@@ -25,6 +25,8 @@ from latentvla_core.pdms.tensors import torch_score
 from latentvla_core.pdms.tensors.torch_geometry import line_progress
 from latentvla_core.pdms.tensors.torch_score import Reason, TorchWorlds
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 DEVICES = pytest.mark.parametrize(
     "device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

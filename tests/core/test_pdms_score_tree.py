@@ -11,6 +11,8 @@ from latentvla_core.data.filters import SceneFilter
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.scoring import read_trajectories, score_tree
 
+pytestmark = pytest.mark.slow
+
 PLAN = [[4.0 * k, 0.0, 0.0] for k in range(1, 9)]
 
 

@@ -33,6 +33,8 @@ from latentvla_core.planner.variants import (
 )
 from latentvla_core.training.config import with_training
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 ONE_PLAN = replace(
     IpadConfig.debug(), cameras=("CAM_F0",), proposals=1, iterations=1, score_every=1000

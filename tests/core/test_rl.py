@@ -35,6 +35,8 @@ from latentvla_core.rl.train import train_rl
 from latentvla_core.training.config import with_training
 from latentvla_core.training.sinks import ListSink
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 HOSTS = {"ipad": IpadConfig.debug(), "transfuser": TransfuserConfig.debug()}
 NO_CHOICE = ChoosingConfig(epochs=0)

@@ -25,6 +25,8 @@ from pipelines.stages import STAGES
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from chromium import Browser, chromium_path
 
+pytestmark = pytest.mark.slow
+
 
 def settings_of(home: Path, **env: str) -> Settings:
     return Settings.from_env({"LATENTVLA_HOME": str(home)} | env)

@@ -42,6 +42,8 @@ from pipelines.steps.drives import (
 )
 from pipelines.steps.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 DROVE = ("human", "constant_velocity", "stand_still", "ego_status_mlp")
 BLIND = "ego_status_mlp"
 

@@ -30,6 +30,8 @@ from pipelines.steps.engine import Engine
 from pipelines.steps.lineage import Stage, stale_work
 from pipelines.steps.reading import labels_of, sentences_of
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 PART = "train-00"
 

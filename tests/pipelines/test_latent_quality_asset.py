@@ -35,6 +35,8 @@ from pipelines.steps.context import CURVES, Outcome
 from pipelines.steps.engine import Engine
 from pipelines.steps.lineage import UNPARTITIONED, Stage
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 GATE = HealthGate(
     required=(Bound("transitions", at_least=1), Bound("ego_usage", at_least=17)),

@@ -15,6 +15,8 @@ from night_line import Nights, instance_of
 from benchmarks.soak.line import PLANNER, write_sources
 from latentvla_core.world.write import WorldConfig, write_world
 
+pytestmark = pytest.mark.slow
+
 GOOD = {"steps": 800, "learning_rate": 0.003, "hidden": 32, "batch_size": 32}
 WILD = {"steps": 3, "learning_rate": 1.5, "hidden": 32, "batch_size": 32}
 """A rate so high that the planner drives off the road: the candidate that must not be promoted."""

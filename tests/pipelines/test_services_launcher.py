@@ -17,6 +17,8 @@ from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
 from pipelines.services.launcher import ProcessLauncher
 from pipelines.steps.graves import TAG
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = {"module": "pipelines.services.launcher", "class": "ProcessLauncher"}
 

@@ -10,6 +10,8 @@ from object_store import free_port, object_store
 from latentvla_core.errors import SetupError
 from pipelines.services.prepare import _client, prepare, probe, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_a_bucket_is_made_and_the_store_proved_and_nothing_is_left():
