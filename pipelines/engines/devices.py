@@ -19,6 +19,7 @@ from typing import Any
 
 from latentvla_core.errors import LatentVLAError
 from pipelines.engines.unit import STAGES_AT, stages_at
+from pipelines.engines.worker import portable
 from pipelines.settings import Settings
 from pipelines.steps.context import Model
 from pipelines.steps.engine import Engine
@@ -129,7 +130,7 @@ def train_here(order: Order, say: Say) -> None:
         try:
             model = stages[order.stage].run(context, folder if first else Path(nobodys))
         except Exception as error:
-            _leave(folder / FAULT, _portable(error))
+            _leave(folder / FAULT, portable(error))
             raise
         if first:
             _leave(folder / MODEL, model)
@@ -140,11 +141,3 @@ def _leave(path: Path, content: Any) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_bytes(pickle.dumps(content))
     partial.rename(path)
-
-
-def _portable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return LatentVLAError(f"{type(error).__name__}: {error}")
-    return error

@@ -29,10 +29,10 @@ def _answer(unit: Any, say: Any) -> tuple[str, Any]:
     try:
         return "done", do(unit, say)
     except Exception as error:
-        return "fault", _portable(error)
+        return "fault", portable(error)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error itself where it can travel, else one that says the same."""
     from latentvla_core.errors import LatentVLAError
 
