@@ -11,7 +11,10 @@ from typing import Literal
 from latentvla_core.training.config import FitConfig, with_training
 from latentvla_core.types import CAMERA_NAMES
 
-PIXELS_PER_TOKEN = 28  # patch 14 × spatial merge 2
+Family = Literal["qwen2_5_vl", "qwen3_vl"]
+PATCH_PX: dict[Family, int] = {"qwen2_5_vl": 14, "qwen3_vl": 16}
+MERGE = 2
+"""Patches per side that become one token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +48,7 @@ class TextTower:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VisionTower:
-    """Shape of the picture encoder: patches of 14 px, merged 2 × 2 into one token."""
+    """Shape of the picture encoder: patches of 14 px (Qwen3-VL: 16), merged 2 × 2 into one token."""
 
     hidden_size: int = 48
     layers: int = 2
@@ -53,7 +56,9 @@ class VisionTower:
     ffn_size: int = 96
     window_px: int = 112
     full_attention_layers: tuple[int, ...] = (1,)
-    """Layers that see the whole picture; the others see windows of `window_px`."""
+    """Layers that see the whole picture; the others see windows of `window_px`. Qwen2.5-VL only."""
+    deepstack_layers: tuple[int, ...] = (0,)
+    """Layers whose states are added to the first language layers as well. Qwen3-VL only."""
 
 
 QWEN_3B_TEXT = TextTower(
@@ -82,12 +87,14 @@ QWEN_3B_VISION = VisionTower(
 class VlmConfig:
     """Everything that decides what the language model is, sees, learns and hands on."""
 
+    family: Family = "qwen2_5_vl"
+    """Which transformers classes: Qwen2.5-VL (the paper's), or Qwen3-VL."""
     backend: Literal["tiny", "pretrained"] = "tiny"
     """tiny: the real classes built from the shapes below. pretrained: weights and tokenizer from
     `pretrained_path`.
     """
     pretrained_path: str = ""
-    """Local folder of a Qwen2.5-VL checkpoint (config.json, *.safetensors, tokenizer files). Never
+    """Local folder of a checkpoint of the family (config.json, *.safetensors, tokenizer files). Never
     downloaded.
     """
     text: TextTower = field(default_factory=TextTower)
@@ -97,7 +104,7 @@ class VlmConfig:
     cameras: tuple[str, ...] = ("CAM_F0", "CAM_L0", "CAM_R0")
     """Views in prompt order; the first is required, the others are used where a scene has them."""
     image_size_wh: tuple[int, int] = (112, 56)
-    """Pixels per view, multiples of 28; (504, 280) is what Qwen's own rule makes of 1920×1080 at
+    """Pixels per view, multiples of 28 (Qwen3-VL: 32); (504, 280) is what Qwen's own rule makes of 1920×1080 at
     196 tokens.
     """
     visual_grid: tuple[int, int] = (2, 6)
@@ -130,9 +137,12 @@ class VlmConfig:
     """
 
     def __post_init__(self) -> None:
-        if any(side % PIXELS_PER_TOKEN or side <= 0 for side in self.image_size_wh):
+        if self.family not in PATCH_PX:
+            raise ValueError(f"family {self.family!r} is unknown; use {' or '.join(PATCH_PX)}")
+        if any(side % self.pixels_per_token or side <= 0 for side in self.image_size_wh):
             raise ValueError(
-                f"image_size_wh {self.image_size_wh} must be positive multiples of {PIXELS_PER_TOKEN}"
+                f"image_size_wh {self.image_size_wh} must be positive multiples of "
+                f"{self.pixels_per_token}"
             )
         unknown = [name for name in self.cameras if name not in CAMERA_NAMES]
         if unknown or not self.cameras:
@@ -145,9 +155,14 @@ class VlmConfig:
             raise ValueError("training.epochs and training.steps are both 0; give one of them")
 
     @property
+    def pixels_per_token(self) -> int:
+        """Side of the square of pixels behind one token."""
+        return PATCH_PX[self.family] * MERGE
+
+    @property
     def tokens_per_view(self) -> int:
         """Language-model tokens one view costs."""
-        return math.prod(side // PIXELS_PER_TOKEN for side in self.image_size_wh)
+        return math.prod(side // self.pixels_per_token for side in self.image_size_wh)
 
     @property
     def num_visual_tokens(self) -> int:

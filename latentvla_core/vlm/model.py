@@ -102,9 +102,11 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Vlm:
         ) from error
     half = config.training.precision == "bf16" and torch.device(device).type == "cuda"
     network_folder = str(folder / NETWORK_FOLDER)
-    network = load_network(network_folder, torch.bfloat16 if half else torch.float32)
+    network = load_network(network_folder, torch.bfloat16 if half else torch.float32, config.family)
     network.to(device).eval()  # pyright: ignore[reportArgumentType]
     processor = VlmProcessor(
-        config, tokenizers.load(network_folder), load_image_processor(network_folder)
+        config,
+        tokenizers.load(network_folder),
+        load_image_processor(network_folder, config.family),
     )
     return Vlm(config, network, processor, frequencies, metrics)

@@ -1,5 +1,5 @@
-"""Qwen2.5-VL by its real classes: built tiny from a configuration, or loaded from a local
-checkpoint folder.
+"""Qwen2.5-VL or Qwen3-VL by their real classes: built tiny from a configuration, or loaded from a
+local checkpoint folder. Types name the first; what is used of both is the same.
 
 The 16 action tokens go into rows of the embedding table that no token uses: 151 936 rows stand
 against 151 665 tokens (latentvla.md §3.1). The table therefore grows only when there is no room,
@@ -18,79 +18,17 @@ from latentvla_core.errors import SetupError
 from latentvla_core.training.foreign import check_model_type, pretrained
 from latentvla_core.vlm import tokenizer as tokenizers
 from latentvla_core.vlm import tokens
-from latentvla_core.vlm.config import VlmConfig
+from latentvla_core.vlm.config import Family, VlmConfig
+from latentvla_core.vlm.families import ROW_MULTIPLE, network_class, qwen_config
 from latentvla_core.vlm.processor import VlmBatch, VlmProcessor, load_image_processor
 
 if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
-ROW_MULTIPLE = 64  # table sizes that matrix units like
-PUBLISHED_IDS = {
-    tokenizers.PADDING: 151_643,
-    tokenizers.END_OF_TURN: 151_645,
-    tokenizers.VISION_START: 151_652,
-    tokenizers.VISION_END: 151_653,
-    tokenizers.IMAGE_PAD: 151_655,
-    tokenizers.VIDEO_PAD: 151_656,
-}
-"""Control-token ids of the published vocabulary, to build the paper's shape without its files."""
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Matrices of the language model only; "all-linear" would reach into the vision tower (stack.md §7,
 pitfall 6).
 """
-
-
-def qwen_config(config: VlmConfig, tokenizer: Any | None = None) -> Qwen2_5_VLConfig:
-    """The transformers configuration of our shapes; without a tokenizer, with the published
-    vocabulary's ids.
-    """
-    from transformers import Qwen2_5_VLConfig
-
-    text, vision = config.text, config.vision
-    ids = (
-        PUBLISHED_IDS
-        if tokenizer is None
-        else {n: tokenizer.convert_tokens_to_ids(n) for n in PUBLISHED_IDS}
-    )
-    rows = text.vocab_rows or -(-len(tokenizer or ()) // ROW_MULTIPLE) * ROW_MULTIPLE
-    return Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": rows,
-            "hidden_size": text.hidden_size,
-            "intermediate_size": text.ffn_size,
-            "num_hidden_layers": text.layers,
-            "num_attention_heads": text.heads,
-            "num_key_value_heads": text.kv_heads,
-            "max_position_embeddings": text.max_positions,
-            "rms_norm_eps": 1e-6,
-            "tie_word_embeddings": True,
-            "bos_token_id": None,
-            "eos_token_id": ids[tokenizers.END_OF_TURN],
-            "pad_token_id": ids[tokenizers.PADDING],
-            "rope_parameters": {
-                "rope_type": "default",
-                "mrope_section": list(text.mrope_section),
-                "rope_theta": text.rope_theta,
-            },
-        },
-        vision_config={
-            "depth": vision.layers,
-            "hidden_size": vision.hidden_size,
-            "intermediate_size": vision.ffn_size,
-            "num_heads": vision.heads,
-            "out_hidden_size": text.hidden_size,
-            "patch_size": 14,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": vision.window_px,
-            "fullatt_block_indexes": list(vision.full_attention_layers),
-        },
-        image_token_id=ids[tokenizers.IMAGE_PAD],
-        video_token_id=ids[tokenizers.VIDEO_PAD],
-        vision_start_token_id=ids[tokenizers.VISION_START],
-        vision_end_token_id=ids[tokenizers.VISION_END],
-        tie_word_embeddings=True,
-    )
 
 
 def build_meta(config: VlmConfig) -> Qwen2_5_VLForConditionalGeneration:
@@ -100,11 +38,9 @@ def build_meta(config: VlmConfig) -> Qwen2_5_VLForConditionalGeneration:
 
 def build_random(config: VlmConfig, device: torch.device) -> Qwen2_5_VLForConditionalGeneration:
     """The network of any size with random weights, without files: to count, plan and measure speed."""
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
     tokenizer = None if config.text.vocab_rows else _tiny_tokenizer()
     with device:
-        return Qwen2_5_VLForConditionalGeneration(qwen_config(config, tokenizer))
+        return network_class(config.family)(qwen_config(config, tokenizer))
 
 
 def build(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
@@ -163,12 +99,10 @@ def init_action_rows(table: Any, ids: tuple[int, ...], used_rows: int, seed: int
 
 
 def _tiny(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
     tokenizer = _tiny_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        network = Qwen2_5_VLForConditionalGeneration(qwen_config(config, tokenizer))
+        network = network_class(config.family)(qwen_config(config, tokenizer))
     return network, VlmProcessor(config, tokenizer)
 
 
@@ -181,13 +115,13 @@ def _tiny_tokenizer() -> Any:
 def _pretrained(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, VlmProcessor]:
     if not config.pretrained_path:
         raise SetupError(
-            "backend 'pretrained' has no pretrained_path; give the local folder of a Qwen2.5-VL checkpoint "
+            "backend 'pretrained' has no pretrained_path; give the local folder of a checkpoint "
             "(docs/vlm.md says how to get one), or use backend 'tiny'"
         )
     tokenizer = tokenizers.load(config.pretrained_path)
     used_rows = len(tokenizer)
     added = tokens.add_to(tokenizer)
-    network = load_network(config.pretrained_path, train_dtype(config))
+    network = load_network(config.pretrained_path, train_dtype(config), config.family)
     make_room(network, len(tokenizer))
     if added:
         init_action_rows(
@@ -196,20 +130,21 @@ def _pretrained(config: VlmConfig) -> tuple[Qwen2_5_VLForConditionalGeneration, 
             used_rows,
             config.training.seed,
         )
-    return network, VlmProcessor(config, tokenizer, load_image_processor(config.pretrained_path))
+    images = load_image_processor(config.pretrained_path, config.family)
+    return network, VlmProcessor(config, tokenizer, images)
 
 
-def load_network(folder: str, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
+def load_network(
+    folder: str, dtype: torch.dtype, family: Family = "qwen2_5_vl"
+) -> Qwen2_5_VLForConditionalGeneration:
     """Weights and configuration of a local folder; never asks the network, whatever HF_HUB_OFFLINE
     says.
 
     Raises SetupError naming the tensors when the folder lacks some, holds others, or is of another
     model: transformers would draw what is missing at random.
     """
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
-    check_model_type(Path(folder), "qwen2_5_vl")
-    return pretrained(Qwen2_5_VLForConditionalGeneration, folder, dtype=dtype)
+    check_model_type(Path(folder), family)
+    return pretrained(network_class(family), folder, dtype=dtype)
 
 
 def make_room(network: Qwen2_5_VLForConditionalGeneration, num_tokens: int) -> None:

@@ -141,7 +141,7 @@ def pool_pictures(
     """(B, S, D) states → (B, M, D): picture tokens laid out as one panorama, averaged to
     `config.visual_grid`.
     """
-    width, height = (side // 28 for side in vlm.config.image_size_wh)
+    width, height = (side // vlm.config.pixels_per_token for side in vlm.config.image_size_wh)
     pooled = states.new_zeros(len(states), vlm.config.num_visual_tokens, states.shape[2])
     for views in dict.fromkeys(cameras):
         rows = torch.tensor(

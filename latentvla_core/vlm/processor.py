@@ -1,9 +1,6 @@
 """Chat and pictures → tensors, in one class (stack.md §7, pitfalls 1 and 2).
 
-B questions of a batch, S their padded length, n pictures in all, P patches of a picture, 1176 = 3 ·
-2 · 14 · 14 values of a patch. Padding is on the left: every question then ends in the same column,
-so that answers stand in the last columns of a training batch and generation continues all rows at
-once.
+B questions of a batch, S their padded length, n pictures in all, XX
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from latentvla_core.training.images import ImageCache
 from latentvla_core.types import Array
 from latentvla_core.vlm import prompts, tokens
 from latentvla_core.vlm import tokenizer as tokenizer_names
-from latentvla_core.vlm.config import VlmConfig
+from latentvla_core.vlm.config import PATCH_PX, Family, VlmConfig
 from latentvla_core.vlm.samples import VlmSample
 
 TEXT, IMAGE = 0, 1
@@ -53,7 +50,7 @@ class VlmProcessor:
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
-        self.image_processor = image_processor or load_image_processor(None)
+        self.image_processor = image_processor or load_image_processor(None, config.family)
         self.action_ids = tokens.ids(tokenizer)
         names = (tokenizer_names.IMAGE_PAD, tokenizer_names.END_OF_TURN, tokenizer_names.PADDING)
         self.image_id, self.end_id, self.padding_id = (
@@ -131,12 +128,18 @@ class VlmProcessor:
         return VlmBatch(ids_, mask_, kinds_, pixel_values, grid, answers_)
 
 
-def load_image_processor(folder: Path | str | None) -> Any:
+def load_image_processor(folder: Path | str | None, family: Family = "qwen2_5_vl") -> Any:
     """Qwen's Pillow processor by class name: the Auto class does not find it without torchvision
-    (stack.md §7).
+    (stack.md §7). Without a folder, the published settings of the family: Qwen3-VL has larger
+    patches and no ImageNet colours.
     """
     from transformers import Qwen2VLImageProcessorPil
 
     if folder is None or not (Path(folder) / "preprocessor_config.json").exists():
-        return Qwen2VLImageProcessorPil()
+        if family == "qwen2_5_vl":
+            return Qwen2VLImageProcessorPil()
+        half = [0.5, 0.5, 0.5]
+        return Qwen2VLImageProcessorPil(
+            patch_size=PATCH_PX[family], image_mean=half, image_std=half
+        )
     return Qwen2VLImageProcessorPil.from_pretrained(str(folder), local_files_only=True)
