@@ -4,11 +4,11 @@
     python -m benchmarks.choice --study DIR                    # an iPad of its own, 112 test logs
 
 With `--home`, DIR is the working folder of a finished `latentvla demo`: its iPad is loaded, and the
-choice is scored on val and test. With `--study`, DIR holds the logs of `benchmarks.evidence` (they
-are written if they are not there): an iPad of `mini` size is trained on some of the labelled logs
-and the choice is scored on the test logs. In both the scorer is trained on the frozen proposals of
-the training scenes for each given length. Differences are paired by scene, intervals draw whole
-logs.
+choice is scored on val and test. With `--study`, DIR holds logs of the study's world (they are
+written if they are not there): an iPad of `mini` size is trained on the training logs and the
+choice is scored on the test logs of the same towns. In both the scorer is trained on the frozen
+proposals of the training scenes for each given length. Differences are paired by scene, intervals
+draw whole logs.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ import numpy as np
 import torch
 
 from latentvla_core.data.records import record_from_row
-from latentvla_core.evidence.prepare import read_logs
-from latentvla_core.evidence.worlds import LogsConfig, write_logs
+from latentvla_core.evidence.prepare import Log, read_logs
+from latentvla_core.evidence.worlds import LogsConfig
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.world import World
 from latentvla_core.planner import model
 from latentvla_core.planner.choosing import Judge, freeze, train_choice
 from latentvla_core.planner.config import ChoosingConfig, PlannerTrainConfig
+from latentvla_core.planner.hosts.ipad_config import IpadConfig
 from latentvla_core.planner.hosts.proposal_targets import Simulator
 from latentvla_core.planner.plan import make_batches
 from latentvla_core.planner.train import train_planner
 from latentvla_core.statistics import grouped_mean, paired_difference
 from latentvla_core.training.config import with_training
+from latentvla_core.world.write import write_world
 
 
 def scenes(lake: Lake, splits: list[str]) -> tuple[list, list]:
@@ -57,18 +59,31 @@ def of_demo(home: Path) -> tuple[Any, Part, Part]:
     return model.load(folders[-1]), scenes(lake, ["train"]), scenes(lake, ["val", "test"])
 
 
-def of_study(root: Path, labelled: int, steps: int, seed: int) -> tuple[Any, Part, Part]:
-    """An iPad trained on the first labelled logs of the study, and the study's test logs."""
-    logs = write_logs(root, LogsConfig())
-    taught = [log for log in logs if log.role == "labelled"][:labelled]
-    found = read_logs([*taught, *(log for log in logs if log.role == "test")])
+def study_logs(root: Path, labelled: int, test: int, workers: int = 1) -> list[Log]:
+    """Training and test logs in the towns and with the camera of the study; written once."""
+    settings = LogsConfig(workers=workers).world(logs_train=labelled, logs_val=0, logs_test=test)
+    world = write_world(root, settings)
+    parts = (("train", "trainval", "labelled"), ("test", "test", "test"))
+    return [
+        Log(world.root, split, name, role)
+        for part, split, role in parts
+        for name in sorted(world.logs[part])
+    ]
+
+
+def of_study(logs: list[Log], steps: int, seed: int) -> tuple[Any, Part, Part]:
+    """An iPad that looks ahead, as the study does, trained on the labelled ones of the logs; and the
+    test logs.
+    """
+    found = read_logs(logs)
     roles = found.scenes.roles
     parts = [
         ([found.records[i] for i in rows], [found.worlds[i] for i in rows])
         for rows in (np.flatnonzero(roles == role) for role in ("labelled", "test"))
     ]
     config = replace(PlannerTrainConfig.mini(), choosing=ChoosingConfig(epochs=0))
-    planner = model.build_planner("ipad", seed=seed)
+    size = replace(IpadConfig.mini(), cameras=("CAM_F0",))
+    planner = model.build_planner("ipad", size, seed=seed)
     train_planner(
         planner,
         parts[0][0],
@@ -84,6 +99,8 @@ def main() -> None:
     where.add_argument("--home", type=Path, help="working folder of a finished demo")
     where.add_argument("--study", type=Path, help="folder of the study's logs")
     parser.add_argument("--labelled", type=int, default=20, help="logs that the study's iPad sees")
+    parser.add_argument("--test", type=int, default=112, help="logs that it is judged on")
+    parser.add_argument("--workers", type=int, default=1, help="processes that write the logs")
     parser.add_argument("--train-steps", type=int, default=200, help="of the study's iPad")
     parser.add_argument("--train-seed", type=int, default=0, help="of the study's iPad")
     parser.add_argument("--steps", type=int, nargs="+", default=[34, 152, 507, 1500])
@@ -92,7 +109,8 @@ def main() -> None:
     if options.home:
         found = of_demo(options.home)
     else:
-        found = of_study(options.study, options.labelled, options.train_steps, options.train_seed)
+        logs = study_logs(options.study, options.labelled, options.test, options.workers)
+        found = of_study(logs, options.train_steps, options.train_seed)
     compare(*found, options.steps, options.seeds)
 
 
