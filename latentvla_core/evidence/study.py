@@ -102,7 +102,7 @@ def run_variant(
 ) -> list[dict[str, Any]]:
     """Rows of one arm. An arm whose source was refused gives none."""
     arm = variant(name)
-    if any(source in told.refused for source in arm.told):
+    if any(source in told.refused for source in (*arm.told, *dict(arm.swaps).values())):
         return []
     chosen = _chosen(arm, scenes, menu, told, config)
     key = {"variant": name, "seed": config.seed, "labelled": menu.labelled}
@@ -128,8 +128,15 @@ def _chosen(arm: Variant, scenes: Scenes, menu: Menu, told: Told, config: MenuCo
         {source: values[rows] for source, values in given.items()},
         replace(config, steps=config.steps * arm.length),
     )
-    heard = given if arm.answers else {name: np.zeros_like(x) for name, x in given.items()}
-    return choose(scorer, scenes.ego, plans, heard)
+    return choose(scorer, scenes.ego, plans, _heard(arm, given, told))
+
+
+def _heard(arm: Variant, given: Mapping[str, Array], told: Told) -> Mapping[str, Array]:
+    """What the scorer is told when it is judged, by the name it was told in training."""
+    if not arm.answers:
+        return {name: np.zeros_like(x) for name, x in given.items()}
+    swaps = dict(arm.swaps)
+    return {name: told.sources[swaps.get(name, name)] for name in given}
 
 
 def rows_of(scenes: Scenes, menu: Menu, chosen: Array) -> Iterator[dict[str, Any]]:

@@ -24,6 +24,10 @@ class Variant:
     """Times the scorer's steps."""
     answers: bool = True
     """False: what it is told in training is missing when it is judged (zeros)."""
+    swaps: tuple[tuple[str, str], ...] = ()
+    """(source in training, source in its place when it is judged): another model, nothing trained
+    for it.
+    """
     has_more_labels: bool = False
     """The unlabelled logs have scores too: a ceiling."""
     kind: str = "menu"
@@ -55,6 +59,11 @@ VARIANTS: dict[str, Variant] = {
     "menu+missing": _menu("a teacher that is missing when it counts", "teacher", answers=False),
     "menu+student": _menu("the same from a smaller eye, distilled", "student"),
     "menu+student_alone": _menu("the smaller eye without a teacher", "student_alone"),
+    "menu+swapped": _menu(
+        "zero-shot: trained with the teacher, driven with the student",
+        "teacher",
+        swaps=(("teacher", "student"),),
+    ),
     "menu+visual": _menu("E_v: hidden states of the teacher's picture branch", "visual"),
     "menu+actions": _menu("E_a: the 192 probabilities, not decoded", "actions"),
     "menu+words": _menu("comparator: one word of 256 for the path", "words"),
@@ -73,6 +82,12 @@ VARIANTS: dict[str, Variant] = {
     "seeing+blind_teacher": _menu("the host and the blind teacher", "pictures", "blind_teacher"),
     "seeing+teacher": _menu("the host and latent actions", "pictures", "teacher"),
     "seeing+student": _menu("the host and the student", "pictures", "student"),
+    "seeing+swapped": _menu(
+        "zero-shot: the host trained with the teacher, driven with the student",
+        "pictures",
+        "teacher",
+        swaps=(("teacher", "student"),),
+    ),
     "seeing+oracle": _menu("positive control of the host", "pictures", "oracle"),
 }
 
@@ -89,6 +104,8 @@ COMPARISONS: tuple[tuple[str, str, str], ...] = (
     ("menu+student", "menu+blind_teacher", "the student, against the teacher without pictures"),
     ("menu+student", "menu+student_alone", "the student, against one without a teacher"),
     ("menu+teacher", "menu+student", "the teacher, against the student"),
+    ("menu+swapped", "menu", "the student in the teacher's place, untrained, against the host"),
+    ("menu+swapped", "menu+student", "the same, against a scorer trained with the student"),
     ("menu+words", "menu+blind_words", "one word for the path, against its blind control"),
     ("menu+path", "menu+blind_path", "a path without codes, against its blind control"),
     ("menu+teacher", "menu+path", "codes, against a path without codes"),
@@ -98,6 +115,7 @@ COMPARISONS: tuple[tuple[str, str, str], ...] = (
     ("seeing+teacher", "seeing+equal_compute", "the same, against equal compute"),
     ("seeing+teacher", "seeing+blind_teacher", "the same, against the teacher without pictures"),
     ("seeing+student", "seeing", "the student, for a host that sees"),
+    ("seeing+swapped", "seeing", "the student in the teacher's place, for a host that sees"),
     ("menu+oracle", "menu", "positive control: codes of the future"),
     ("seeing+oracle", "seeing", "positive control, for a host that sees"),
     ("menu+more_labels", "menu", "ceiling: labels for the unlabelled logs, blind"),

@@ -120,6 +120,33 @@ def test_an_arm_whose_source_was_refused_gives_no_rows():
     assert run_variant("menu+teacher", SCENES, MENU, told, MenuConfig()) == []
 
 
+@pytest.mark.parametrize("refused", ["teacher", "student"])
+def test_an_arm_that_is_driven_with_a_refused_source_gives_no_rows_either(refused: str):
+    told = Told({}, {}, {refused: "blind was as good"})
+    assert run_variant("menu+swapped", SCENES, MENU, told, MenuConfig()) == []
+
+
+def test_a_swapped_arm_learns_from_one_source_and_is_judged_with_the_other():
+    """Wrong words in the place of right ones change the choice; the same words do not."""
+    count = len(SCENES)
+    right = np.where(np.arange(count)[:, None] % 2, 1.0, -1.0) * np.ones((count, 24), np.float32)
+    scores = np.full((count, 5), 0.5)
+    scores[:, 0], scores[:, 1] = np.arange(count) % 2, 1 - np.arange(count) % 2
+    menu = replace(little_menu(SCENES, scores.tolist()), rows=np.arange(count))
+    menu.plans[:, 1] += 5.0  # the scorer tells proposals apart by where they go
+    few = MenuConfig(steps=150, weight_decay=0.0, width=32, learning_rate=1e-2)
+
+    def driven(student):
+        told = Told({"teacher": right.astype(np.float32), "student": student.astype(np.float32)},
+                    {}, {})  # fmt: skip
+        return run_variant("menu+swapped", SCENES, menu, told, few)
+
+    taught = run_variant("menu+teacher", SCENES, menu, Told({"teacher": right}, {}, {}), few)
+    pdms = [[row["pdms"] for row in rows] for rows in (taught, driven(right), driven(-right))]
+    assert pdms[0] == pdms[1]
+    assert np.mean(pdms[2]) < np.mean(pdms[1])
+
+
 def test_a_proposal_lives_that_is_nearest_somewhere():
     assert living(MENU, SCENES) == 1
     plans = MENU.plans.copy()
