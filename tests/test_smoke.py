@@ -35,6 +35,9 @@ PLANNERS = (
     "ipad",
     "ipad_latent",
     "ipad_student",
+    "flow",
+    "flow_latent",
+    "flow_student",
     "ego_status_mlp",
 )
 

@@ -131,7 +131,7 @@ def test_a_saved_planner_plans_the_same(host, fused, records, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("host", list(HOSTS))
+@pytest.mark.parametrize("host", ["transfuser", "ipad"])
 def test_a_host_learns_eight_scenes_by_heart(host, records):
     """Small L1 on its own training scenes: the data path, the losses and the heads belong together."""
     config = with_training(
@@ -203,7 +203,7 @@ def test_fine_tuning_slows_the_backbone_only():
 
 
 def test_mistakes_are_named(records):
-    with pytest.raises(SetupError, match="choose one of transfuser, ipad"):
+    with pytest.raises(SetupError, match="choose one of transfuser, ipad, flow"):
         build_planner("hydra")
     with pytest.raises(SetupError, match="not one valid world"):
         train_planner(debug_host("ipad"), records, PlannerTrainConfig.debug())

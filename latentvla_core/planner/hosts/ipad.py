@@ -95,10 +95,7 @@ class Ipad(nn.Module):
         """(B, N, 6) logits → (B, N) what the plan is chosen by; the largest is the plan."""
         if self.config.choice == "total":
             return logits[..., -1]
-        p: dict[str, Tensor] = dict(zip(SCORES, logits.float().sigmoid().unbind(-1), strict=True))
-        rest = torch.stack([weight * p[name] for name, weight in WEIGHTS_V1.items()]).sum(0)
-        product = torch.stack([p[name] for name in MULTIPLIERS_V1]).prod(0)
-        return product * rest / sum(WEIGHTS_V1.values())
+        return composed_choice(logits)
 
     def _answers(
         self, queries: Tensor, pooled: Tensor, told: Tensor, proposals: Tensor
@@ -134,6 +131,14 @@ class Ipad(nn.Module):
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Parameters that train at the lower backbone rate: the ResNet."""
         return list(self.pictures.resnet.parameters())
+
+
+def composed_choice(logits: Tensor) -> Tensor:
+    """(..., 6) logits of `SCORES` → (...,) PDMS v1.1 as its formula composes five sub-scores."""
+    p: dict[str, Tensor] = dict(zip(SCORES, logits.float().sigmoid().unbind(-1), strict=True))
+    rest = torch.stack([weight * p[name] for name, weight in WEIGHTS_V1.items()]).sum(0)
+    product = torch.stack([p[name] for name in MULTIPLIERS_V1]).prod(0)
+    return product * rest / sum(WEIGHTS_V1.values())
 
 
 class PictureEncoder(nn.Module):

@@ -15,6 +15,7 @@ from latentvla_core.errors import SetupError
 MODULES: dict[str, str] = {
     "transfuser": "latentvla_core.planner.hosts.transfuser_loss",
     "ipad": "latentvla_core.planner.hosts.ipad_loss",
+    "flow": "latentvla_core.planner.hosts.flow",
 }
 """Host → module whose `HOST` it is."""
 
