@@ -4,9 +4,9 @@ is the time plan from it?
     python -m benchmarks.vlm_steps --out DIR       # writes two logs there; about a minute of one core
 
 One shape is trained first: operations by `vlm/duration.py` over its measured step give the rate that
-this machine reaches. Plans of the other shapes, at that rate, are held against their own steps. Each
-shape is trained with every picture in memory and with pictures decoded on their way, four batches
-ahead. Weights are random: time does not depend on what is learned.
+this machine reaches. Plans of the other shapes, at that rate, are held against their own steps.
+Pictures are decoded on their way, four batches ahead, so a step says what it waited for them.
+Weights are random: time does not depend on what is learned.
 """
 
 from __future__ import annotations
@@ -74,40 +74,37 @@ def samples_of(out: Path, config: VlmConfig) -> list[VlmSample]:
 
 
 def measured(samples: list[VlmSample], config: VlmConfig, steps: int) -> Steps:
-    """Medians of a short training after its first steps."""
+    """Medians of a short training after its first steps, forward and backward."""
     sink = ListSink()
     short = with_training(config, steps=steps + WARM_UP, epochs=0.0)
+    short = replace(short, batches_ahead=AHEAD)
     train_vlm(samples, short, sink=sink)
     rows = [found for _, found in sink.rows if "step_s" in found][WARM_UP:]
     return Steps(*(float(np.median([row[name] for row in rows])) for name in Steps._fields))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Steps of the VLM against the time plan.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the two logs")
     parser.add_argument("--steps", type=int, default=5, help="measured steps of each shape")
     options = parser.parse_args()
     report(options.out, options.steps)
 
 
-def report(out: Path, steps: int) -> dict[str, tuple[float, Steps, Steps]]:
-    """Shape → planned seconds, steps from memory, steps with pictures on their way; prints a table."""
+def report(out: Path, steps: int) -> dict[str, tuple[float, Steps]]:
+    """Shape → planned seconds, and its steps; prints a table."""
     found, rate = {}, 0.0
-    print(
-        f"{'shape':<24}{'plan s':>8}{'step s':>8}{'plan/step':>11}{'load s':>9}{'on the way':>12}"
-    )
+    print(f"{'shape':<24}{'plan s':>8}{'step s':>8}{'plan/step':>11}{'load s':>9}", flush=True)
     for name, config in shapes().items():
         samples = samples_of(out, config)
-        kept = measured(samples, config, steps)
-        streamed = measured(samples, replace(config, batches_ahead=AHEAD), steps)
+        spent = measured(samples, config, steps)
         work = time_plan(config, len(samples), 1.0, question_tokens=WORDS).step_flops
-        rate = rate or work / kept.step_s
+        rate = rate or work / spent.step_s
         plan_s = time_plan(config, len(samples), rate, question_tokens=WORDS).step_s
-        found[name] = (plan_s, kept, streamed)
-        print(
-            f"{name:<24}{plan_s:>8.2f}{kept.step_s:>8.2f}{plan_s / kept.step_s:>11.2f}"
-            f"{streamed.load_s:>9.3f}{streamed.step_s:>11.2f}s", flush=True,
-        )  # fmt: skip
+        found[name] = (plan_s, spent)
+        ratio = plan_s / spent.step_s
+        print(f"{name:<24}{plan_s:>8.2f}{spent.step_s:>8.2f}{ratio:>11.2f}{spent.load_s:>9.3f}",
+              flush=True)  # fmt: skip
     print(f"rate of the first shape: {rate / 1e9:.1f} GFLOP/s")
     return found
 

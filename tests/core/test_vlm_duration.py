@@ -76,3 +76,20 @@ def test_a_plan_of_nothing_is_refused(wrong):
     scenes_, rate, devices = wrong
     with pytest.raises(ValueError, match="must be above 0"):
         time_plan(VlmConfig.mini(), scenes_, rate, devices=devices)
+
+
+@pytest.mark.slow
+def test_the_benchmark_takes_its_rate_from_the_first_shape(tmp_path, monkeypatch, capsys):
+    from benchmarks import vlm_steps
+
+    small = with_training(VlmConfig.debug(), batch_size=2, log_every=1)
+    drawn = scenes(4, tmp_path, size_wh=small.image_size_wh)
+    wide = replace(small, text=replace(small.text, ffn_size=256))
+    monkeypatch.setattr(vlm_steps, "shapes", lambda: {"one": small, "two": wide})
+    monkeypatch.setattr(vlm_steps, "samples_of", lambda out, config: build_samples(*drawn, config))
+    found = vlm_steps.report(tmp_path, steps=2)
+    (plan_s, spent), (other_s, _) = found.values()
+    assert plan_s == pytest.approx(spent.step_s)
+    assert other_s > plan_s
+    assert spent.step_s > spent.load_s >= 0.0
+    assert "rate of the first shape" in capsys.readouterr().out
