@@ -1,5 +1,5 @@
 """The student as programs of plain tensors (`torch.export`): one forward pass, and the whole answer
-of 12 tokens.
+of 12 tokens; as .pt2 files, or as ONNX.
 
 Both take the fields of `StudentInputs` as positional tensors. The count of pictures is fixed by the
 example (which views exist is part of the program's input mask, how many is its shape).
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from latentvla_core.distill.inputs import StudentInputs
 from latentvla_core.distill.network import StudentNetwork
+from latentvla_core.errors import SetupError
 
 Program = Literal["forward", "answer"]
 
@@ -66,4 +67,20 @@ def save_program(program: torch.export.ExportedProgram, path: Path | str) -> Pat
     """Write a .pt2 file, which `torch.export.load` reads without this package."""
     path = Path(path)
     torch.export.save(program, str(path))
+    return path
+
+
+def save_onnx(program: torch.export.ExportedProgram, path: Path | str) -> Path:
+    """Write a program of `export_student` as ONNX, weights inside. Inputs are named `input_0` … in
+    the order of the program's arguments. Raises SetupError without the extra `onnx`.
+    """
+    try:
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise SetupError("ONNX needs the extra: pip install 'latentvla[onnx]'") from error
+    path = Path(path)
+    names = [f"input_{k}" for k in range(len(program.graph_signature.user_inputs))]
+    made = torch.onnx.export(program, input_names=names, dynamo=True, verbose=False)
+    assert made is not None  # for the type checker: exporting with dynamo gives a program
+    made.save(str(path))
     return path
