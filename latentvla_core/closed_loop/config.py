@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from latentvla_core.closed_loop.scenes.situations import DANGEROUS, SITUATIONS, USUAL
 
 KINDS = ("reactive", "log")
-RARE = ("danger_cut_in",)
-"""Staged so seldom (one candidate in 160) that a set of it is a search of its own."""
-SITUATIONS_DRIVEN = USUAL + tuple(name for name in DANGEROUS if name not in RARE)
+SITUATIONS_DRIVEN = USUAL + DANGEROUS
 GATED = ("cls", "cls_tlc", "ds", "alpasim", "bridgesim", "ncap")
 
 

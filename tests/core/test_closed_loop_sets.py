@@ -10,6 +10,8 @@ import pytest
 
 from latentvla_core.closed_loop import report
 from latentvla_core.closed_loop.drive import TABLES, DriveConfig, drive_set
+from latentvla_core.closed_loop.scenes.scene import open_scene
+from latentvla_core.closed_loop.scenes.scripts import driver_of
 from latentvla_core.closed_loop.scenes.sets import (
     HELD_OUT,
     SceneSet,
@@ -77,6 +79,28 @@ def test_there_are_nine_situations_and_three_dangers():
 
 def first_scene(name: str, seconds: float = 8.0) -> Verdict:
     return next(v for s in islice(candidates(name, 0), 40) if not (v := judge(s, seconds)).reason)
+
+
+@pytest.mark.parametrize("name", ["cut_in", "danger_cut_in"])
+def test_a_car_cuts_in_often_enough_for_a_set_of_twenty(name: str):
+    """It was one candidate in 20, and one in 160: the ego stood on a road of one lane, or the other
+    car was gone before it could come over.
+    """
+    tried = [judge(spec, 8.0) for spec in islice(candidates(name, 0), 12)]
+    assert sum(not v.reason for v in tried) >= 2, [v.reason for v in tried]
+
+
+def test_the_scene_begins_with_the_other_car_beside_and_a_little_ahead():
+    seen = 0
+    for spec in islice(candidates("cut_in", 0), 8):
+        try:
+            simulation = open_scene(spec).simulation
+        except DataError:
+            continue
+        ego, cutter = simulation.driver, driver_of(simulation, "cutter")
+        lanes = simulation.network.neighbours(ego.lane(simulation.network).id)
+        seen += cutter.chain[cutter.at] in lanes and 4.0 < cutter.s_m - ego.s_m < 22.0
+    assert seen >= 2
 
 
 def test_somebody_who_does_not_react_crashes_in_a_dangerous_scene():

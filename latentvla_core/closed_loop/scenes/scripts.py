@@ -29,13 +29,16 @@ class CutIn:
     fired: bool = False
 
     def __call__(self, simulation: Simulation) -> None:
-        if self.fired or simulation.time_s < self.from_s:
+        if self.fired:
             return
         cutter, ego = driver_of(simulation, self.token), simulation.driver
         network = simulation.network
         lane, target = cutter.lane(network), ego.lane(network)
         side = _side(network, lane.id, target.id)
         gap = cutter.s_m - ego.s_m - cutter.half_length_m - EGO_HALF_M
+        self._keep_beside(simulation, cutter, ego, gap)
+        if simulation.time_s < self.from_s:
+            return
         room = target.length_m - cutter.s_m > END_ROOM_M and cutter.s_m > START_ROOM_M
         if not (side and room and self.gap_m[0] <= gap <= self.gap_m[1]):
             return
@@ -47,6 +50,13 @@ class CutIn:
         goal = self.slow_to * cutter.speed_mps
         cutter.slow_until = [(simulation.time_s + 0.5, simulation.time_s + 4.0, goal)]
         self.fired = True
+
+    def _keep_beside(self, simulation: Simulation, cutter: Driver, ego: Driver, gap: float) -> None:
+        """Until it comes over it drives no faster than holds the middle of the gap: alone it would
+        be gone, for the ego starts slowly.
+        """
+        wish = max(ego.speed_mps + 0.8 * (sum(self.gap_m) / 2 - gap), 0.0)
+        cutter.slow_until = [(simulation.time_s, simulation.time_s + 0.15, wish)]
 
 
 @dataclass(slots=True)

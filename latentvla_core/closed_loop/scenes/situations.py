@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from latentvla_core.closed_loop.scenes.scripts import (
+    END_ROOM_M,
     CutIn,
     HardBrake,
     StepOut,
@@ -65,20 +66,34 @@ def _cut_in(
     slow_to: float,
     decel_mps2: float,
 ) -> Staged:
-    network, ego, chain = scenario.network, scenario.ego, list(scenario.ego.chain)
-    lane = network.lanes[chain[0]]
-    beside = [i for i in network.neighbours(lane.id) if i] if not lane.is_connector else []
-    if not beside:
-        raise DataError("the ego starts on a road of one lane; nobody can cut in")
+    network, ego = scenario.network, scenario.ego
+    _start_beside(scenario, warm_up_s)
+    lane = network.lanes[ego.chain[0]]
+    beside = [i for i in network.neighbours(lane.id) if i]
     other = beside[int(rng.integers(len(beside)))]
-    rest = scenario.route
-    chain_of_other = chain_along(network, other, rest) or [other]
+    chain_of_other = chain_along(network, other, scenario.route) or [other]
     cutter = _car("cutter", rng, Style(speed_factor=1.0), chain_of_other)
-    cutter.s_m, cutter.speed_mps = ego.s_m + float(rng.uniform(9.0, 15.0)), 5.0
+    cutter.s_m, cutter.speed_mps = ego.s_m + float(rng.uniform(9.0, 15.0)), ego.speed_mps
     cutter.calm_s = 1e9
     insert_driver(scenario, cutter, clear_m=18.0)
-    at = warm_up_s + float(rng.uniform(0.5, 4.0))
-    return Staged(chain, CutIn(at, gap_m, slow_to, decel_mps2))
+    at = warm_up_s + float(rng.uniform(0.5, 3.0))
+    return Staged(list(ego.chain), CutIn(at, gap_m, slow_to, decel_mps2))
+
+
+def _start_beside(scenario: Scenario, warm_up_s: float) -> None:
+    """The ego starts where its road has a second lane and room for what follows: where it is, or
+    further along its route. Raises DataError where the route has no such lane.
+    """
+    network, ego = scenario.network, scenario.ego
+    room_m = (warm_up_s + 3.0) * AHEAD_MPS + END_ROOM_M
+    for k, lane_id in enumerate(ego.chain):
+        lane, start_m = network.lanes[lane_id], ego.s_m if k == 0 else 8.0
+        wide = not lane.is_connector and any(network.neighbours(lane_id))
+        if wide and lane.length_m - start_m >= room_m:
+            ego.chain, ego.at, ego.s_m = ego.chain[k:], 0, start_m
+            scenario.route = scenario.route[k:]
+            return
+    raise DataError("no road of the route has a second lane that is long enough for a cut-in")
 
 
 def stage_parked(scenario: Scenario, rng: np.random.Generator, warm_up_s: float) -> Staged:
