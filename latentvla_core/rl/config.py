@@ -42,8 +42,10 @@ class RlConfig:
     """Peak rate; ends at a tenth."""
     weight_decay: float = 1e-4
     """AdamW's."""
-    trained: Literal["head", "planner"] = "head"
-    """head: the layers that answer poses. planner: everything but the image backbone."""
+    trained: Literal["head", "decoder", "planner"] = "head"
+    """head: the layers that answer poses. decoder: everything behind the backbone, whose features
+    are made once where the host allows it. planner: everything but the image backbone.
+    """
     samples: int = 4
     """Plans drawn per proposal."""
     group: Literal["proposal", "scene"] = "proposal"
@@ -63,12 +65,16 @@ class RlConfig:
     """
     clip: float = 0.0
     """Ratios are held in 1 ± this; 0 = no ratio."""
+    policy: float = 1.0
+    """Weight of the policy's loss; 0: nothing is learned from the score."""
     imitation: float = 0.1
     """Weight of the imitation loss."""
     imitation_without_positive: float = 1.0
     """Its weight in scenes where no drawn plan was worth following."""
-    imitate: Literal["human", "start"] = "human"
-    """Whom: the log, or the planner as it was before this training."""
+    imitate: Literal["human", "start", "best"] = "human"
+    """Whom: the log, the planner as it was before this training, or the best plan drawn around its
+    own of now.
+    """
     metric: Literal["pdms", "epdms"] = "pdms"
     """The reward."""
     progress_weight: float = 5.0
@@ -118,6 +124,36 @@ class RlConfig:
             imitation_without_positive=0.001,
             imitate="start",
         )
+
+    @classmethod
+    def one_plan(cls) -> RlConfig:
+        """For a host that answers one plan: what is drawn around it is what it will be judged by.
+        Everything behind the frozen backbone moves towards the best of the plans drawn around its
+        own. They are drawn around a copy that stands still for a round of steps: a target that
+        moves with the planner is overshot, and overshot again from there.
+        """
+        return cls(
+            trained="decoder",
+            steps=600,
+            batch_size=32,
+            learning_rate=1e-3,
+            samples=32,
+            noise=NoiseConfig(kind="added", along=0.3, across=0.1),
+            divide_by_std=False,
+            only_better_than_human=False,
+            policy=0.0,
+            imitation=1.0,
+            imitation_without_positive=1.0,
+            imitate="best",
+            inner_steps=100,
+        )
+
+    @classmethod
+    def cloned(cls) -> RlConfig:
+        """The control of `one_plan`: as many steps, draws and scores of the same layers, all
+        learned from the log.
+        """
+        return replace(cls.one_plan(), imitate="human")
 
     @classmethod
     def debug(cls) -> RlConfig:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.errors import SetupError
+from latentvla_core.planner.plan import Batches
 from latentvla_core.rl.config import NoiseConfig, RlConfig
-from latentvla_core.types import PLAN_STEPS
+from latentvla_core.training.loop import to_device
+from latentvla_core.types import PLAN_STEPS, Array
 
 HEADS = ("pose_head.", "trajectory_head.")
 """Beginnings of names of the layers that answer poses."""
@@ -77,8 +79,34 @@ def trained_parameters(planner: Any, which: str) -> set[str]:
                 "trained='planner'"
             )
         return chosen
+    if which == "decoder":
+        return {name for name in names if not name.startswith("backbone.")}
     backbone = {id(p) for p in planner.backbone_parameters()}
     return {name for name, p in planner.named_parameters() if id(p) not in backbone}
+
+
+def remembered(planner: Any, batches: Batches, rows: Array, device: str = "cpu") -> Batches:
+    """Batches in which what the frozen backbone sees of `rows` is remembered: pictures are read and
+    encoded once. Hosts that cannot plan from it (no `seen`), and fused ones, get their batches as
+    they are.
+    """
+    if not hasattr(planner, "seen") or planner.fusion is not None or not len(rows):
+        return batches
+    training = planner.training
+    planner.eval()
+    parts = [
+        planner.seen(to_device(batches(rows[first : first + 32]), device))
+        for first in range(0, len(rows), 32)
+    ]
+    planner.train(training)
+    kept = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    at = {int(row): i for i, row in enumerate(rows)}
+
+    def batch(indices: Array) -> dict[str, Any]:
+        here = torch.tensor([at[int(i)] for i in indices])
+        return {name: value[here] for name, value in kept.items()}
+
+    return batch
 
 
 def proposals_of(out: dict[str, Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from latentvla_core.planner.hosts.registry import host_of
 from latentvla_core.planner.inputs import TrajectoryTargets
@@ -22,7 +23,7 @@ from latentvla_core.planner.train import readable
 from latentvla_core.rl import pitfalls
 from latentvla_core.rl.advantages import Advantages, advantages
 from latentvla_core.rl.config import RlConfig
-from latentvla_core.rl.policy import Policy, draw, log_probability, spread_of
+from latentvla_core.rl.policy import Policy, draw, log_probability, remembered, spread_of
 from latentvla_core.rl.reward import Reward, Rewards
 from latentvla_core.rl.watch import Watch
 from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
@@ -31,6 +32,9 @@ from latentvla_core.types import Array, SceneRecord
 from latentvla_core.vlm.features import VlmFeatures
 
 FINAL_RATE = 0.1
+NEARNESS_PER_M = 0.01
+"""Of two drawn plans the nearer one is better, unless the other is worth a point a metre more."""
+SMOOTH_M = 1.0
 RATIO_RANGE = 2.0
 """Differences of log-probabilities are held in ± this before the exponential."""
 
@@ -75,6 +79,8 @@ def train_rl(
     reward = Reward.of(worlds, config.metric, progress_weight=config.progress_weight, device=device)
     scored = {int(i) for i in (reward.rows >= 0).nonzero()[:, 0]}
     usable = np.array([i for i in readable(seen) if int(i) in scored], np.int64)
+    if config.trained == "decoder":
+        batches = remembered(planner, batches, usable, device)
     watch = watched or Watch.of(records, worlds, batches, usable)
     policy = Policy(planner.to(device), config)
     before = watch.look(planner, device)
@@ -164,14 +170,27 @@ class Lesson:
         drawn_from = self.policy.drawn_from(batch) if config.inner_steps > 1 else proposals.detach()
         means = drawn_from[-1]
         plans = draw(means, config.samples, config.noise)  # (B, N, G, 8, 3)
+        if config.imitate == "best":
+            plans[:, :, 0] = means  # where nothing drawn is better, nothing changes
         rewards = self.reward(scenes, plans.flatten(1, 2))
         gain = advantages(rewards, means.shape[1], config)
-        target = self.truth[scenes] if config.imitate == "human" else self.policy.at_start(batch)
+        target = self._target(batch, plans, rewards)
         pull = self._policy_loss(proposals, drawn_from, plans, gain)
         held = self._imitation(proposals, target, gain)
         figures = self._figures(rewards, gain, plans)
         parts = {"policy": float(pull.detach()), "imitation": float(held.detach())}
-        return pull + held, parts | figures
+        return config.policy * pull + held, parts | figures
+
+    def _target(self, batch: dict[str, Any], plans: Tensor, rewards: Rewards) -> Tensor:
+        """(B, 8, 3) or (B, N, 8, 3) what the imitation loss pulls to."""
+        if self.config.imitate == "human":
+            return self.truth[torch.as_tensor(batch["index"])]
+        if self.config.imitate == "start":
+            return self.policy.at_start(batch)
+        away = (plans - plans[:, :, :1])[..., :2].norm(dim=-1).mean(-1)  # (B, N, G)
+        worth = rewards.value.view_as(away).nan_to_num(-1.0) - NEARNESS_PER_M * away
+        best = worth.argmax(-1)[..., None, None, None]
+        return plans.take_along_dim(best, dim=2)[:, :, 0]
 
     def _policy_loss(
         self, proposals: Tensor, drawn_from: Tensor, plans: Tensor, gain: Advantages
@@ -204,7 +223,10 @@ class Lesson:
         if target.dim() == 3:
             away = (last - target[:, None]).abs().sum(-1).mean(-1).amin(-1)  # (B,)
         else:
-            away = (last - target).abs().sum(-1).mean((-1, -2))
+            # Quadratic near the target: the copy's plan differs by rounding alone at first, and L1
+            # would push as hard for that as for metres.
+            apart = F.smooth_l1_loss(last, target, reduction="none", beta=SMOOTH_M)
+            away = apart.sum(-1).mean((-1, -2))
         weight = torch.where(gain.positive, config.imitation, config.imitation_without_positive)
         return (weight * away).mean()
 

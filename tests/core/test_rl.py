@@ -18,6 +18,7 @@ from latentvla_core.planner.config import ChoosingConfig, PlannerTrainConfig
 from latentvla_core.planner.hosts.ipad import IpadConfig
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import build_planner
+from latentvla_core.planner.plan import make_batches
 from latentvla_core.planner.train import train_planner
 from latentvla_core.rl import pitfalls
 from latentvla_core.rl.advantages import advantages
@@ -27,6 +28,7 @@ from latentvla_core.rl.policy import (
     draw,
     log_probability,
     proposals_of,
+    remembered,
     spread_of,
     trained_parameters,
 )
@@ -343,6 +345,67 @@ def test_a_planner_whose_rewards_never_differ_learns_nothing(slow):
     assert sink.series("dead_groups") == [1.0] * len(sink.rows)
     before = made["transfuser"].state_dict()
     assert all(torch.equal(p, before[name]) for name, p in planner.state_dict().items())
+
+
+def test_what_the_frozen_backbone_sees_is_remembered_and_gives_the_same_plans(records):
+    planner = build_planner("transfuser", HOSTS["transfuser"], seed=1).eval()
+    batches, rows = make_batches(planner, records, None), np.array([5, 2, 7])
+    kept = remembered(planner, batches, rows)
+    asked = np.array([7, 5])
+    batch = kept(asked)
+    assert "camera" not in batch and batch["bev"].shape[0] == 2
+    with torch.no_grad():
+        one, other = planner(batch)["poses"], planner(batches(asked))["poses"]
+    assert torch.allclose(one, other, atol=1e-5)
+    ipad = build_planner("ipad", HOSTS["ipad"])
+    own = make_batches(ipad, records, None)
+    assert remembered(ipad, own, rows) is own  # it looks at the pictures anew for each proposal
+
+
+def one_plan(**more) -> RlConfig:
+    """The recipe at the size of these scenes."""
+    noise = NoiseConfig(kind="added", along=0.2, across=0.02)
+    config = replace(RlConfig.one_plan(), steps=60, batch_size=8, samples=16, noise=noise)
+    return replace(config, watch_every=60, learning_rate=5e-3, **{"inner_steps": 20, **more})
+
+
+def test_moving_to_the_best_drawn_plan_gains_and_its_control_and_a_bent_reward_do_not(
+    slow, monkeypatch
+):
+    made, records, worlds = slow
+
+    def gained(config: RlConfig) -> float:
+        result = train_rl(copy.deepcopy(made["transfuser"]), records, worlds, config)
+        return result.after["score"] - result.before["score"]
+
+    learned = gained(one_plan())
+    copied = gained(one_plan(imitate="human"))
+    own = Reward._reward
+    monkeypatch.setattr(Reward, "_reward", lambda self, found: -own(self, found))
+    assert learned > copied + 0.03
+    assert gained(one_plan()) < 0.0
+
+
+def test_a_planner_stays_where_it_is_when_no_drawn_plan_is_better(slow):
+    """L1 to a copy of itself pushed with full force for a difference of rounding."""
+    made, records, worlds = slow
+    planner = copy.deepcopy(made["transfuser"])
+    still = NoiseConfig(kind="added", along=0.0, across=0.0)
+    config = replace(one_plan(), noise=still, weight_decay=0.0, steps=20)
+    train_rl(planner, records, worlds, config)
+    batch = make_batches(planner, records, None)(np.arange(len(records)))
+    with torch.no_grad():
+        moved = planner(batch)["poses"] - made["transfuser"].eval()(batch)["poses"]
+    assert moved.abs().max() < 0.5
+
+
+def test_the_decoder_is_everything_behind_the_backbone():
+    planner = build_planner("transfuser", HOSTS["transfuser"])
+    chosen = trained_parameters(planner, "decoder")
+    assert trained_parameters(planner, "head") < chosen
+    assert {n for n, _ in planner.named_parameters()} - chosen == {
+        n for n, _ in planner.named_parameters() if n.startswith("backbone.")
+    }
 
 
 def test_a_killed_training_goes_on_and_ends_where_it_would_have(records, worlds, tmp_path):

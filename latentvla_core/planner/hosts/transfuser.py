@@ -193,7 +193,7 @@ class Transfuser(nn.Module):
         """Batch of `inputs.TransfuserInputs` → poses (B, 8, 3), boxes (B, A, 5), box logits (B, A),
         semantic logits.
         """
-        bev = self.backbone(batch["camera"], None if self.config.latent else batch["lidar"])
+        bev = batch["bev"] if "bev" in batch else self._bev(batch)
         tokens = self.to_token(bev).flatten(2).transpose(1, 2)  # (B, g², D)
         if self.fusion is not None:
             position = self.key_embedding[: tokens.shape[1]]
@@ -212,6 +212,17 @@ class Transfuser(nn.Module):
             if self.training
             else out
         )
+
+    def _bev(self, batch: dict[str, Any]) -> Tensor:
+        return self.backbone(batch["camera"], None if self.config.latent else batch["lidar"])
+
+    @torch.no_grad()
+    def seen(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with BEV features (B, C, g, g) in place of what sensors say; `forward` takes
+        either. For trainings that leave the backbone as it is.
+        """
+        rest = {name: value for name, value in batch.items() if name not in ("camera", "lidar")}
+        return {**rest, "bev": self._bev(batch)}
 
     def _trajectory(self, answer: Tensor) -> Tensor:
         raw = self.trajectory_head(answer).unflatten(-1, (PLAN_STEPS, 3))
