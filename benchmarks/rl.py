@@ -2,8 +2,8 @@
 
 A small embedded world is written below DIR (or found there). Per seed a planner imitates the
 training logs, then other trainings start from that one planner. For a host of one plan these are
-`cloned` (imitation goes on: the control, of equal compute) and `one_plan`; for a host that chooses
-among proposals `more` (the control), `anchored` and `grouped` (rl/config.py). All are scored on
+`cloned` (imitation goes on: the control, of equal compute), `one_plan` and `shaped`; for a host
+that chooses among proposals `more` (the control), `anchored` and `grouped` (rl/config.py). All are scored on
 held-out logs; differences are paired by scene, intervals draw whole logs. PDMS is what was trained
 on; EPDMS, extended comfort and the detectors stand beside it. Models are kept in DIR/planners, so
 that `latentvla drive --planner DIR/planners/one_plan-0 ...` can drive them.
@@ -15,6 +15,7 @@ import argparse
 import copy
 import csv
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from latentvla_core.training.config import with_training
 from latentvla_core.world.write import WorldConfig, write_world
 
 WORLD = WorldConfig(seed=21, logs_train=56, logs_val=4, logs_test=32, picture_wh=(224, 126))
-ARMS = {"transfuser": ("cloned", "one_plan"), "ipad": ("more", "anchored", "grouped")}
+ARMS = {"transfuser": ("cloned", "one_plan", "shaped"), "ipad": ("more", "anchored", "grouped")}
 TARGET = 3.0
 """Points of its reward that learning from the score should add."""
 CEILING = NoiseConfig(kind="added", along=0.3, across=0.1)
@@ -114,19 +115,15 @@ def watch_of(host: str, held_out: Part, seed: int = 0) -> Watch:
     return Watch.of(held_out.records, held_out.worlds, batches, most=len(held_out.records))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--host", default="transfuser", choices=sorted(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=RlConfig.one_plan().steps)
     parser.add_argument("--arms", nargs="+")
-    parser.add_argument("--logs", type=int, default=0, help="training and test logs; 0: 56 and 32")
-    options = parser.parse_args()
-    config = (
-        replace(WORLD, logs_train=options.logs, logs_test=options.logs) if options.logs else WORLD
-    )
-    root = write_world(options.out / "world", config).root
+    options = parser.parse_args(arguments)
+    root = write_world(options.out / "world", WORLD).root
     taught, held_out = read(root, "trainval"), read(root, "test")
     print(
         f"{options.host}: {len(taught.records)} training scenes of {len(set(taught.logs))} logs, "

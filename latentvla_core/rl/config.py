@@ -71,9 +71,11 @@ class RlConfig:
     """Weight of the imitation loss."""
     imitation_without_positive: float = 1.0
     """Its weight in scenes where no drawn plan was worth following."""
-    imitate: Literal["human", "start", "best"] = "human"
-    """Whom: the log, the planner as it was before this training, or the best plan drawn around its
-    own of now.
+    imitate: Literal["human", "start"] = "human"
+    """Whom: the log, or the planner as it was before this training."""
+    shape: float = 0.0
+    """Weight of what of a plan's change no drawn plan tries (`policy.bent`): drawn plans are bent
+    in two smooth ways, and in all others nothing but this holds the planner.
     """
     metric: Literal["pdms", "epdms"] = "pdms"
     """The reward."""
@@ -128,32 +130,33 @@ class RlConfig:
     @classmethod
     def one_plan(cls) -> RlConfig:
         """For a host that answers one plan: what is drawn around it is what it will be judged by.
-        Everything behind the frozen backbone moves towards the best of the plans drawn around its
-        own. They are drawn around a copy that stands still for a round of steps: a target that
-        moves with the planner is overshot, and overshot again from there.
+        Everything behind the frozen backbone learns, slowly: at ten times this rate a step is
+        longer than what was drawn, and the planner collapses (docs/results/rl.md).
         """
         return cls(
             trained="decoder",
-            steps=600,
+            steps=200,
             batch_size=32,
-            learning_rate=1e-3,
-            samples=32,
-            noise=NoiseConfig(kind="added", along=0.3, across=0.1),
+            learning_rate=1e-4,
+            samples=16,
+            noise=NoiseConfig(kind="added", along=0.2, across=0.05),
             divide_by_std=False,
             only_better_than_human=False,
-            policy=0.0,
-            imitation=1.0,
-            imitation_without_positive=1.0,
-            imitate="best",
-            inner_steps=100,
+            imitation=0.02,
+            imitation_without_positive=0.02,
         )
+
+    @classmethod
+    def shaped(cls) -> RlConfig:
+        """`one_plan`, held by the shape of its plans at the start instead of by the log."""
+        return replace(cls.one_plan(), shape=1.0, imitation=0.001, imitation_without_positive=0.001)
 
     @classmethod
     def cloned(cls) -> RlConfig:
         """The control of `one_plan`: as many steps, draws and scores of the same layers, all
         learned from the log.
         """
-        return replace(cls.one_plan(), imitate="human")
+        return replace(cls.one_plan(), policy=0.0, imitation=1.0, imitation_without_positive=1.0)
 
     @classmethod
     def debug(cls) -> RlConfig:

@@ -33,7 +33,8 @@ class Policy(nn.Module):
         super().__init__()
         self.planner = planner
         self.sampler = _frozen(planner) if config.inner_steps > 1 else None
-        self.start = _frozen(planner) if config.imitate == "start" else None
+        needs_start = config.imitate == "start" or config.shape > 0
+        self.start = _frozen(planner) if needs_start else None
         chosen = trained_parameters(planner, config.trained)
         for name, parameter in planner.named_parameters():
             parameter.requires_grad_(name in chosen)
@@ -133,6 +134,23 @@ def draw(means: Tensor, samples: int, noise: NoiseConfig) -> Tensor:
     # The offset's slope over the path's: a plan that is bent aside also heads there.
     slope = 2 * ADDED_UNIT_M * across * part / moved_x[..., -1:].abs().clamp(min=5.0)
     return torch.stack([moved_x, moved_y, yaw + slope.clamp(-0.5, 0.5)], -1)
+
+
+def bent(plans: Tensor, start: Tensor) -> Tensor:
+    """(..., 8, 3) plans against (..., 8, 3) starts → (..., 8, 3) what of the change `added` noise
+    never tries: along, across (m) and heading (rad), without the two ramps. No reward tells of it.
+    """
+    part = torch.linspace(1 / PLAN_STEPS, 1.0, PLAN_STEPS, device=plans.device, dtype=plans.dtype)
+    away, yaw = plans - start, start[..., 2]
+    ahead = away[..., 0] * yaw.cos() + away[..., 1] * yaw.sin()
+    aside = away[..., 1] * yaw.cos() - away[..., 0] * yaw.sin()
+    rest, shares = [], []
+    for change, ramp in ((ahead, part), (aside, part**2)):
+        share = (change * ramp).sum(-1, keepdim=True) / ramp.square().sum()
+        rest.append(change - share * ramp)
+        shares.append(share)
+    slope = 2 * shares[1] * part / plans[..., -1:, 0].detach().abs().clamp(min=5.0)
+    return torch.stack([*rest, away[..., 2] - slope.clamp(-0.5, 0.5)], -1)
 
 
 def spread_of(means: Tensor, noise: NoiseConfig) -> Tensor:

@@ -23,7 +23,7 @@ from latentvla_core.planner.train import readable
 from latentvla_core.rl import pitfalls
 from latentvla_core.rl.advantages import Advantages, advantages
 from latentvla_core.rl.config import RlConfig
-from latentvla_core.rl.policy import Policy, draw, log_probability, remembered, spread_of
+from latentvla_core.rl.policy import Policy, bent, draw, log_probability, remembered, spread_of
 from latentvla_core.rl.reward import Reward, Rewards
 from latentvla_core.rl.watch import Watch
 from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
@@ -32,8 +32,6 @@ from latentvla_core.types import Array, SceneRecord
 from latentvla_core.vlm.features import VlmFeatures
 
 FINAL_RATE = 0.1
-NEARNESS_PER_M = 0.01
-"""Of two drawn plans the nearer one is better, unless the other is worth a point a metre more."""
 SMOOTH_M = 1.0
 RATIO_RANGE = 2.0
 """Differences of log-probabilities are held in ± this before the exponential."""
@@ -170,27 +168,17 @@ class Lesson:
         drawn_from = self.policy.drawn_from(batch) if config.inner_steps > 1 else proposals.detach()
         means = drawn_from[-1]
         plans = draw(means, config.samples, config.noise)  # (B, N, G, 8, 3)
-        if config.imitate == "best":
-            plans[:, :, 0] = means  # where nothing drawn is better, nothing changes
         rewards = self.reward(scenes, plans.flatten(1, 2))
         gain = advantages(rewards, means.shape[1], config)
-        target = self._target(batch, plans, rewards)
+        target = self.truth[scenes] if config.imitate == "human" else self.policy.at_start(batch)
         pull = self._policy_loss(proposals, drawn_from, plans, gain)
         held = self._imitation(proposals, target, gain)
         figures = self._figures(rewards, gain, plans)
         parts = {"policy": float(pull.detach()), "imitation": float(held.detach())}
+        if config.shape:
+            shape = bent(proposals[-1], self.policy.at_start(batch)).square().mean()
+            held, parts["shape"] = held + config.shape * shape, float(shape.detach())
         return config.policy * pull + held, parts | figures
-
-    def _target(self, batch: dict[str, Any], plans: Tensor, rewards: Rewards) -> Tensor:
-        """(B, 8, 3) or (B, N, 8, 3) what the imitation loss pulls to."""
-        if self.config.imitate == "human":
-            return self.truth[torch.as_tensor(batch["index"])]
-        if self.config.imitate == "start":
-            return self.policy.at_start(batch)
-        away = (plans - plans[:, :, :1])[..., :2].norm(dim=-1).mean(-1)  # (B, N, G)
-        worth = rewards.value.view_as(away).nan_to_num(-1.0) - NEARNESS_PER_M * away
-        best = worth.argmax(-1)[..., None, None, None]
-        return plans.take_along_dim(best, dim=2)[:, :, 0]
 
     def _policy_loss(
         self, proposals: Tensor, drawn_from: Tensor, plans: Tensor, gain: Advantages
