@@ -44,9 +44,12 @@ def evidence_page(rows: Rows, quality: Rows, notes: Sequence[str] = ()) -> str:
 
 
 def _head(rows: Rows, quality: Rows, notes: Sequence[str]) -> str:
-    banners = "".join(
+    roles = [role for role in ROLES if any(row["role"] == role for row in rows)]
+    found = [pair for role in roles for pair in positive_controls(rows, role)]
+    found += [pair for role in roles for pair in chains(rows, role)]
+    banners = "".join(  # what does not hold is said first
         f"<div class='banner {'good' if held else 'bad'}'>{escape(text)}</div>"
-        for held, text in [*positive_controls(rows), *chains(rows, "test")]
+        for held, text in sorted(found, key=lambda pair: pair[0])
     )
     told = "".join(f"<p>{escape(text)}</p>" for text in (NOTE, *notes, *closing(rows, quality)))
     return f"<h1>What are pictures and latent actions worth?</h1>{banners}{told}"

@@ -199,5 +199,12 @@ def test_the_page_says_first_what_did_not_hold_and_fetches_nothing():
     rows = rows_of({"menu": 0.0, "menu+student": -1.0, "menu+teacher": 1.0})
     text = evidence_page(rows, [])
     assert text.index("does NOT hold") < text.index("<table")
+    held = rows_of({"menu": 0.0, "menu+student": 1.0, "menu+teacher": 1.5, "menu+oracle": 3.0})
+    rows = [*rows, *rows_of({"menu+oracle": 3.0})]
+    fails = [{**row, "role": "test_towns"} for row in rows]
+    both = evidence_page([*held, *fails], [])  # in other towns it does not hold: before all banners
+    banners = both[both.index("banner") :]
+    assert banners.index("on test_towns") < banners.index("positive control")
+    assert banners.index("does NOT hold") < banners.index("positive control")
     assert "http" not in text.replace("http-equiv", "")
     assert "No ranking" in text
