@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from latentvla_core.cli import app
 from latentvla_core.lake.store import Lake
+from latentvla_core.planner.hosts.registry import MODULES as HOSTS
 from latentvla_core.recipes import RECIPES
 from latentvla_core.tables import TABLES
 from latentvla_core.tables.sentences import sentences
@@ -339,3 +340,20 @@ def test_a_printed_command_does_what_the_page_says(
     for asked in (words, [filled.get(word, word) for word in printed.words[1:]]):
         done = CliRunner().invoke(app, asked)
         assert done.exit_code == 0, f"{asked}: {done.output} {done.exception}"
+
+
+def test_planners_that_learned_from_the_score_are_made_and_compared(homes: tuple[Path, Path]):
+    """Job rl, end to end, over a finished line: every host has its twin and its figures."""
+    home = homes[1]
+    done = subprocess.run(
+        [*COMMAND, "--job", "rl"],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    rows = Lake(str(home / "lake")).read("rl_summary").to_pylist()
+    assert {row["start"] for row in rows} == set(HOSTS)
+    assert all(row["score_low"] <= row["score_gain"] <= row["score_high"] for row in rows)

@@ -17,8 +17,8 @@ from latentvla_core.rl.config import NoiseConfig, RlConfig
 from latentvla_core.training.loop import to_device
 from latentvla_core.types import PLAN_STEPS, Array
 
-HEADS = ("pose_head.", "trajectory_head.")
-"""Beginnings of names of the layers that answer poses."""
+HEADS = ("pose_head", "trajectory_head")
+"""Names of the layers that answer poses, wherever they stand in a host."""
 ADDED_UNIT_M = 10.0
 
 
@@ -73,7 +73,7 @@ def trained_parameters(planner: Any, which: str) -> set[str]:
     """Names of the parameters that learn. Raises SetupError for a host without a known head."""
     names = [name for name, _ in planner.named_parameters()]
     if which == "head":
-        chosen = {name for name in names if name.startswith(HEADS)}
+        chosen = {name for name in names if set(HEADS) & set(name.split("."))}
         if not chosen:
             raise SetupError(
                 f"host {planner.name} has no layers named {' or '.join(HEADS)}; train more of it: "

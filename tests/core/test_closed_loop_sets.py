@@ -99,7 +99,7 @@ def test_the_scene_begins_with_the_other_car_beside_and_a_little_ahead():
             continue
         ego, cutter = simulation.driver, driver_of(simulation, "cutter")
         lanes = simulation.network.neighbours(ego.lane(simulation.network).id)
-        seen += cutter.chain[cutter.at] in lanes and 4.0 < cutter.s_m - ego.s_m < 22.0
+        seen += cutter.chain[cutter.at] in lanes and 4.0 < cutter.s_m - ego.s_m < 30.0
     assert seen >= 2
 
 
@@ -175,6 +175,8 @@ def test_the_page_shows_every_run_and_every_infraction(driven):
     for row in rows["closed_loop_infractions"]:
         assert row["kind"].replace("_", " ") in text
     assert text.count("<svg") >= 4 and text.count("data:image/jpeg") >= 10
+    for told in ("More is better", "Floors need no training", "the human's path is green"):
+        assert told in text  # a stranger has nobody to ask
     assert "refused" in text and "http" not in text.replace("http-equiv", "").split("</style>")[1]
 
 

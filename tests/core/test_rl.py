@@ -16,6 +16,7 @@ from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.pdms.tensors.torch_score import TorchWorlds
 from latentvla_core.planner.config import ChoosingConfig, PlannerTrainConfig
 from latentvla_core.planner.hosts.ipad import IpadConfig
+from latentvla_core.planner.hosts.registry import MODULES, host_of
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import build_planner
 from latentvla_core.planner.plan import make_batches
@@ -178,6 +179,13 @@ def test_only_the_chosen_parameters_learn_and_the_copies_follow_when_told(host):
     assert not torch.equal(first, copied)
     policy.catch_up()
     assert torch.equal(first, copied) and not torch.equal(first, start)
+
+
+def test_every_host_has_a_head_that_can_learn():
+    """Job rl stopped at a new host whose head lies deeper."""
+    for name, module in MODULES.items():
+        planner = build_planner(name, host_of(name).config.debug())
+        assert trained_parameters(planner, "head"), module
 
 
 def test_a_host_without_a_known_head_says_what_to_do():

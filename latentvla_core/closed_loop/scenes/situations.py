@@ -48,7 +48,7 @@ class Situation:
 
 def stage_cut_in(scenario: Scenario, rng: np.random.Generator, warm_up_s: float) -> Staged:
     """A car beside the ego, a little ahead, that will come over and slow down."""
-    return _cut_in(scenario, rng, warm_up_s, gap_m=(4.0, 16.0), slow_to=0.6, decel_mps2=2.0)
+    return _cut_in(scenario, rng, warm_up_s, gap_m=(8.0, 20.0), slow_to=0.7, decel_mps2=2.0)
 
 
 def stage_dangerous_cut_in(

@@ -45,11 +45,12 @@ def render(
         _lead(scenes, last),
         "<h2>All drivers</h2>",
         _means(last),
-        "<h2>By situation</h2>",
+        "<h2>CLS by situation</h2>",
         _grid(report.by_situation(last), "situation"),
-        "<h2>By length of the run</h2>",
+        "<h2>CLS by length of the run</h2>",
         _grid({f"{s:g} s": v for s, v in report.by_length(scores).items()}, "CLS after"),
-        "<h2>Worst runs</h2>",
+        f"<h2>Worst runs of {escape(planner)}</h2>",
+        LEGEND,
         *[_drawn(run, human, rows, (videos or {}).get(key_of(run))) for run, human in worst],
         "<h2>Every run</h2>",
         _runs(last, rows["closed_loop_infractions"]),
@@ -57,15 +58,26 @@ def render(
     return page(f"Closed loop: {planner}", parts)
 
 
+LEGEND = (
+    "<p>From above: the ego and its path are orange, the human's path is green, vehicles are "
+    "blue, the road is grey. Below: what the front camera saw at those times. Runs of every "
+    "driver stand further down.</p>"
+)
+"""What the drawings of a run show."""
+
+
 def _lead(scenes: SceneSet, last: Sequence[Row]) -> str:
     tried = sum(scenes.tried.values())
     reasons = "; ".join(f"{escape(r)}: {n}" for r, n in scenes.reasons.items())
     return (
         f"<p>{len(scenes.scenes)} scenes, frozen by the human's success alone: {tried} candidates "
-        f"were driven, {scenes.rejection_rate:.0%} refused ({reasons or 'none'}). CLS is nuPlan's "
-        "formula, DS CARLA's (0 … 100), A AlpaSim's, B the plans' EPDMS times completion, N "
-        "NeuroNCAP's (0 … 5, staged dangers only). Intervals: 95 %, by scene. A driver that fails "
-        "counts zero.</p>"
+        f"were tried, {scenes.rejection_rate:.0%} refused ({reasons or 'none'}). More is better "
+        "everywhere. CLS (0 … 1) is nuPlan's formula, CLS·TLC the same times no red light run, DS "
+        "(0 … 100) CARLA's, success the share of runs to the end without an infraction, A (0 … 1) "
+        "AlpaSim's, B (0 … 1) the plans' EPDMS times completion, N (0 … 5, staged dangers only) "
+        "NeuroNCAP's. Intervals: 95 %, by scene. A driver that fails counts zero. Floors need no "
+        "training: human (the world's own), pdm_closed (rules that know everything), "
+        "constant_velocity, blind (no pictures) and stand_still.</p>"
     )
 
 
