@@ -173,6 +173,7 @@ def test_only_the_chosen_parameters_learn_and_the_copies_follow_when_told(host):
     with torch.no_grad():
         for parameter in planner.parameters():
             parameter.add_(1.0)
+    assert policy.sampler is not None and policy.start is not None
     first, copied, start = (
         next(iter(m.parameters())) for m in (planner, policy.sampler, policy.start)
     )
