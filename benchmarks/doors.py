@@ -65,8 +65,8 @@ def moment(side_px: tuple[int, int] = (1920, 1080)) -> dict[str, Any]:
 
 def planners(size: str) -> dict[str, PlannerDriver]:
     """The hosts alone, and iPad fused with the student, with random weights."""
-    from latentvla_core.distill.predict import Student
-    from latentvla_core.distill.student import StudentNetwork
+    from latentvla_core.distill.model import Student
+    from latentvla_core.distill.network import StudentNetwork
     from latentvla_core.planner.model import build_planner
     from latentvla_core.recipes import recipe_named
 

@@ -291,3 +291,12 @@ def test_a_camera_that_the_planner_does_not_ask_for_changes_nothing(records, fol
     extra = json.loads(json.dumps(message))
     extra["cameras"]["CAM_B0"] = extra["cameras"]["CAM_F0"]
     assert np.allclose(seat.drive(message), seat.drive(extra))
+
+
+def test_the_planners_that_the_benchmark_calls_can_be_built():
+    """It named modules that had moved, and nobody had run it since."""
+    from benchmarks.doors import planners
+
+    made = planners("debug")
+    assert set(made) == {"transfuser", "ipad", "ipad_student"}
+    assert made["ipad_student"].features is not None
