@@ -81,7 +81,7 @@ def of_study(logs: list[Log], steps: int, seed: int) -> tuple[Any, Part, Part]:
         ([found.records[i] for i in rows], [found.worlds[i] for i in rows])
         for rows in (np.flatnonzero(roles == role) for role in ("labelled", "test"))
     ]
-    config = replace(PlannerTrainConfig.mini(), choosing=ChoosingConfig(epochs=0))
+    config = replace(PlannerTrainConfig.mini(), choosing=ChoosingConfig.none())
     size = replace(IpadConfig.mini(), cameras=("CAM_F0",))
     planner = model.build_planner("ipad", size, seed=seed)
     train_planner(
@@ -137,7 +137,7 @@ def compare(planner: Any, taught: Part, seen: Part, lengths: list[int], seeds: i
     for steps in lengths:
         for seed in range(seeds):
             planner.scorer = copy.deepcopy(start)
-            config = ChoosingConfig(epochs=1e-9, min_steps=steps)
+            config = with_training(ChoosingConfig(min_steps=steps), epochs=1e-9)
             began = time.process_time()
             train_choice(
                 planner,

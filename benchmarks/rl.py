@@ -87,7 +87,7 @@ def trained(start: Any, arm: str, taught: Part, seed: int, steps: int) -> tuple[
         config = replace(with_training(IMITATION, seed=seed + 100), fine_tune_steps=steps)
         train_planner(planner, taught.records, config, worlds=taught.worlds, fine_tune=True)
         return planner, None
-    config = replace(getattr(RlConfig, arm)(), seed=seed, steps=steps)
+    config = with_training(getattr(RlConfig, arm)(), seed=seed, steps=steps)
     return planner, train_rl(planner, taught.records, taught.worlds, config)
 
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--host", default="transfuser", choices=sorted(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=RlConfig.one_plan().steps)
+    parser.add_argument("--steps", type=int, default=RlConfig.one_plan().training.steps)
     parser.add_argument("--arms", nargs="+")
     options = parser.parse_args(arguments)
     root = write_world(options.out / "world", WORLD).root

@@ -10,6 +10,7 @@ from latentvla_core.evidence.menu import MenuConfig
 from latentvla_core.evidence.study import StudyConfig
 from latentvla_core.evidence.teacher import TeacherConfig
 from latentvla_core.latent.config import LatentActionConfig
+from latentvla_core.training.config import with_training
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,14 +62,18 @@ class EvidenceConfig:
     @classmethod
     def debug(cls) -> EvidenceConfig:
         """Two steps of everything on all logs there are: tests."""
-        menu = MenuConfig(
-            proposals=3, proposer_width=8, proposer_steps=2, width=8, steps=2, batch_size=8
-        )
-        teacher = TeacherConfig(width=8, eye_width=4, blind_steps=2, eye_steps=2, batch_size=8)
+        short = {"steps": 2, "batch_size": 8, "warmup_steps": 0}
+        menu = MenuConfig(proposals=3, proposer_width=8, proposer_steps=2, width=8)
+        teacher = TeacherConfig(width=8, eye_width=4, blind_steps=2)
         return cls(
             eye=EyeConfig(whole=6, middle=4, fit_pictures=12),
             latent=LatentActionConfig.debug(),
-            study=StudyConfig(labelled=(0,), seeds=(0,), menu=menu, teacher=teacher),
+            study=StudyConfig(
+                labelled=(0,),
+                seeds=(0,),
+                menu=with_training(menu, **short),
+                teacher=with_training(teacher, **short),
+            ),
         )
 
     @classmethod

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class StudyFolder:
         """Rows of one arm, all seeds and numbers of labelled logs; [] where its source was refused."""
         rows = []
         for seed in self.config.study.seeds:
-            told, config = self.told(seed), replace(self.config.study.menu, seed=seed)
+            told, config = self.told(seed), with_training(self.config.study.menu, seed=seed)
             for labelled in self.config.study.labelled:
                 menu = self.menu(seed, labelled)
                 rows += run_variant(variant, self.material.scenes, menu, told, config)
@@ -78,7 +78,7 @@ class StudyFolder:
             lambda: look(self.material, self.config.eye, self.config.encoder),
         )
         codes = kept(self.path / f"codes-{seed}.npz", lambda: {"codes": self._codes(seed)})
-        config = replace(self.config.study.teacher, seed=seed)
+        config = with_training(self.config.study.teacher, seed=seed)
         told = tell(self.material.scenes, sights_of(looked, codes["codes"]), config)
         return {f"{SOURCE}{name}": values for name, values in told.sources.items()} | {
             "quality": np.array(json.dumps(quality_rows(seed, told))),
@@ -91,7 +91,7 @@ class StudyFolder:
 
     def menu(self, seed: int, labelled: int) -> Menu:
         """Plans of a seed and number of labelled logs (0 = all), scored."""
-        scenes, config = self.material.scenes, replace(self.config.study.menu, seed=seed)
+        scenes, config = self.material.scenes, with_training(self.config.study.menu, seed=seed)
         count = labelled or len(set(scenes.logs[scenes.of_role("labelled")].tolist()))
 
         def make() -> dict[str, Array]:

@@ -8,7 +8,7 @@ formula of PDMS; proposals do not move under it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from latentvla_core.evidence.scenes import EGO_NUMBERS
 from latentvla_core.pdms.aggregate import WEIGHTS_V1
 from latentvla_core.training.config import FitConfig
-from latentvla_core.training.loop import fit
+from latentvla_core.training.loop import Loss, fit
 from latentvla_core.types import PLAN_STEPS, Array
 
 SUB_SCORES = (
@@ -41,26 +41,36 @@ class MenuConfig:
     """K."""
     proposer_width: int = 256
     """Hidden width of the proposer."""
-    proposer_steps: int = 1000
-    """Steps of the proposer, and of the single-plan MLP."""
     share: float = 0.05
     """Part of the loss that every proposal gets, so that none dies."""
     width: int = 128
     """Hidden width of the scorer."""
     neck: int = 16
     """Numbers that each source is brought down to."""
-    steps: int = 1000
-    """Steps of the scorer."""
-    batch_size: int = 64
-    """Scenes per step."""
-    learning_rate: float = 2e-3
-    """Peak rate."""
-    weight_decay: float = 0.3
-    """Of the scorer."""
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            steps=1000,
+            batch_size=64,
+            learning_rate=2e-3,
+            weight_decay=0.3,
+            warmup_steps=50,
+            log_every=1000,
+        )
+    )
+    """Of the scorer; its seed is that of all networks of a menu."""
+    proposer_steps: int = 1000
+    """Steps of the proposer, and of the single-plan MLP."""
+    proposer_weight_decay: float = 0.01
+    """Theirs; the other knobs are the scorer's."""
     dropout: float = 0.7
     """Of sources that are no motion (wider than a path): pictures, states, probabilities."""
-    seed: int = 0
-    """Of weights and order."""
+
+    @property
+    def proposer_training(self) -> FitConfig:
+        """Knobs of the proposer."""
+        return replace(
+            self.training, steps=self.proposer_steps, weight_decay=self.proposer_weight_decay
+        )
 
 
 def scaled(paths: Tensor) -> Tensor:
@@ -115,14 +125,14 @@ def train_proposer(ego: Array, path: Array, config: MenuConfig, proposals: int) 
     """By the nearest proposal's distance to the logged path, and a small share of all."""
     inputs, targets = torch.from_numpy(ego), torch.from_numpy(path)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         model = Proposer(inputs, proposals, config.proposer_width)
 
     def loss(rows: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
         gaps = (model(inputs[rows]) - targets[rows, None]).abs().sum(-1).mean(-1)  # (B, K)
         return (1 - config.share) * gaps.amin(1).mean() + config.share * gaps.mean(), {}
 
-    _fit(model, len(ego), loss, config.proposer_steps, config, weight_decay=0.01)
+    run_phase(model, len(ego), loss, config.proposer_training)
     return model
 
 
@@ -169,7 +179,7 @@ def train_scorer(
     targets = torch.from_numpy(np.asarray(scores, np.float32))
     known = torch.isfinite(targets).all(-1)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         model = Scorer(inputs, given, config)
 
     def loss(rows: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
@@ -177,7 +187,7 @@ def train_scorer(
         use = known[rows]
         return F.binary_cross_entropy_with_logits(logits[use], targets[rows][use]), {}
 
-    _fit(model, len(ego), loss, config.steps, config, weight_decay=config.weight_decay)
+    run_phase(model, len(ego), loss, config.training)
     return model
 
 
@@ -189,20 +199,13 @@ def choose(scorer: Scorer, ego: Array, plans: Array, told: Mapping[str, Array]) 
     return composed(logits).argmax(1).numpy()
 
 
-def _fit(model: nn.Module, count: int, loss, steps: int, config: MenuConfig, *, weight_decay):
+def run_phase(model: nn.Module, count: int, loss: Loss, training: FitConfig) -> None:
+    """One call of the training loop over rows 0 … count-1, which the loss looks up itself."""
     fit(
         model,
         num_samples=count,
         collate=lambda indices, rng: torch.from_numpy(indices),
         loss=loss,
-        config=FitConfig(
-            steps=steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            weight_decay=weight_decay,
-            warmup_steps=min(50, steps // 10),
-            seed=config.seed,
-            log_every=max(steps, 1),
-        ),
+        config=training,
     )
     model.eval()

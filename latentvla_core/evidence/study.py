@@ -7,7 +7,7 @@ scenes of one log and situation: small enough to keep, fine enough for every int
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from latentvla_core.evidence.teacher import TeacherConfig
 from latentvla_core.evidence.told import Told
 from latentvla_core.evidence.variants import VARIANTS, Variant, variant
 from latentvla_core.pdms.world import World
+from latentvla_core.training.config import with_training
 from latentvla_core.types import FRAME_INTERVAL_S, PLAN_STEPS, Array
 
 FLOORS = ("mlp", "constant_velocity", "human")
@@ -105,7 +106,7 @@ def run_variant(
     if any(source in told.refused for source in (*arm.told, *dict(arm.swaps).values())):
         return []
     chosen = _chosen(arm, scenes, menu, told, config)
-    key = {"variant": name, "seed": config.seed, "labelled": menu.labelled}
+    key = {"variant": name, "seed": config.training.seed, "labelled": menu.labelled}
     return [key | row for row in rows_of(scenes, menu, chosen)]
 
 
@@ -126,7 +127,7 @@ def _chosen(arm: Variant, scenes: Scenes, menu: Menu, told: Told, config: MenuCo
         plans[rows],
         menu.scores.sub_scores[rows, :count],
         {source: values[rows] for source, values in given.items()},
-        replace(config, steps=config.steps * arm.length),
+        with_training(config, steps=config.training.steps * arm.length),
     )
     return choose(scorer, scenes.ego, plans, _heard(arm, given, told))
 
@@ -199,7 +200,7 @@ def run_seed(
     done: Mapping[tuple[str, int, int], Any] | None = None,
 ) -> Iterator[tuple[tuple[str, int, int], list[dict[str, Any]]]]:
     """((variant, seed, labelled), rows) of every arm of a seed that is not `done` yet."""
-    menu_config = replace(config.menu, seed=seed)
+    menu_config = with_training(config.menu, seed=seed)
     for labelled in config.labelled:
         keys = [(name, seed, labelled) for name in config.variants]
         left = [key for key in keys if key not in (done or {})]

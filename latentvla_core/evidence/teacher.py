@@ -11,7 +11,7 @@ Answers are one of three: `codes` (the 12 latent actions), `words` (one of 256 w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentvla_core.evidence.menu import PATH_NUMBERS, Standard, mlp, scaled, unscaled
+from latentvla_core.evidence.menu import PATH_NUMBERS, Standard, mlp, run_phase, scaled, unscaled
 from latentvla_core.evidence.scenes import EGO_NUMBERS
 from latentvla_core.training.config import FitConfig
-from latentvla_core.training.loop import fit
 from latentvla_core.types import CODEBOOK_SIZE, NUM_ACTION_TOKENS, PLAN_STEPS, Array
 
 Answer = Literal["codes", "words", "path"]
@@ -38,20 +37,23 @@ class TeacherConfig:
     """Hidden width of the blind branch."""
     eye_width: int = 64
     """Hidden width of the picture branch."""
-    blind_steps: int = 1500
-    """Steps of the blind branch."""
-    eye_steps: int = 1500
-    """Steps of the picture branch."""
-    batch_size: int = 128
-    """Scenes per step."""
-    learning_rate: float = 1e-3
-    """Peak rate."""
     dropout: float = 0.7
     """Of the picture's numbers."""
-    weight_decay: float = 0.3
-    """Of the picture branch; the blind branch has a tenth."""
-    seed: int = 0
-    """Of weights, order and dropout."""
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            steps=1500, batch_size=128, weight_decay=0.3, warmup_steps=50, log_every=1500
+        )
+    )
+    """Of the picture branch; its seed is that of both."""
+    blind_steps: int = 1500
+    """Steps of the blind branch."""
+    blind_weight_decay: float = 0.03
+    """Its own; the other knobs are the picture branch's."""
+
+    @property
+    def blind_training(self) -> FitConfig:
+        """Knobs of the blind branch."""
+        return replace(self.training, steps=self.blind_steps, weight_decay=self.blind_weight_decay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +172,11 @@ def train_teacher(
     def eye_loss(rows: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
         return answer_loss(answer, model(e[rows], s[rows]), t[rows]), {}
 
-    run_phase(model, len(ego), blind_loss, config, config.blind_steps, config.weight_decay / 10)
+    run_phase(model, len(ego), blind_loss, config.blind_training)
     model.blind.requires_grad_(False)
     model.blind.eval()
     frozen = _StayEvaluating(model)
-    run_phase(frozen, len(ego), eye_loss, config, config.eye_steps, config.weight_decay)
+    run_phase(frozen, len(ego), eye_loss, config.training)
     return model.eval()
 
 
@@ -194,7 +196,7 @@ class _StayEvaluating(nn.Module):
 def new_teacher(ego: Array, seen_dim: int, outputs: int, config: TeacherConfig) -> Teacher:
     """Untrained, from the config's seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         return Teacher(torch.from_numpy(ego), seen_dim, outputs, config)
 
 
@@ -202,7 +204,7 @@ def random_teacher(ego: Array, seen_dim: int, outputs: int, config: TeacherConfi
     """Untrained, but its picture branch speaks: what any network at all would hand on."""
     model = new_teacher(ego, seen_dim, outputs, config)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed + 99)
+        torch.manual_seed(config.training.seed + 99)
         model.read.reset_parameters()
     return model.eval()
 
@@ -237,32 +239,11 @@ def train_student(
     def eye_loss(rows: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
         return distilled(model(e[rows], s[rows]), rows), {}
 
-    run_phase(model, len(ego), blind_loss, config, config.blind_steps, config.weight_decay / 10)
+    run_phase(model, len(ego), blind_loss, config.blind_training)
     model.blind.requires_grad_(False)
     frozen = _StayEvaluating(model)
-    run_phase(frozen, len(ego), eye_loss, config, config.eye_steps, config.weight_decay)
+    run_phase(frozen, len(ego), eye_loss, config.training)
     return model.eval()
-
-
-def run_phase(
-    model: nn.Module, count: int, loss, config: TeacherConfig, steps: int, weight_decay: float
-) -> None:
-    """One call of the training loop with the config's seed, rate and batch."""
-    fit(
-        model,
-        num_samples=count,
-        collate=lambda indices, rng: torch.from_numpy(indices),
-        loss=loss,
-        config=FitConfig(
-            steps=steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            weight_decay=weight_decay,
-            warmup_steps=min(50, steps // 10),
-            seed=config.seed,
-            log_every=max(steps, 1),
-        ),
-    )
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ def tell(scenes: Scenes, sights: Sights, config: TeacherConfig) -> Told:
     """
     _check_roles(scenes)
     free, seen = scenes.of_role("unlabelled"), sights.seen
-    rng = np.random.default_rng([config.seed, 7])
+    rng = np.random.default_rng([config.training.seed, 7])
     decoder = code_decoder(sights.codes[free], scenes.path[free])
     out = _Telling(scenes, seen, free, config)
     blank = np.zeros(seen.shape[1], np.float32)
@@ -104,7 +104,7 @@ def tell(scenes: Scenes, sights: Sights, config: TeacherConfig) -> Told:
     )
     sources["visual"] = teaching.hidden_states(model, scenes.ego, seen)
     sources["actions"] = out.probabilities("codes", raw_answers(model, scenes.ego, seen))
-    words = word_decoder(scenes.path[free], seed=config.seed)
+    words = word_decoder(scenes.path[free], seed=config.training.seed)
     out.teach("words", nearest_word(flat_paths(scenes.path), words.weights), words)
     path = Decoder("path", blank, blank)
     out.teach("path", flat_paths(scenes.path), path)

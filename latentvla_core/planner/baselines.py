@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from latentvla_core.planner.features import ego_status
 from latentvla_core.planner.inputs import TrajectoryTargets
-from latentvla_core.training.config import FitConfig
+from latentvla_core.training.config import FitConfig, with_training
 from latentvla_core.training.loop import FitResult, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import FRAME_INTERVAL_S, PLAN_STEPS, Array, SceneRecord
@@ -48,18 +48,14 @@ class EgoStatusConfig:
 
     hidden: int = 512
     """Width of its three hidden layers."""
-    steps: int = 400
-    """Optimiser steps."""
-    batch_size: int = 64
-    """Scenes per step."""
-    learning_rate: float = 1e-3
-    """Peak rate."""
-    seed: int = 0
-    """Of weights and sample order."""
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(steps=400, batch_size=64, weight_decay=0.0, log_every=50)
+    )
+    """Knobs of the training loop."""
 
     @classmethod
     def debug(cls) -> EgoStatusConfig:
-        return cls(hidden=16, steps=2, batch_size=4)
+        return with_training(cls(hidden=16), steps=2, batch_size=4)
 
     @classmethod
     def mini(cls) -> EgoStatusConfig:
@@ -71,7 +67,8 @@ class EgoStatusConfig:
 
     @classmethod
     def paper(cls) -> EgoStatusConfig:
-        return cls(steps=80_000, learning_rate=1e-4)  # 50 epochs of navtrain at batch 64
+        """50 epochs of navtrain at batch 64."""
+        return with_training(cls(), steps=80_000, learning_rate=1e-4)
 
 
 class EgoStatusMlp(nn.Module):
@@ -114,7 +111,7 @@ def train_ego_status(
 ) -> tuple[EgoStatusMlp, FitResult]:
     """The blind baseline trained by L1 on the logged futures."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         model = EgoStatusMlp(config)
     inputs, targets = EgoStatusInputs(records), TrajectoryTargets(records)
 
@@ -126,14 +123,7 @@ def train_ego_status(
         num_samples=len(records),
         collate=lambda indices, rng: {**inputs.batch(indices), **targets.batch(indices)},
         loss=loss,
-        config=FitConfig(
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            weight_decay=0.0,
-            seed=config.seed,
-            log_every=50,
-        ),
+        config=config.training,
         sink=sink,
         checkpoint_dir=checkpoint_dir,
         device=device,

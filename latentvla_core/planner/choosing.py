@@ -9,7 +9,7 @@ Legend: S scenes, N proposals, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from latentvla_core.planner.evaluation import choice_report
 from latentvla_core.planner.hosts.ipad import SCORES, Ipad
 from latentvla_core.planner.hosts.proposal_targets import Simulate
 from latentvla_core.planner.plan import Batches
-from latentvla_core.training.config import FitConfig
 from latentvla_core.training.loop import FitResult, fit, to_device
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array
@@ -62,7 +61,7 @@ def train_choice(
     frozen = freeze(planner, batches, scenes, simulate, device)
     known = np.flatnonzero(frozen.valid.any(1).cpu().numpy())
     judge = Judge(planner)
-    if not len(known) or not config.epochs:
+    if not len(known) or not config.is_on:
         return FitResult(step=0, resumed_from=0)
 
     def loss(rows: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -70,21 +69,12 @@ def train_choice(
         keep = frozen.valid[rows]
         return F.binary_cross_entropy_with_logits(logits[keep], frozen.scores[rows][keep]), {}
 
-    steps = config.steps(len(known))
     result = fit(
         judge,
         num_samples=len(known),
         collate=lambda indices, rng: torch.from_numpy(known[indices]),
         loss=loss,
-        config=FitConfig(
-            steps=steps,
-            batch_size=min(config.batch_size, len(known)),
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            warmup_steps=min(20, steps // 10),
-            seed=seed,
-            log_every=max(steps // 4, 1),
-        ),
+        config=replace(config.training_of(len(known)), seed=seed),
         param_groups=judge.groups(config),
         sink=sink,
         checkpoint_dir=None if checkpoint_dir is None else checkpoint_dir / "choice",
@@ -113,7 +103,10 @@ class Judge(nn.Module):
     def groups(self, config: ChoosingConfig) -> list[dict[str, Any]]:
         """AdamW groups: the path for motion decays faster."""
         groups = [
-            {"params": list(self.scorer.parameters()), "weight_decay": config.weight_decay},
+            {
+                "params": list(self.scorer.parameters()),
+                "weight_decay": config.training.weight_decay,
+            },
         ]
         if self.motion is not None:
             own = {"params": list(self.motion.parameters())}

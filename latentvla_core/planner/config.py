@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from latentvla_core.training.config import FitConfig, with_training
 
@@ -13,26 +14,40 @@ from latentvla_core.training.config import FitConfig, with_training
 class ChoosingConfig:
     """Length and rates of the scorer's own phase. Defaults are `mini`."""
 
-    epochs: float = 45.0
-    """Passes over the frozen proposals of all training scenes; 0 = no such phase (as published)."""
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            steps=0, epochs=45.0, batch_size=64, learning_rate=2e-3, warmup_steps=20, log_every=375
+        )
+    )
+    """Passes over the frozen proposals of all training scenes; 0 epochs = no such phase (as
+    published).
+    """
     min_steps: int = 1500
     """At least so many optimiser steps if there is a phase at all: a short one chose worse than
     none (docs/results/choice.md).
     """
-    batch_size: int = 64
-    """Scenes per step."""
-    learning_rate: float = 2e-3
-    """Peak rate."""
-    weight_decay: float = 0.01
-    """Of the scorer."""
     motion_weight_decay: float = 0.3
     """Of the path for decoded motion: a teacher says a little, and more is learned by heart."""
 
-    def steps(self, scenes: int) -> int:
-        """Optimiser steps for so many scenes."""
-        if not self.epochs or not scenes:
-            return 0
-        return max(self.min_steps, -int(-self.epochs * scenes // min(self.batch_size, scenes)))
+    @classmethod
+    def none(cls) -> ChoosingConfig:
+        """No such phase."""
+        return with_training(cls(), epochs=0.0)
+
+    @classmethod
+    def short(cls, epochs: float, **knobs: Any) -> ChoosingConfig:
+        """So many passes, however few steps that are."""
+        return with_training(cls(min_steps=0), epochs=epochs, **{"warmup_steps": 0, **knobs})
+
+    @property
+    def is_on(self) -> bool:
+        return self.training.epochs > 0
+
+    def training_of(self, scenes: int) -> FitConfig:
+        """Knobs of the loop for so many scenes, none of them twice in one batch."""
+        knobs = replace(self.training, batch_size=max(1, min(self.training.batch_size, scenes)))
+        steps = max(self.min_steps, knobs.steps_for(scenes)) if self.is_on and scenes else 0
+        return replace(knobs, steps=steps, epochs=0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,8 +116,7 @@ class PlannerTrainConfig:
 
     @classmethod
     def debug(cls) -> PlannerTrainConfig:
-        choosing = ChoosingConfig(epochs=1, min_steps=0)
-        config = cls(fine_tune_steps=2, choosing=choosing)
+        config = cls(fine_tune_steps=2, choosing=ChoosingConfig.short(epochs=1))
         return with_training(config, steps=2, batch_size=2, warmup_steps=0, log_every=1)
 
     @classmethod
@@ -136,5 +150,5 @@ class PlannerTrainConfig:
             cls.single_gpu(),
             fine_tune_epochs=20,
             augment=AugmentConfig(),
-            choosing=ChoosingConfig(epochs=0),
+            choosing=ChoosingConfig.none(),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from latentvla_core.planner.config import ChoosingConfig
+from latentvla_core.training.config import FitConfig, with_training
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,14 +35,18 @@ class NoiseConfig:
 class RlConfig:
     """Length, rates and rules of one training. Defaults are `mini`, recipe `anchored`."""
 
-    steps: int = 300
-    """Optimiser steps."""
-    batch_size: int = 16
-    """Scenes per step."""
-    learning_rate: float = 2e-4
-    """Peak rate; ends at a tenth."""
-    weight_decay: float = 1e-4
-    """AdamW's."""
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            steps=300,
+            batch_size=16,
+            learning_rate=2e-4,
+            final_lr_fraction=0.1,
+            weight_decay=1e-4,
+            warmup_steps=10,
+            log_every=25,
+        )
+    )
+    """Knobs of the loop; its seed is also that of what is drawn."""
     trained: Literal["head", "decoder", "planner"] = "head"
     """head: the layers that answer poses. decoder: everything behind the backbone, whose features
     are made once where the host allows it. planner: everything but the image backbone.
@@ -85,13 +90,9 @@ class RlConfig:
     """The scorer's own phase afterwards, for hosts that have one: it knew other proposals."""
     watch_every: int = 50
     """Steps between looks at the figures of whole plans."""
-    seed: int = 0
-    """Of sample order and of what is drawn."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0 = only at the end."""
 
     def __post_init__(self) -> None:
-        for name in ("samples", "inner_steps", "batch_size", "watch_every"):
+        for name in ("samples", "inner_steps", "watch_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; needs at least 1")
         if self.samples < 2 and self.group == "proposal":
@@ -114,9 +115,8 @@ class RlConfig:
         planner (docs/results/rl.md): advantages are not divided by the spread, cloning weighs
         little beside them, and the reward is the metric's own.
         """
-        return cls(
+        config = cls(
             trained="planner",
-            learning_rate=1e-4,
             samples=8,
             noise=NoiseConfig(kind="added", along=0.1, across=0.03),
             divide_by_std=False,
@@ -126,6 +126,7 @@ class RlConfig:
             imitation_without_positive=0.001,
             imitate="start",
         )
+        return with_training(config, learning_rate=1e-4)
 
     @classmethod
     def one_plan(cls) -> RlConfig:
@@ -133,11 +134,8 @@ class RlConfig:
         Everything behind the frozen backbone learns, slowly: at ten times this rate a step is
         longer than what was drawn, and the planner collapses (docs/results/rl.md).
         """
-        return cls(
+        config = cls(
             trained="decoder",
-            steps=200,
-            batch_size=32,
-            learning_rate=1e-4,
             samples=16,
             noise=NoiseConfig(kind="added", along=0.2, across=0.05),
             divide_by_std=False,
@@ -145,6 +143,7 @@ class RlConfig:
             imitation=0.02,
             imitation_without_positive=0.02,
         )
+        return with_training(config, steps=200, batch_size=32, learning_rate=1e-4)
 
     @classmethod
     def shaped(cls) -> RlConfig:
@@ -160,8 +159,8 @@ class RlConfig:
 
     @classmethod
     def debug(cls) -> RlConfig:
-        choosing = ChoosingConfig(epochs=1, min_steps=0)
-        return cls(steps=2, batch_size=2, samples=2, watch_every=1, choosing=choosing)
+        config = cls(samples=2, watch_every=1, choosing=ChoosingConfig.short(epochs=1))
+        return with_training(config, steps=2, batch_size=2, warmup_steps=0, log_every=1)
 
     @classmethod
     def mini(cls) -> RlConfig:
@@ -174,4 +173,5 @@ class RlConfig:
     @classmethod
     def paper(cls) -> RlConfig:
         """10 passes over navtrain at batch 64, as published."""
-        return replace(cls.anchored(), steps=16_000, batch_size=64, watch_every=500)
+        config = replace(cls.anchored(), watch_every=500)
+        return with_training(config, steps=16_000, batch_size=64)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,11 @@ from latentvla_core.rl.config import RlConfig
 from latentvla_core.rl.policy import Policy, bent, draw, log_probability, remembered, spread_of
 from latentvla_core.rl.reward import Reward, Rewards
 from latentvla_core.rl.watch import Watch
-from latentvla_core.training.loop import FitConfig, FitResult, default_param_groups, fit
+from latentvla_core.training.loop import FitResult, default_param_groups, fit
 from latentvla_core.training.sinks import MetricSink
 from latentvla_core.types import Array, SceneRecord
 from latentvla_core.vlm.features import VlmFeatures
 
-FINAL_RATE = 0.1
 SMOOTH_M = 1.0
 RATIO_RANGE = 2.0
 """Differences of log-probabilities are held in ± this before the exponential."""
@@ -97,8 +96,8 @@ def train_rl(
         num_samples=len(usable),
         collate=lambda rows, rng: {**batches(usable[rows]), "index": usable[rows]},
         loss=lesson,
-        config=fit_config(config, len(usable)),
-        param_groups=default_param_groups(policy, config.weight_decay),
+        config=replace(config.training, batch_size=min(config.training.batch_size, len(usable))),
+        param_groups=default_param_groups(policy, config.training.weight_decay),
         sink=sink,
         checkpoint_dir=checkpoint_dir,
         device=device,
@@ -112,21 +111,6 @@ def train_rl(
     return RlResult(result, before, after, share, pitfalls.warnings_of(figures, before))
 
 
-def fit_config(config: RlConfig, scenes: int) -> FitConfig:
-    """The loop's settings."""
-    return FitConfig(
-        steps=config.steps,
-        batch_size=min(config.batch_size, scenes),
-        learning_rate=config.learning_rate,
-        final_lr_fraction=FINAL_RATE,
-        weight_decay=config.weight_decay,
-        warmup_steps=min(10, config.steps // 10),
-        seed=config.seed,
-        checkpoint_every=config.checkpoint_every,
-        log_every=max(1, min(25, config.steps // 4)),
-    )
-
-
 def _choose_again(
     planner: Any,
     batches: Batches,
@@ -138,7 +122,7 @@ def _choose_again(
 ) -> None:
     """The scorer learns to judge the proposals there are now (both recipes train a selector last)."""
     host = host_of(planner.name)
-    if host.last_phase is None or host.simulator is None or not config.choosing.epochs:
+    if host.last_phase is None or host.simulator is None or not config.choosing.is_on:
         return
     host.last_phase(
         planner,
@@ -146,7 +130,7 @@ def _choose_again(
         usable,
         host.simulator(worlds, 0),
         config.choosing,
-        seed=config.seed,
+        seed=config.training.seed,
         checkpoint_dir=checkpoint_dir,
         device=device,
     )

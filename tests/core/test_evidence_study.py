@@ -31,28 +31,24 @@ from latentvla_core.evidence.teacher import (
 )
 from latentvla_core.evidence.told import Sights, Told, judge, tell
 from latentvla_core.evidence.variants import COMPARISONS, VARIANTS, variant
+from latentvla_core.training.config import with_training
 
 pytestmark = pytest.mark.slow
 
 SEEN = 6
 CODES = Decoder("codes", np.zeros((192, 24), np.float32), np.zeros(24, np.float32))
-SHORT = TeacherConfig(
-    width=16,
-    eye_width=8,
-    blind_steps=20,
-    eye_steps=250,
-    dropout=0.1,
+SHORT = with_training(
+    TeacherConfig(width=16, eye_width=8, blind_steps=20, blind_weight_decay=0.003, dropout=0.1),
+    steps=250,
     learning_rate=1e-2,
     weight_decay=0.03,
+    warmup_steps=2,
 )
-FEW = MenuConfig(
-    proposals=4,
-    proposer_width=32,
-    proposer_steps=150,
-    width=32,
-    neck=4,
+FEW = with_training(
+    MenuConfig(proposals=4, proposer_width=32, proposer_steps=150, width=32, neck=4),
     steps=300,
     weight_decay=0.01,
+    warmup_steps=15,
 )
 
 
@@ -182,7 +178,7 @@ def test_a_scorer_uses_what_it_is_told():
 def test_sources_of_a_seed_are_trained_on_unlabelled_logs_alone():
     """Futures of every other role may be anything: no source but the oracles changes."""
     made, seen, codes = little_scenes(40)
-    tiny = replace(SHORT, blind_steps=10, eye_steps=10)
+    tiny = with_training(replace(SHORT, blind_steps=10), steps=10)
     sights = Sights(seen, seen[:, :3].copy(), np.zeros(SEEN, np.float32), codes)
     other = made.roles != "unlabelled"
     path, changed = made.path.copy(), codes.copy()

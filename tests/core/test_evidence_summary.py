@@ -31,6 +31,7 @@ from latentvla_core.evidence.teacher import TeacherConfig
 from latentvla_core.evidence.told import Quality, Sights, Told, tell
 from latentvla_core.evidence.variants import COMPARISONS, VARIANTS
 from latentvla_core.statistics import Interval
+from latentvla_core.training.config import with_training
 
 NONE = Told({}, {}, {})
 
@@ -109,7 +110,7 @@ def test_a_scene_that_cannot_be_scored_is_counted_out():
 
 @pytest.mark.parametrize(("name", "pdms"), [("best_of_menu", 0.7), ("human", 1.0), ("blind", 0.5)])
 def test_floors_and_the_ceiling_need_no_training(name: str, pdms: float):
-    rows = run_variant(name, SCENES, MENU, NONE, MenuConfig(seed=3))
+    rows = run_variant(name, SCENES, MENU, NONE, with_training(MenuConfig(), seed=3))
     start = next(r for r in rows if r["situation"] == "start")
     assert start["pdms"] == pytest.approx(pdms)
     assert (start["variant"], start["seed"], start["labelled"]) == (name, 3, 7)
@@ -134,7 +135,9 @@ def test_a_swapped_arm_learns_from_one_source_and_is_judged_with_the_other():
     scores[:, 0], scores[:, 1] = np.arange(count) % 2, 1 - np.arange(count) % 2
     menu = replace(little_menu(SCENES, scores.tolist()), rows=np.arange(count))
     menu.plans[:, 1] += 5.0  # the scorer tells proposals apart by where they go
-    few = MenuConfig(steps=150, weight_decay=0.0, width=32, learning_rate=1e-2)
+    few = with_training(
+        MenuConfig(width=32), steps=150, weight_decay=0.0, learning_rate=1e-2, warmup_steps=15
+    )
 
     def driven(student):
         told = Told({"teacher": right.astype(np.float32), "student": student.astype(np.float32)},

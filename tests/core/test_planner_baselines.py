@@ -18,6 +18,7 @@ from latentvla_core.planner.baselines import (
 )
 from latentvla_core.planner.evaluation import displacement_errors
 from latentvla_core.planner.plan import plan
+from latentvla_core.training.config import with_training
 
 torch.set_num_threads(1)
 
@@ -40,7 +41,7 @@ def test_human_is_the_log(tmp_path):
 def test_blind_mlp_learns_arcs_from_command_and_speed(tmp_path):
     records = make_records(tmp_path, 60)
     blind, result = train_ego_status(
-        records[:40], EgoStatusConfig(hidden=64, steps=300, learning_rate=3e-3)
+        records[:40], with_training(EgoStatusConfig(hidden=64), steps=300, learning_rate=3e-3)
     )
     assert result.step == 300
     error = displacement_errors(plan(blind, records[40:]), records[40:])["ade_m"]

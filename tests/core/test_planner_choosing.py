@@ -75,7 +75,7 @@ def test_the_scorer_learns_to_choose_and_proposals_stand_still(records):
         batches,
         scenes,
         judged_by(lambda scene: wanted),
-        ChoosingConfig(epochs=80, min_steps=0),
+        ChoosingConfig.short(epochs=80),
     )
     assert (chosen_by(planner, records) == wanted).all()
     for name, value in planner.state_dict().items():
@@ -91,9 +91,7 @@ def test_scenes_without_a_world_teach_nothing(records):
         return replace(made, valid=np.zeros_like(made.valid))
 
     before = planner.scorer[0].weight.clone()
-    result = train_choice(
-        planner, batches, np.arange(4), simulate, ChoosingConfig(epochs=3, min_steps=0)
-    )
+    result = train_choice(planner, batches, np.arange(4), simulate, ChoosingConfig.short(epochs=3))
     assert result.step == 0
     assert torch.equal(planner.scorer[0].weight, before)
 
@@ -106,7 +104,7 @@ def test_the_choice_is_the_formula_of_the_score():
     published = build_planner("ipad", replace(SIZE, choice="total"))
     assert torch.equal(published.choice(logits), logits[..., -1])
     assert IpadConfig.paper().choice == "total"
-    assert PlannerTrainConfig.paper().choosing.steps(1000) == 0
+    assert PlannerTrainConfig.paper().choosing.training_of(1000).steps == 0
 
 
 def test_the_report_counts_living_proposals_oracle_and_choice():
@@ -142,7 +140,7 @@ def test_decoded_motion_reaches_the_scorer_alone_and_is_used(records):
     )
     assert np.array_equal(plan(planner, records, features), plan(planner, records, silent))
     batches = make_batches(planner, records, features)
-    config = ChoosingConfig(epochs=150, min_steps=0, motion_weight_decay=0.0)
+    config = replace(ChoosingConfig.short(epochs=150), motion_weight_decay=0.0)
     train_choice(
         planner,
         batches,
@@ -214,8 +212,8 @@ def test_the_length_of_a_training_counts_passes_over_the_scenes():
     )
     assert [config.training_of(tune).steps_for(95) for tune in (False, True)] == [19, 5]
     assert PlannerTrainConfig(fine_tune_steps=7).training_of(True).steps_for(95) == 7
-    assert ChoosingConfig().steps(216) == 1500  # the floor
-    assert ChoosingConfig(epochs=45).steps(6400) == 4500
+    assert ChoosingConfig().training_of(216).steps == 1500  # the floor
+    assert ChoosingConfig().training_of(6400).steps == 4500
     assert PlannerTrainConfig.paper().training_of(False).steps_for(103_288) == 32_278
 
 

@@ -68,7 +68,7 @@ def test_a_fusion_that_is_told_the_future_beats_the_host_trained_as_long(hidden)
     told = [oracle_features(codes[k], FEATURE_DIM, tokens[k]) for k in (slice(32), slice(32, 64))]
     config = replace(
         PlannerTrainConfig.debug(), fine_tune_steps=250, fine_tune_learning_rate=1e-2,
-        choosing=ChoosingConfig(epochs=0),
+        choosing=ChoosingConfig.none(),
     )  # fmt: skip
     config = with_training(config, steps=20, batch_size=16, learning_rate=1e-2, log_every=300)
     worlds = [straight_world(r) for r in learn]

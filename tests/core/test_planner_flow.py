@@ -34,7 +34,7 @@ def records(tmp_path_factory):
 
 
 def schedule(steps: int, choosing: ChoosingConfig | None = None) -> PlannerTrainConfig:
-    config = PlannerTrainConfig(choosing=choosing or ChoosingConfig(epochs=0))
+    config = PlannerTrainConfig(choosing=choosing or ChoosingConfig.none())
     return with_training(config, steps=steps, batch_size=8, learning_rate=3e-3, log_every=50)
 
 
@@ -100,7 +100,7 @@ def test_the_scorer_learns_in_its_own_phase_and_the_paths_stay(records):
     before = plan_all(planner, records).proposals
     scorer = planner.scorer[0].weight.detach().clone()
     batches, everyone = make_batches(planner, records, None), np.arange(len(records))
-    choosing = ChoosingConfig(epochs=1, min_steps=5)
+    choosing = replace(ChoosingConfig.short(epochs=1), min_steps=5)
     HOST.last_phase(planner, batches, everyone, HOST.simulator(worlds(records), 0), choosing)
     assert np.array_equal(plan_all(planner, records).proposals, before)
     assert not torch.equal(planner.scorer[0].weight, scorer)

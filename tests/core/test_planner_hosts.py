@@ -135,7 +135,7 @@ def test_a_saved_planner_plans_the_same(host, fused, records, tmp_path):
 def test_a_host_learns_eight_scenes_by_heart(host, records):
     """Small L1 on its own training scenes: the data path, the losses and the heads belong together."""
     config = with_training(
-        PlannerTrainConfig(choosing=ChoosingConfig(epochs=0)),
+        PlannerTrainConfig(choosing=ChoosingConfig.none()),
         steps=120,
         batch_size=8,
         learning_rate=3e-3,

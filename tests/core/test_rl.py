@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 torch.set_num_threads(1)
 HOSTS = {"ipad": IpadConfig.debug(), "transfuser": TransfuserConfig.debug()}
-NO_CHOICE = ChoosingConfig(epochs=0)
+NO_CHOICE = ChoosingConfig.none()
 DIVIDED = replace(RlConfig.grouped(), divide_by_std=True)
 
 
@@ -320,9 +320,6 @@ def test_a_planner_that_drives_too_slowly_learns_to_gain_ground(host, recipe, sl
     made, records, worlds = slow
     config = replace(
         getattr(RlConfig, recipe)(),
-        steps=40,
-        batch_size=8,
-        learning_rate=3e-3,
         imitation=0.05,
         imitation_without_positive=0.05,
         divide_by_std=True,
@@ -333,6 +330,7 @@ def test_a_planner_that_drives_too_slowly_learns_to_gain_ground(host, recipe, sl
     )
     if recipe == "grouped":
         config = replace(config, inner_steps=4, clip=0.2, discount=0.6)
+    config = with_training(config, steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=4)
     planner, sink = copy.deepcopy(made[host]), ListSink()
     result = train_rl(planner, records, worlds, config, sink=sink)
     assert result.after["progress"] > result.before["progress"] + 0.02
@@ -348,8 +346,9 @@ def test_a_planner_whose_rewards_never_differ_learns_nothing(slow):
     made, records, worlds = slow
     planner = copy.deepcopy(made["transfuser"])
     still = NoiseConfig(kind="added", along=0.0, across=0.0)
-    config = RlConfig(steps=3, batch_size=8, noise=still, only_better_than_human=False)
-    held = replace(config, imitation=0.0, imitation_without_positive=0.0, weight_decay=0.0)
+    config = RlConfig(noise=still, only_better_than_human=False)
+    held = replace(config, imitation=0.0, imitation_without_positive=0.0)
+    held = with_training(held, steps=3, batch_size=8, weight_decay=0.0)
     sink = ListSink()
     train_rl(planner, records, worlds, held, sink=sink)
     assert sink.series("dead_groups") == [1.0] * len(sink.rows)
@@ -375,8 +374,9 @@ def test_what_the_frozen_backbone_sees_is_remembered_and_gives_the_same_plans(re
 def one_plan(**more) -> RlConfig:
     """The recipe at the size of these scenes, where all differences are of progress and small."""
     noise = NoiseConfig(kind="added", along=0.2, across=0.02)
-    config = replace(RlConfig.shaped(), steps=60, batch_size=8, samples=32, noise=noise)
-    return replace(config, watch_every=60, learning_rate=3e-4, **more)
+    config = replace(RlConfig.shaped(), samples=32, noise=noise, watch_every=60, **more)
+    knobs = {"batch_size": 8, "learning_rate": 3e-4, "warmup_steps": 6}
+    return with_training(config, steps=60, **knobs)
 
 
 def test_what_drawing_never_tries_is_told_from_what_it_tries():
@@ -416,7 +416,8 @@ def test_a_planner_stays_where_it_is_when_nothing_pulls_but_its_own_copy(slow):
     made, records, worlds = slow
     planner = copy.deepcopy(made["transfuser"])
     still = NoiseConfig(kind="added", along=0.0, across=0.0)
-    config = replace(one_plan(imitate="start"), noise=still, weight_decay=0.0, steps=20)
+    config = replace(one_plan(imitate="start"), noise=still)
+    config = with_training(config, weight_decay=0.0, steps=20, warmup_steps=2)
     train_rl(planner, records, worlds, config)
     batch = make_batches(planner, records, None)(np.arange(len(records)))
     with torch.no_grad():
@@ -434,8 +435,8 @@ def test_the_decoder_is_everything_behind_the_backbone():
 
 
 def test_a_killed_training_goes_on_and_ends_where_it_would_have(records, worlds, tmp_path):
-    config = replace(RlConfig.grouped(), steps=6, batch_size=4, choosing=NO_CHOICE)
-    config = replace(config, checkpoint_every=3, inner_steps=4, clip=0.2)
+    config = replace(RlConfig.grouped(), choosing=NO_CHOICE, inner_steps=4, clip=0.2)
+    config = with_training(config, steps=6, batch_size=4, checkpoint_every=3, warmup_steps=0)
     whole, halves = (build_planner("ipad", HOSTS["ipad"]) for _ in range(2))
     train_rl(whole, records, worlds, config)
 

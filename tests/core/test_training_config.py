@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from latentvla_core.distill.config import StudentConfig
 from latentvla_core.errors import SetupError
+from latentvla_core.evidence.menu import MenuConfig
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.planner.config import PlannerTrainConfig
+from latentvla_core.recipes import recipe_named
+from latentvla_core.rl.config import RlConfig
 from latentvla_core.training import without_free
 from latentvla_core.training.artifacts import from_dict
 from latentvla_core.training.config import KNOBS, FitConfig, nested, with_training
@@ -115,3 +118,21 @@ def test_a_run_sees_every_sample_as_often_as_it_says_unless_it_is_bounded(
 def test_where_a_knob_stands_in_both_places_the_nested_one_counts():
     both = {"seed": 1, "training": {"seed": 2, "epochs": 3.0}}
     assert nested(both) == {"training": {"seed": 2, "epochs": 3.0}}
+
+
+LOOP = {"steps", "batch_size", "learning_rate", "weight_decay", "warmup_steps", "checkpoint_every"}
+
+
+def test_knobs_of_the_loop_are_fields_of_one_class():
+    """Every other configuration nests it, so there is nothing to convert and nothing to forget."""
+    recipe, seen = recipe_named("mini"), []
+    todo = [(name, getattr(recipe, name)) for name in (f.name for f in fields(recipe))]
+    while todo:
+        name, value = todo.pop()
+        if not is_dataclass(value) or isinstance(value, FitConfig):
+            continue
+        seen.append(type(value))
+        inner = [f.name for f in fields(value)]
+        assert not LOOP & set(inner), f"{name}: {type(value).__name__} has {LOOP & set(inner)}"
+        todo += [(f"{name}.{each}", getattr(value, each)) for each in inner]
+    assert {StudentConfig, VlmConfig, LatentActionConfig, RlConfig, MenuConfig} <= set(seen)
