@@ -26,6 +26,8 @@ from latentvla_core.pdms.world import World, build
 from latentvla_core.scoring import Plans, score_tree, score_two_stage, submit
 from latentvla_core.types import Scene
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:

@@ -12,6 +12,8 @@ from latentvla_core.errors import SetupError
 from latentvla_core.viz.recording import CODES, PICTURES, ROAD, SIGNALS, write_recordings
 from latentvla_core.viz.site.options import ViewOptions
 
+pytestmark = pytest.mark.slow
+
 
 def test_without_the_package_the_message_says_how_to_get_it(tmp_path, monkeypatch):
     lake = write_lake(tmp_path / "lake", 2)

@@ -17,9 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from chromium import Browser, chromium_path
 from page_checks import faults_of, printed, unreachable
 
-pytestmark = pytest.mark.skipif(
-    not chromium_path(), reason="Chromium is not installed (apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not chromium_path(), reason="Chromium is not installed (apt-get install chromium)"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

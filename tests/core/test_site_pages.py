@@ -26,7 +26,7 @@ from page_checks import faults_of, unreachable
 needs_chromium = pytest.mark.skipif(
     not chromium_path(), reason="Chromium is not installed (apt-get install chromium)"
 )
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 NC = "no_at_fault_collisions"
 READY = "document.body && document.body.dataset.ready"
 

@@ -26,6 +26,8 @@ from latentvla_core.viz.site.options import ViewOptions
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from chromium import Browser, chromium_path
 
+pytestmark = pytest.mark.slow
+
 KEY = {"scene": "s1", "driver": "ipad", "traffic": "reactive", "seed": 3}
 BLANK: dict[str, Any] = {"string": "", "int64": 0, "double": 0.0, "bool": True}
 FIELDS = {

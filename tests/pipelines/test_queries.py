@@ -27,6 +27,7 @@ from latentvla_core.tables import TABLES, TableSpec
 
 QUERIES = Path(__file__).resolve().parents[2] / "docs" / "queries.md"
 PAGE = QUERIES.read_text()
+pytestmark = pytest.mark.slow
 ANSWERED = re.compile(r"```(sql|python)\n(.*?)\n```\n\n```(csv|text)\n(.*?)\n```", re.DOTALL)
 SQL = [(question, answer) for kind, question, _, answer in ANSWERED.findall(PAGE) if kind == "sql"]
 PYTHON = [question for kind, question, _, _ in ANSWERED.findall(PAGE) if kind == "python"]

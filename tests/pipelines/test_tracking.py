@@ -28,6 +28,8 @@ from pipelines.steps.context import Model
 from pipelines.steps.engine import Engine
 from pipelines.steps.lineage import Stage
 
+pytestmark = pytest.mark.slow
+
 NOBODY = "http://127.0.0.1:1"
 
 
