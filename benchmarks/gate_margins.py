@@ -23,10 +23,9 @@ SETS = ("default", "avx2", "avx512")
 SCENES = ("logs", "frames", "scenes")
 
 
-def engine_of(home: Path, seed: int) -> Any:
-    """The line with the demo's world, front camera only, and the recipe's latent model."""
+def engine_of(home: Path, latent: Any = None) -> Any:
+    """The line with the demo's world, front camera only, and this latent model or the recipe's."""
     from latentvla_core import recipes
-    from latentvla_core.training.config import with_training
     from pipelines.settings import Settings
     from pipelines.stages import STAGES
     from pipelines.steps.engine import Engine
@@ -34,11 +33,8 @@ def engine_of(home: Path, seed: int) -> Any:
     settings = Settings.from_env({"LATENTVLA_HOME": str(home), "LATENTVLA_RECIPE": "mini"})
     engine = Engine(settings, STAGES, lambda text: None)
     mini = recipes.mini()
-    engine.recipe = replace(
-        mini,
-        world=replace(mini.world, cameras=("CAM_F0",)),
-        latent=with_training(mini.latent, seed=seed),
-    )
+    world = replace(mini.world, cameras=("CAM_F0",))
+    engine.recipe = replace(mini, world=world, latent=latent or mini.latent)
     return engine
 
 
@@ -47,7 +43,7 @@ def prepare(home: Path) -> None:
     from pipelines import sources
     from pipelines.stages import STAGES
 
-    engine = engine_of(home, 0)
+    engine = engine_of(home)
     sources.prepare(engine.settings, engine.recipe, lambda text: None)
     for name in SCENES:
         for partition in engine.settings.partitions if STAGES[name].partitioned else [""]:
@@ -58,10 +54,12 @@ def figures(home: Path, seed: int) -> list[dict[str, Any]]:
     """Train, report, and judge: every required figure with its value and bounds."""
     import torch
 
+    from latentvla_core import recipes
+    from latentvla_core.training.config import with_training
     from pipelines.assets.latent_quality import stored_judgements
 
     torch.set_num_threads(1)
-    engine = engine_of(home, seed)
+    engine = engine_of(home, with_training(recipes.mini().latent, seed=seed))
     engine.execute("latent_action_model")
     engine.execute("latent_quality")
     version = engine.ledger.made_by("latent_action_model", "")

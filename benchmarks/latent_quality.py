@@ -32,10 +32,10 @@ from latentvla_core.data.filters import SceneFilter, iter_scenes
 from latentvla_core.data.records import scene_record
 from latentvla_core.latent.config import LatentActionConfig
 from latentvla_core.latent.environment.agents import AGENT_AXES
-from latentvla_core.latent.health import HealthGate, blocking, judge
 from latentvla_core.latent.model import LatentActionModel, load, save
 from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.probes import AXES, Report, all_codes, evaluate, stability, transfer
+from latentvla_core.latent.quality import QualityGate, blocking, judge
 from latentvla_core.latent.train import train_latent_action_model
 from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
@@ -192,7 +192,7 @@ def main() -> None:
         print(
             table({seed: reports[seed]}),
             "\n",
-            "\n".join(row.line() for row in blocking(judge(reports[seed], HealthGate.long())))
+            "\n".join(row.line() for row in blocking(judge(reports[seed], QualityGate.long())))
             or "passes",
             flush=True,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from latentvla_core.distill.config import StudentConfig
     from latentvla_core.evidence.config import EvidenceConfig
     from latentvla_core.latent.config import LatentActionConfig
-    from latentvla_core.latent.health import HealthGate
+    from latentvla_core.latent.quality import QualityGate
     from latentvla_core.planner.baselines import EgoStatusConfig
     from latentvla_core.planner.config import PlannerTrainConfig
     from latentvla_core.planner.fusion import FusionConfig
@@ -96,7 +96,7 @@ class Recipe:
     scene_filter: SceneFilter
     """Windows, unless the source names a filter of its own."""
     latent: LatentActionConfig
-    latent_gate: HealthGate
+    latent_gate: QualityGate
     """What the latent action model must reach before it may label."""
     vlm: VlmConfig
     student: StudentConfig
@@ -171,7 +171,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float, **own: Any) -> 
     from latentvla_core.distill.config import StudentConfig
     from latentvla_core.evidence.config import EvidenceConfig
     from latentvla_core.latent.config import LatentActionConfig
-    from latentvla_core.latent.health import HealthGate
+    from latentvla_core.latent.quality import QualityGate
     from latentvla_core.planner.baselines import EgoStatusConfig
     from latentvla_core.planner.config import PlannerTrainConfig
     from latentvla_core.planner.fusion import FusionConfig
@@ -190,7 +190,7 @@ def _compose(name: str, size: str, *, logs: int, seconds: float, **own: Any) -> 
             num_history_frames=4, num_future_frames=10, frame_interval=1, has_route=True
         ),
         latent=getattr(LatentActionConfig, size)(),
-        latent_gate=getattr(HealthGate, size)(),
+        latent_gate=getattr(QualityGate, size)(),
         vlm=getattr(VlmConfig, size)(),
         student=getattr(StudentConfig, size)(),
         ego_status=getattr(EgoStatusConfig, size)(),

@@ -16,7 +16,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from latentvla_core.tables.health import HISTOGRAM_BINS
+from latentvla_core.tables.quality import HISTOGRAM_BINS
 from latentvla_core.types import Array
 
 SPEED_EDGES_MPS = np.linspace(-3.0, 3.0, HISTOGRAM_BINS + 1)

@@ -51,7 +51,7 @@ SHOWN = (
         )
     ),
 )
-"""Numbers of health on the progress line, before others; those of held-out logs have a line of
+"""Figures of quality on the progress line, before others; those of held-out logs have a line of
 their own.
 """
 ENOUGH_LOGS = 6  # fewer say nothing about probes: a single log may hold no turn at all
@@ -141,8 +141,8 @@ def latent_action_model(context: StageContext, folder: Path) -> Model:
     Stopped early when the codebook collapses; whether the model may label is decided by
     `latent_quality`.
     """
-    from latentvla_core.latent.health_watch import HealthWatch
     from latentvla_core.latent.model import save
+    from latentvla_core.latent.quality_watch import QualityWatch
     from latentvla_core.latent.train import finished_steps, train_latent_action_model
     from latentvla_core.training.sinks import Tee, read_curves
 
@@ -153,7 +153,7 @@ def latent_action_model(context: StageContext, folder: Path) -> Model:
     )
     measure = looking_at(context, records, cache)
     began_at = finished_steps(folder / CHECKPOINTS, config)
-    watch = HealthWatch(before=read_curves(folder / CURVES, until=began_at))
+    watch = QualityWatch(before=read_curves(folder / CURVES, until=began_at))
     with context.training("latent_action_model", folder, SHOWN) as sink:
         model = train_latent_action_model(
             records,

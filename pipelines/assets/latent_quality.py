@@ -23,9 +23,9 @@ from pipelines.steps.lineage import UNPARTITIONED
 from pipelines.steps.reading import shown_at, training_records
 
 if TYPE_CHECKING:
-    from latentvla_core.latent.health import Judgement
     from latentvla_core.latent.model import LatentActionModel
     from latentvla_core.latent.probes import Report
+    from latentvla_core.latent.quality import Judgement
 
 MODEL = "latent_action_model"
 
@@ -73,7 +73,7 @@ def row_of(row: Judgement, version: str) -> dict[str, Any]:
 
 def judgement_of(row: dict[str, Any]) -> Judgement:
     """`row_of` backwards."""
-    from latentvla_core.latent.health import Bound, Judgement
+    from latentvla_core.latent.quality import Bound, Judgement
 
     bound = Bound(row["name"], row["at_least"], row["at_most"])
     return Judgement(row["name"], row["value"], bound, row["required"], row["passed"])
@@ -92,7 +92,7 @@ def approve(context: StageContext) -> None:
 
     The figures are the report's, the bounds are not: bounds may have moved since it was written.
     """
-    from latentvla_core.latent.health import UnhealthyModelError, blocking, complaint, judge
+    from latentvla_core.latent.quality import QualityError, blocking, complaint, judge
 
     version = context.ledger.made_by(MODEL, UNPARTITIONED)
     rows = stored_judgements(context, version)
@@ -103,9 +103,7 @@ def approve(context: StageContext) -> None:
     figures = {row.name: row.value for row in rows}
     if stopped := blocking(judge(figures, context.recipe.latent_gate)):
         lines = [row.line() for row in stopped]
-        raise UnhealthyModelError(
-            complaint(version, lines, str(context.page("latent_quality", version)))
-        )
+        raise QualityError(complaint(version, lines, str(context.page("latent_quality", version))))
 
 
 def note_in_registry(context: StageContext, report: Report, *, passed: bool) -> None:
@@ -123,7 +121,7 @@ def note_in_registry(context: StageContext, report: Report, *, passed: bool) -> 
 
 
 def figure_names() -> dict[str, str]:
-    from latentvla_core.latent.health import FIGURES
+    from latentvla_core.latent.quality import FIGURES
 
     return {name: figure.meaning for name, figure in FIGURES.items()}
 
@@ -170,10 +168,10 @@ def latent_quality(context: StageContext) -> Output:
     Judged on the val split, which no training sees; with fewer than six logs there, training logs
     join, and the report says so.
     """
-    from latentvla_core.latent.health import blocking, judge
     from latentvla_core.latent.model import load
-    from latentvla_core.viz.health_page import HealthReport, health_page
+    from latentvla_core.latent.quality import blocking, judge
     from latentvla_core.viz.html import write_page
+    from latentvla_core.viz.quality_page import QualityReport, quality_page
 
     version = context.ledger.made_by(MODEL, UNPARTITIONED)
     model, judged = (
@@ -184,8 +182,8 @@ def latent_quality(context: StageContext) -> Output:
     rows = judge(report, context.recipe.latent_gate)
     sizes = {name: getattr(model.config, name).codebook_size for name in codes}
     curves = read_curves_of(context)
-    shown = HealthReport(version, context.recipe.name, judged.sentence, rows, codes, sizes, curves)
-    page = write_page(context.page("latent_quality", version), health_page(shown))
+    shown = QualityReport(version, context.recipe.name, judged.sentence, rows, codes, sizes, curves)
+    page = write_page(context.page("latent_quality", version), quality_page(shown))
     known = {
         name: value if math.isfinite(value) else None for name, value in report.items()
     }  # JSON has no NaN

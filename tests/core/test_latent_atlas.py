@@ -22,10 +22,10 @@ from latentvla_core.latent.atlas import (
     told_by_position,
     typical,
 )
-from latentvla_core.latent.health import HealthGate, judge
+from latentvla_core.latent.quality import QualityGate, judge
 from latentvla_core.tables import TABLES, to_arrow
 from latentvla_core.viz.atlas_page import Atlas, Example, apart, atlas_page
-from latentvla_core.viz.health_page import HealthReport, health_page
+from latentvla_core.viz.quality_page import QualityReport, quality_page
 
 RNG = np.random.default_rng(0)
 BRAKE, LEFT, STAND, REST = 0, 1, 2, 3
@@ -256,12 +256,12 @@ def test_numbers_of_bubbles_that_lie_together_can_be_read():
 
 def test_the_quality_page_shows_verdict_reason_and_remedy():
     rows = judge(
-        {"transitions": 10.0, "ego_usage": 3.0, "ego_r2_yaw": float("nan")}, HealthGate.mini()
+        {"transitions": 10.0, "ego_usage": 3.0, "ego_r2_yaw": float("nan")}, QualityGate.mini()
     )
     codes = {"ego": RNG.integers(0, 16, (10, 4)), "environment": np.zeros((10, 0), int)}
     curves = {"stage2/gain": [(1, 0.1), (2, float("nan")), (3, 0.2)]}
-    html = health_page(
-        HealthReport(
+    html = quality_page(
+        QualityReport(
             "v1",
             "mini",
             "Judged on <nothing>.",
@@ -280,10 +280,10 @@ def test_the_quality_page_shows_verdict_reason_and_remedy():
 
 def test_the_bounds_of_what_codes_know_are_drawn_whether_required_or_wanted():
     codes = {"ego": RNG.integers(0, 16, (10, 4)), "environment": np.zeros((10, 0), int)}
-    for gate in (HealthGate.mini(), HealthGate.long()):
+    for gate in (QualityGate.mini(), QualityGate.long()):
         rows = judge({"ego_r2_longitudinal": 0.8, "ego_r2_lateral": 0.5, "ego_r2_yaw": 0.5}, gate)
-        html = health_page(
-            HealthReport("v1", "r", "", rows, codes, {"ego": 16, "environment": 16}, {})
+        html = quality_page(
+            QualityReport("v1", "r", "", rows, codes, {"ego": 16, "environment": 16}, {})
         )
         bars = html[html.index("What the codes know") :].partition("</svg>")[0]
         assert bars.count("stroke-dasharray") == 2  # speed and turning

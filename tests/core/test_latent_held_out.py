@@ -13,12 +13,12 @@ import pytest
 from latent_little_world import little_records
 
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.health_watch import CollapsedError, HealthWatch
 from latentvla_core.latent.model import state_hash
 from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.presets import preset
 from latentvla_core.latent.probes import HeldOut, report_on, report_on_stage_one
 from latentvla_core.latent.probes.held_out import spread_over_logs
+from latentvla_core.latent.quality_watch import CollapsedError, QualityWatch
 from latentvla_core.latent.train import finished_steps, train_latent_action_model
 from latentvla_core.training.config import with_training
 from latentvla_core.training.images import ImageCache
@@ -142,7 +142,7 @@ def test_a_trajectory_that_is_not_used_stops_stage_one(records, held_out):
         CollapsedError,
         match=r"step 5: stage1/quality/trajectory_use is 0(.|\n)*Try: (.|\n)*conditioning 'added'",
     ):
-        train_latent_action_model(records, config, sink=HealthWatch(), measure=held_out.report)
+        train_latent_action_model(records, config, sink=QualityWatch(), measure=held_out.report)
 
 
 def test_however_often_it_is_begun_again_it_is_stopped(records, held_out, tmp_path):
@@ -153,7 +153,7 @@ def test_however_often_it_is_begun_again_it_is_stopped(records, held_out, tmp_pa
     curves, run = tmp_path / "curves.jsonl", tmp_path / "run"
     for began_at in (0, 14, 14):
         assert finished_steps(run, config) == began_at
-        sink = Tee(FileSink(curves), HealthWatch(before=read_curves(curves, until=began_at)))
+        sink = Tee(FileSink(curves), QualityWatch(before=read_curves(curves, until=began_at)))
         with pytest.raises(CollapsedError, match="step 16: stage1/quality/trajectory_use is 0"):
             train_latent_action_model(
                 records, config, sink=sink, measure=held_out.report, checkpoint_dir=run

@@ -14,15 +14,15 @@ from latent_little_world import little_records
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.latent import train as training
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.health import NOT_FINITE, HealthGate, judge
 from latentvla_core.latent.model import LatentActionModel, load, save, state_hash
 from latentvla_core.latent.pairs import collect_pairs
 from latentvla_core.latent.presets import PRESETS, preset
 from latentvla_core.latent.probes import HeldOut, evaluate
+from latentvla_core.latent.quality import NOT_FINITE, QualityGate, judge
 from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer
 from latentvla_core.training.images import ImageCache
 from latentvla_core.training.sinks import ListSink
-from latentvla_core.viz.health_page import HealthReport, health_page
+from latentvla_core.viz.quality_page import QualityReport, quality_page
 
 pytestmark = pytest.mark.slow
 
@@ -231,12 +231,12 @@ def test_a_continuous_model_is_judged_by_what_it_has(records, cache):
         LatentActionModel(preset("lapo_continuous", LatentActionConfig.debug())),
         cache=cache,
     )
-    rows = {row.name: row for row in judge(report, HealthGate.mini())}
+    rows = {row.name: row for row in judge(report, QualityGate.mini())}
     assert rows[NOT_FINITE].value == 0
     assert "the model lacks that part" in rows["ego_usage"].line()
     codes = {"ego": np.zeros((5, 8, 16)), "environment": np.zeros((5, 0), int)}
-    page = health_page(
-        HealthReport("v", "r", "", list(rows.values()), codes, {"ego": 16, "environment": 16}, {})
+    page = quality_page(
+        QualityReport("v", "r", "", list(rows.values()), codes, {"ego": 16, "environment": 16}, {})
     )
     assert "ego codes</h3>" not in page
 
@@ -246,7 +246,7 @@ def test_what_a_gate_asks_is_in_the_report(name, lacks, records, cache):
     report = evaluate(
         records, LatentActionModel(preset(name, LatentActionConfig.debug())), cache=cache
     )
-    asked = {bound.name for bound in (*HealthGate.long().required, *HealthGate.long().targets)}
+    asked = {bound.name for bound in (*QualityGate.long().required, *QualityGate.long().targets)}
     assert (
         asked - set(report) == {NOT_FINITE, "agent_advantage"} | lacks
     )  # these drives have no boxes

@@ -9,8 +9,8 @@ import pytest
 
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.health import Bound, HealthGate
 from latentvla_core.latent.presets import preset
+from latentvla_core.latent.quality import Bound, QualityGate
 from latentvla_core.recipes import RECIPES, Weights, recipe_named
 from latentvla_core.training.config import with_training
 
@@ -40,7 +40,7 @@ def test_fields_change_at_any_depth_and_sizes_are_a_start(tmp_path: Path):
     long = LatentActionConfig.long(seed=3, learning_rate=1e-3)
     assert found.latent == replace(long, features=replace(long.features, image_size_wh=(128, 64)))
     assert found.latent_gate == replace(
-        HealthGate.long(), targets=(Bound("ego_usage", at_least=16),)
+        QualityGate.long(), targets=(Bound("ego_usage", at_least=16),)
     )
     assert found.planner == replace(mini.planner, train=with_training(mini.planner.train, steps=7))
     assert found.metrics == ("epdms",)
@@ -128,6 +128,6 @@ def test_the_example_is_a_recipe():
     assert (long.name, long.latent, long.latent_gate) == (
         "long",
         LatentActionConfig.long(),
-        HealthGate.long(),
+        QualityGate.long(),
     )
     assert long.world.logs == 200

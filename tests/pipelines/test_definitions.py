@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from latentvla_core.latent.health import FIGURES
+from latentvla_core.latent.quality import FIGURES
 from pipelines.definitions import build
 from pipelines.nights.hooks import failures
 from pipelines.sensors import tonight, writes_to

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from latentvla_core.errors import SetupError
-from latentvla_core.latent.health import HealthGate, UnhealthyModelError, judge
+from latentvla_core.latent.quality import QualityError, QualityGate, judge
 from pipelines.assets.latent_quality import approve, row_of, stored_judgements
 from pipelines.dagster_assets import asset_of
 from pipelines.demo import _stopped_by
@@ -66,7 +66,7 @@ class Line:
         self.stages = {"latent_quality": quality, "latent_actions": labels}
 
     def quality(self, engine: Engine) -> Output:
-        rows = judge(self.report, HealthGate.mini())
+        rows = judge(self.report, QualityGate.mini())
         return Output([row_of(row, "absent") for row in rows], groups=("absent",))
 
     def label(self, engine: Engine) -> Output:
@@ -138,7 +138,7 @@ def test_without_dagster_the_labels_are_refused_with_the_same_reason(line: Line)
     line.report |= NO_TRAJECTORY | {"ego_usage": 3.0}
     assert line.engine().execute("latent_quality").rows > 0
     with pytest.raises(
-        UnhealthyModelError,
+        QualityError,
         match=r"2 required figure\(s\) missed(.|\n)*ego_usage is 3(.|\n)*trajectory_use is 0",
     ):
         line.engine().execute("latent_actions")
@@ -165,8 +165,8 @@ def test_a_moved_threshold_redoes_the_report_and_no_label(line: Line):
 def test_labels_are_refused_by_the_bounds_of_today_not_by_those_of_the_report(line: Line):
     line.engine().execute("latent_quality")
     stricter = line.engine()
-    stricter.recipe = replace(stricter.recipe, latent_gate=HealthGate.long())
-    with pytest.raises(UnhealthyModelError, match=r"ego_r2_yaw is nan, must be at least 0\.4"):
+    stricter.recipe = replace(stricter.recipe, latent_gate=QualityGate.long())
+    with pytest.raises(QualityError, match=r"ego_r2_yaw is nan, must be at least 0\.4"):
         stricter.execute("latent_actions")
     assert line.labelled == 0
     line.engine().execute("latent_actions")

@@ -24,8 +24,8 @@ import pipelines.registry.tracking as tracking
 from latentvla_core.data.records import row_from_record
 from latentvla_core.errors import SetupError
 from latentvla_core.latent.config import LatentActionConfig
-from latentvla_core.latent.health import Bound, HealthGate, judge
 from latentvla_core.latent.model import LatentActionModel, load, save
+from latentvla_core.latent.quality import Bound, QualityGate, judge
 from latentvla_core.training.sinks import FileSink
 from latentvla_core.types import SceneRecord
 from pipelines.assets.latent_quality import MODEL, Judged, read_curves_of, stored_judgements
@@ -38,7 +38,7 @@ from pipelines.steps.lineage import UNPARTITIONED, Stage
 pytestmark = pytest.mark.slow
 
 torch.set_num_threads(1)
-GATE = HealthGate(
+GATE = QualityGate(
     required=(Bound("transitions", at_least=1), Bound("ego_usage", at_least=17)),
     targets=(
         Bound("gain_over_copy", at_least=2),
@@ -52,7 +52,7 @@ FIGURES = {"transitions": 20.0, "ego_usage": 12.0, "gain_over_copy": 0.25, "tran
 class Line:
     """A lake with scenes and a model, and the real stage `latent_quality` with a gate of ours."""
 
-    def __init__(self, home: Path, records: list[SceneRecord], gate: HealthGate = GATE) -> None:
+    def __init__(self, home: Path, records: list[SceneRecord], gate: QualityGate = GATE) -> None:
         self.settings = Settings.from_env(
             {"LATENTVLA_HOME": str(home), "LATENTVLA_RECIPE": "debug", "LATENTVLA_SHARDS": "1"}
         )
@@ -318,7 +318,7 @@ def line(tmp_path: Path, judged: list[Any]) -> Line:
 
 @pytest.mark.slow
 def test_a_model_that_holds_every_required_bound_may_label(line: Line):
-    line.gate = HealthGate(required=(Bound("ego_usage", at_least=12),))
+    line.gate = QualityGate(required=(Bound("ego_usage", at_least=12),))
     told = line.engine().execute("latent_quality").metadata
     assert (told["verdict"], told["targets_missed"]) == ("may label", "none")
     assert "must not label" not in told["page"].read_text()
@@ -367,7 +367,7 @@ def test_a_registered_model_is_told_its_figures_and_its_verdict(
     note: Callable[..., None] = lambda *args: told.append(args)  # noqa: E731
     monkeypatch.setattr(tracking, "note_quality", note)
     monkeypatch.setattr(tracking, "keep_page", lambda settings, uri, page: f"http://ui/{page.name}")
-    line.gate = HealthGate(required=(Bound("ego_usage", at_least=at_least),), targets=GATE.targets)
+    line.gate = QualityGate(required=(Bound("ego_usage", at_least=at_least),), targets=GATE.targets)
     for version in ("model-0", "model-1"):
         row = {
             "name": MODEL,

@@ -1,4 +1,4 @@
-"""Do the codes mean motion? The quality report and the probes it is made of. `latent.health` judges
+"""Do the codes mean motion? The quality report and the probes it is made of. `latent.quality` judges
 it.
 """
 

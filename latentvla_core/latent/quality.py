@@ -217,7 +217,7 @@ _PAPER = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HealthGate:
+class QualityGate:
     """When a latent action model may label (`required`), and what it should reach (`targets`:
     reported, not required).
     """
@@ -225,21 +225,21 @@ class HealthGate:
     required: tuple[Bound, ...]
     targets: tuple[Bound, ...] = ()
 
-    def without(self, names: Sequence[str]) -> HealthGate:
+    def without(self, names: Sequence[str]) -> QualityGate:
         """The gate of a model that does not have these figures."""
         kept = [
             tuple(b for b in bounds if b.name not in names)
             for bounds in (self.required, self.targets)
         ]
-        return HealthGate(required=kept[0], targets=kept[1])
+        return QualityGate(required=kept[0], targets=kept[1])
 
     @classmethod
-    def debug(cls) -> HealthGate:
+    def debug(cls) -> QualityGate:
         """Two steps teach nothing: only figures that any data can tell must be finite."""
         return cls(required=_STRUCTURE, targets=_EMBEDDED + _TRANSFER + _ENVIRONMENT_USED)
 
     @classmethod
-    def mini(cls) -> HealthGate:
+    def mini(cls) -> QualityGate:
         """A minute of training: not collapsed, codes used, no leak. The design's targets are
         reported.
         """
@@ -255,7 +255,7 @@ class HealthGate:
         return cls(required=_STRUCTURE + alive, targets=_EMBEDDED + _TRANSFER + _ENVIRONMENT_USED)
 
     @classmethod
-    def long(cls) -> HealthGate:
+    def long(cls) -> QualityGate:
         """What `LatentActionConfig.long` is judged by on the embedded world: the design's targets,
         required.
         """
@@ -265,11 +265,11 @@ class HealthGate:
         )
 
     @classmethod
-    def single_gpu(cls) -> HealthGate:
+    def single_gpu(cls) -> QualityGate:
         return cls.paper()
 
     @classmethod
-    def paper(cls) -> HealthGate:
+    def paper(cls) -> QualityGate:
         """latentvla.md §2.8, paper scale."""
         return cls(required=_STRUCTURE + _PAPER + _USED + _TRANSFER, targets=_SPEAKING + _OTHERS)
 
@@ -303,7 +303,7 @@ class Judgement:
         return f"{told}. Likely: {self.figure.cause}. Try: {self.figure.remedy}"
 
 
-def judge(report: Mapping[str, float], gate: HealthGate) -> list[Judgement]:
+def judge(report: Mapping[str, float], gate: QualityGate) -> list[Judgement]:
     """Every figure of the report, in its order: against what is required, against its target, or as
     it is.
 
@@ -337,14 +337,14 @@ def _not_finite(report: Mapping[str, float]) -> list[str]:
     ]
 
 
-class UnhealthyModelError(LatentVLAError):
+class QualityError(LatentVLAError):
     """A latent action model that must not label."""
 
 
-def require(report: Mapping[str, float], gate: HealthGate) -> None:
-    """Raise UnhealthyModelError with a line for every required bound that the report misses."""
+def require(report: Mapping[str, float], gate: QualityGate) -> None:
+    """Raise QualityError with a line for every required bound that the report misses."""
     if lines := [row.line() for row in blocking(judge(report, gate))]:
-        raise UnhealthyModelError(
+        raise QualityError(
             "latent action model not good enough:" + "".join(f"\n  - {line}" for line in lines)
         )
 

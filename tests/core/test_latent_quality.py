@@ -9,18 +9,18 @@ import math
 
 import pytest
 
-from latentvla_core.latent.health import (
+from latentvla_core.latent.quality import (
     FIGURES,
     NOT_FINITE,
     Bound,
-    HealthGate,
-    UnhealthyModelError,
+    QualityError,
+    QualityGate,
     blocking,
     complaint,
     judge,
     require,
 )
-from latentvla_core.latent.health_watch import Alarm, CollapsedError, HealthWatch
+from latentvla_core.latent.quality_watch import Alarm, CollapsedError, QualityWatch
 from latentvla_core.training.sinks import FileSink, read_curves
 
 AXES = ("longitudinal", "lateral", "yaw")
@@ -50,12 +50,12 @@ def report(**changes: float) -> dict[str, float]:
     return healthy | r2 | changes
 
 
-def stopped(gate: HealthGate, **changes: float) -> list[str]:
+def stopped(gate: QualityGate, **changes: float) -> list[str]:
     return [row.name for row in blocking(judge(report(**changes), gate))]
 
 
 def test_a_healthy_small_model_may_label_and_its_missed_targets_are_told():
-    rows = judge(report(), HealthGate.mini())
+    rows = judge(report(), QualityGate.mini())
     assert blocking(rows) == []
     assert [row.name for row in rows if not row.passed] == [
         "shuffle_environment",
@@ -71,8 +71,8 @@ def test_a_healthy_small_model_may_label_and_its_missed_targets_are_told():
     ],
 )  # fmt: skip
 def test_each_way_to_fail_is_named_with_value_bound_reason_and_remedy(figure: str, value: float):
-    assert stopped(HealthGate.mini(), **{figure: value}) == [figure]
-    (line,) = [row.line() for row in blocking(judge(report(**{figure: value}), HealthGate.mini()))]
+    assert stopped(QualityGate.mini(), **{figure: value}) == [figure]
+    (line,) = [row.line() for row in blocking(judge(report(**{figure: value}), QualityGate.mini()))]
     assert figure in line
     assert f"{value:.3g}" in line
     assert "must be at" in line
@@ -88,70 +88,70 @@ def test_two_steps_must_only_be_finite():
         "trajectory_use": 0.0,
         "ego_r2_yaw": math.nan,
     }
-    assert stopped(HealthGate.debug(), **dead) == []
-    assert stopped(HealthGate.debug(), gain_over_copy=math.nan) == [NOT_FINITE]
-    assert stopped(HealthGate.debug(), ego_r2_yaw=-math.inf) == [NOT_FINITE]
+    assert stopped(QualityGate.debug(), **dead) == []
+    assert stopped(QualityGate.debug(), gain_over_copy=math.nan) == [NOT_FINITE]
+    assert stopped(QualityGate.debug(), ego_r2_yaw=-math.inf) == [NOT_FINITE]
 
 
 def test_a_figure_that_is_missing_cannot_slip_through():
     without = {k: v for k, v in report().items() if k != "ego_usage"}
-    assert [row.name for row in blocking(judge(without, HealthGate.mini()))] == ["ego_usage"]
+    assert [row.name for row in blocking(judge(without, QualityGate.mini()))] == ["ego_usage"]
 
 
 def test_a_model_of_one_stage_is_not_asked_for_its_environment_codes():
     single = {k: v for k, v in report().items() if "environment" not in k and k != "trajectory_use"}
-    assert blocking(judge(single, HealthGate.mini())) == []
+    assert blocking(judge(single, QualityGate.mini())) == []
     assert [
-        row.name for row in blocking(judge(single | {"ego_usage": 2.0}, HealthGate.mini()))
+        row.name for row in blocking(judge(single | {"ego_usage": 2.0}, QualityGate.mini()))
     ] == ["ego_usage"]
 
 
 def test_paper_asks_for_more_than_the_embedded_world_does():
-    assert stopped(HealthGate.paper()) == [
+    assert stopped(QualityGate.paper()) == [
         "gain_over_copy",
         "shuffle_environment",
         "transfer_longitudinal",
     ]
-    assert stopped(HealthGate.long()) == ["transfer_longitudinal"]
-    assert stopped(HealthGate.long(), transfer_longitudinal=0.9) == []
+    assert stopped(QualityGate.long()) == ["transfer_longitudinal"]
+    assert stopped(QualityGate.long(), transfer_longitudinal=0.9) == []
     bad = {
         "ego_r2_longitudinal": 0.5,
         "environment_use": 0.1,
         "transfer_yaw": 0.7,
         "environment_r2_yaw": 0.3,
     }
-    assert set(stopped(HealthGate.long(), transfer_longitudinal=0.9, **bad)) == set(bad)
-    assert HealthGate.single_gpu() == HealthGate.paper()
+    assert set(stopped(QualityGate.long(), transfer_longitudinal=0.9, **bad)) == set(bad)
+    assert QualityGate.single_gpu() == QualityGate.paper()
 
 
 def test_a_model_that_predicts_no_change_is_not_asked_for_what_only_that_tells():
     plain = {k: v for k, v in report(transfer_longitudinal=0.9).items() if k != "environment_use"}
-    assert blocking(judge(plain, HealthGate.long())) == []
-    assert "environment_use" not in {row.name for row in judge(plain, HealthGate.long())}
+    assert blocking(judge(plain, QualityGate.long())) == []
+    assert "environment_use" not in {row.name for row in judge(plain, QualityGate.long())}
     assert [
         row.name
-        for row in blocking(judge(plain | {"environment_perplexity": 2.0}, HealthGate.long()))
+        for row in blocking(judge(plain | {"environment_perplexity": 2.0}, QualityGate.long()))
     ] == ["environment_perplexity"]
 
 
 def test_what_needs_boxes_is_never_required():
-    for gate in (HealthGate.long(), HealthGate.paper()):
+    for gate in (QualityGate.long(), QualityGate.paper()):
         assert "agent_advantage" not in {bound.name for bound in gate.required}
         assert "agent_advantage" in {bound.name for bound in gate.targets}
 
 
 def test_every_bound_is_on_a_figure_with_a_cause_and_a_remedy():
-    for gate in (HealthGate.debug(), HealthGate.mini(), HealthGate.long(), HealthGate.paper()):
+    for gate in (QualityGate.debug(), QualityGate.mini(), QualityGate.long(), QualityGate.paper()):
         for bound in (*gate.required, *gate.targets):
             assert FIGURES[bound.name].cause
             assert FIGURES[bound.name].remedy
 
 
 def test_require_names_every_bound_missed():
-    require(report(), HealthGate.mini())
+    require(report(), QualityGate.mini())
     bad = report(ego_usage=9, environment_r2_yaw=0.6, ego_r2_yaw=math.nan)
-    with pytest.raises(UnhealthyModelError, match="ego_usage is 9.*\n.*environment_r2_yaw is 0.6"):
-        require(bad, HealthGate.mini())
+    with pytest.raises(QualityError, match="ego_usage is 9.*\n.*environment_r2_yaw is 0.6"):
+        require(bad, QualityGate.mini())
 
 
 def test_bounds_hold_on_their_side_and_never_for_nan():
@@ -163,7 +163,7 @@ def test_bounds_hold_on_their_side_and_never_for_nan():
 def test_one_message_for_all_that_is_wrong():
     lines = [
         row.line()
-        for row in blocking(judge(report(ego_usage=3, gain_over_copy=-1), HealthGate.mini()))
+        for row in blocking(judge(report(ego_usage=3, gain_over_copy=-1), QualityGate.mini()))
     ]
     told = complaint("abc", lines, "reports/abc.html")
     for part in (
@@ -183,7 +183,7 @@ def lines(key: str, values: list[float]) -> list[dict[str, float]]:
 
 def watch(rows: list[dict[str, float]]) -> int:
     """Lines until it raises; all of them if it does not."""
-    guard, seen = HealthWatch(), 0
+    guard, seen = QualityWatch(), 0
     with contextlib.suppress(CollapsedError):
         for row in rows:
             seen += 1
@@ -192,7 +192,7 @@ def watch(rows: list[dict[str, float]]) -> int:
 
 
 def test_what_stops_a_training_says_why_and_what_to_try():
-    guard = HealthWatch(alarms=(Alarm("stage2/ego_usage", 3.0, "ego_usage", patience=1),))
+    guard = QualityWatch(alarms=(Alarm("stage2/ego_usage", 3.0, "ego_usage", patience=1),))
     with pytest.raises(
         CollapsedError,
         match=r"step 40: stage2/ego_usage is 1.*Likely: dead codes.*Try: lower ego\.decay",
@@ -234,9 +234,9 @@ def test_a_long_run_is_not_watched_by_its_share_alone():
 def test_what_was_logged_before_the_checkpoint_counts():
     used, progress = "stage1/quality/trajectory_use", "stage1/progress"
 
-    def after(*values: float) -> HealthWatch:
+    def after(*values: float) -> QualityWatch:
         steps = range(6, 6 + len(values))
-        return HealthWatch(
+        return QualityWatch(
             before={
                 used: list(zip(steps, values, strict=True)),
                 progress: [(s, s / 10) for s in steps],
@@ -248,7 +248,7 @@ def test_what_was_logged_before_the_checkpoint_counts():
         after(0.1, 0.0).log(9, bad)
     for quiet in (after(), after(0.0, 0.1)):
         quiet.log(9, bad)
-    settled = HealthWatch(
+    settled = QualityWatch(
         before={used: [(4, 0.0)], progress: [(4, 0.4)]}
     )  # before half of the stage nothing counts
     settled.log(9, bad)

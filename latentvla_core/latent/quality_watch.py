@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from latentvla_core.errors import LatentVLAError
-from latentvla_core.latent.health import FIGURES
+from latentvla_core.latent.quality import FIGURES
 
 
 class CollapsedError(LatentVLAError):
@@ -48,7 +48,7 @@ ALARMS = (
 )
 
 
-class HealthWatch:
+class QualityWatch:
     """Raises CollapsedError when a number has been bad for `patience` of its lines in a row.
 
     Args:

@@ -10,7 +10,7 @@ from html import escape
 
 import numpy as np
 
-from latentvla_core.latent.health import FIGURES, Judgement
+from latentvla_core.latent.quality import FIGURES, Judgement
 from latentvla_core.types import Array
 from latentvla_core.viz import svg
 from latentvla_core.viz.html import cells, number, page, pill, table
@@ -36,7 +36,7 @@ Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
 @dataclass(frozen=True, slots=True)
-class HealthReport:
+class QualityReport:
     """Everything the page shows."""
 
     model_version: str
@@ -56,7 +56,7 @@ class HealthReport:
         return {row.name: row.value for row in self.judgements}
 
 
-def health_page(report: HealthReport) -> str:
+def quality_page(report: QualityReport) -> str:
     """(HTML) the page."""
     parts = [
         _head(report),
@@ -70,7 +70,7 @@ def health_page(report: HealthReport) -> str:
     return page(f"Quality of latent action model {report.model_version}", parts)
 
 
-def _head(report: HealthReport) -> str:
+def _head(report: QualityReport) -> str:
     stopped = [row for row in report.judgements if row.blocks]
     missed = [row for row in report.judgements if not row.passed and not row.required]
     if stopped:
@@ -94,7 +94,7 @@ def _head(report: HealthReport) -> str:
     )
 
 
-def _bounds(report: HealthReport) -> str:
+def _bounds(report: QualityReport) -> str:
     judged = [row for row in report.judgements if str(row.bound)]
     judged.sort(key=lambda row: (row.passed, not row.required))
     rows = "".join(_bound_row(row) for row in judged)
@@ -133,7 +133,7 @@ def _bound_row(row: Judgement) -> str:
     return f"{line}<tr class='{shade}'><td></td><td colspan=5>{advice}</td></tr>"
 
 
-def _codes(report: HealthReport) -> str:
+def _codes(report: QualityReport) -> str:
     cards = []
     for name, codes in report.codes.items():
         if codes.size == 0 or codes.ndim == 3:  # none, or continuous ones, which cannot be counted
@@ -156,7 +156,7 @@ def _codes(report: HealthReport) -> str:
     return f"<h2>Codebooks</h2>{note}{''.join(cards)}"
 
 
-def _probes(report: HealthReport) -> str:
+def _probes(report: QualityReport) -> str:
     kinds = [
         kind
         for kind in ("ego", "environment", "joint")
@@ -182,7 +182,7 @@ def _probes(report: HealthReport) -> str:
     return f"<h2>What the codes know (R²)</h2>{note}<div class=card>{bars}</div>"
 
 
-def _exchanges(report: HealthReport) -> str:
+def _exchanges(report: QualityReport) -> str:
     values = report.values
     of_stage_one = {k: values.get(k, np.nan) for k in ("trajectory_use", "environment_use")}
     shuffles = {k: v for k, v in values.items() if k.startswith("shuffle_")} | of_stage_one
@@ -255,7 +255,7 @@ def _plots(curves: Curves, prefix: str, wanted: Mapping[str, Sequence[str]]) -> 
     return "".join(plots)
 
 
-def _rest(report: HealthReport) -> str:
+def _rest(report: QualityReport) -> str:
     rows = [
         cells(
             f"<code>{escape(name)}</code>",
