@@ -169,7 +169,8 @@ def test_the_page_shows_every_run_and_every_infraction(driven):
     from latentvla_core.viz.drives.write import write_drive_page
 
     out, scenes, rows = driven
-    text = write_drive_page(scenes, rows, "stand_still", out).read_text()
+    text = write_drive_page(scenes, rows, 2, out).read_text()
+    assert "Closed loop: constant_velocity, human</h1>" in text
     for row in rows["closed_loop_runs"]:
         assert row["scene"] in text
     for row in rows["closed_loop_infractions"]:

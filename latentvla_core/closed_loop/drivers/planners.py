@@ -7,6 +7,7 @@ on the road what it saw in training.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -58,19 +59,20 @@ class PlannerDriver:
         from latentvla_core.planner.plan import plan
 
         faults: list[str] = []
-        poses = plan(self.planner, [record], self._features(record), faults=faults)[0]
+        poses = plan(self.planner, [record], self.features_of([record]), faults=faults)[0]
         if any(faults):
             raise DataError(faults[0])
         return poses
 
-    def _features(self, record: SceneRecord) -> Any:
+    def features_of(self, records: Sequence[SceneRecord]) -> Any:
+        """What its student or VLM says of records; None for a planner that asks nobody."""
         if self.features is None:
             return None
         if hasattr(self.features, "network"):
-            return self.features.predict([record])
+            return self.features.predict(records)
         from latentvla_core.vlm.samples import build_samples
 
-        return self.features.predict(build_samples([record], None, self.features.config))
+        return self.features.predict(build_samples(records, None, self.features.config))
 
 
 def write_pictures(seen: Observation, root: Path) -> dict[str, str]:

@@ -14,7 +14,11 @@ EPILOG = "Example: latentvla drive --planner ipad_student@champion --scenes 18 -
 
 def drive(
     planner: Annotated[
-        str, typer.Option(help="Baseline, folder of a saved planner, or registered NAME@ALIAS.")
+        list[str],
+        typer.Option(
+            help="Baseline, folder of a saved planner, or registered NAME@ALIAS; give it several "
+            "times to compare them in the same scenes."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for tables and page; goes on where it was.")],
     scenes: Annotated[int, typer.Option(min=1, help="Scenes in all, equal per situation.")] = 18,
@@ -47,13 +51,13 @@ def drive(
     if traffic not in ("reactive", "log", "both"):
         raise SetupError(f"--traffic is {traffic!r}; choose reactive, log or both")
     kinds = ("reactive", "log") if traffic == "both" else (traffic,)
-    drivers = tuple(dict.fromkeys([planner, *(FLOORS if floors else ())]))
+    drivers = tuple(dict.fromkeys([*planner, *(FLOORS if floors else ())]))
     config = DriveConfig(drivers=drivers, traffic=kinds, seconds=seconds, features=features)  # type: ignore[arg-type]
     with counting("scenes") as progress:
         found, rows = drive_set(
             names, -(-scenes // len(names)), seed, config, out, workers=workers, progress=progress
         )
-    path = write_drive_page(found, rows, planner, out, videos)
+    path = write_drive_page(found, rows, len(set(planner)), out, videos)
     last = report.whole(rows["closed_loop_scores"])
     typer.echo(report.markdown(report.table(last)))
     typer.echo(

@@ -14,25 +14,31 @@ from latentvla_core.viz.drives.video import video_name, write_video
 from latentvla_core.viz.html import write_page
 
 WORST = 6
+"""Runs that are drawn, shared out among the planners."""
 
 
 def write_drive_page(
     scenes: SceneSet,
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
-    planner: str,
+    asked: int,
     out: Path,
     videos: int = 0,
 ) -> Path:
-    """`index.html` in the folder of the tables, and so many of the worst runs in `videos/`."""
+    """`index.html` in the folder of the tables, and so many of the worst runs in `videos/`.
+
+    Args:
+        asked: how many of the drivers, from the first on, the page is about; the others are floors.
+    """
     last = report.whole(rows["closed_loop_scores"])
-    name = planner if any(r["driver"] == planner for r in last) else last[0]["driver"]
+    names = list(dict.fromkeys(row["driver"] for row in last))[:asked]
     worst = [
         (run, stored_run(rows, out, {**row, "driver": "human"}))
-        for row in report.worst(last, name, WORST)
+        for name in names
+        for row in report.worst(last, name, max(WORST // len(names), 1))
         if (run := stored_run(rows, out, row)) is not None
     ]
     filmed = {key_of(run): film(run, rows, out) for run, _ in worst[:videos]}
-    return write_page(out / "index.html", render(scenes, rows, name, worst, filmed))
+    return write_page(out / "index.html", render(scenes, rows, ", ".join(names), worst, filmed))
 
 
 def film(run: Run, rows: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> str:
