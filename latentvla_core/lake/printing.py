@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+MOST_NUMBERS, MOST_STRUCTS = 24, 2
+"""Values of a list that a cell on the screen shows; files hold all of them."""
+
 
 def write_table(table: Any, style: str, out: Path | None) -> None:
     """Print an Arrow table, or write it to a file."""
@@ -51,9 +54,14 @@ def printable(text: str) -> str:
 
 
 def _cell(value: Any) -> str:
+    """One value as text; structs as name=value, long lists and what they hold cut short."""
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_cell(inner)}" for name, inner in value.items())
     if isinstance(value, list):
-        text = " ".join(_cell(v) for v in value[:24])
-        return text if len(value) <= 24 else f"{text} … ({len(value)})"
+        most = MOST_STRUCTS if any(isinstance(v, dict) for v in value) else MOST_NUMBERS
+        joint = "; " if most == MOST_STRUCTS else " "
+        text = joint.join(_cell(v) for v in value[:most])
+        return text if len(value) <= most else f"{text} … ({len(value)})"
     return str(value)

@@ -198,6 +198,13 @@ def test_a_table_on_the_screen_has_short_numbers_and_long_lists_cut(capsys):
     assert out.rstrip().endswith("1 rows")
 
 
+def test_a_list_of_structs_on_the_screen_shows_its_first_two_and_how_many_there_are(capsys):
+    poses = [{"x_m": 0.5, "yaw_rad": 1 / 3}, {"x_m": 1.0, "yaw_rad": 0.0}, {"x_m": 9.0}]
+    write_table(pa.table({"plan": [poses]}), "table", None)
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "x_m=0.5 yaw_rad=0.333333; x_m=1 yaw_rad=0 … (3)" in out and "x_m=9" not in out
+
+
 def test_csv_is_read_back_by_anybody(tmp_path: Path, capsys):
     table = pa.table({"name": ['say "hi", you', "東\nwest"], "n": [1, 2]})
     write_table(table, "csv", tmp_path / "t.csv")
