@@ -84,3 +84,19 @@ def test_a_record_says_nothing_of_future_objects_or_map(tmp_path: Path):
     assert record.num_future == 0 and not record.has_objects and record.map_location == ""
     assert record.camera_names == ("CAM_F0",) and record.front_paths[3] == "CAM_F0.jpg"
     assert record.command == Command.FORWARD and record.num_history == 4
+
+
+@pytest.mark.slow
+def test_a_planner_fused_with_its_teacher_drives(tmp_path: Path):
+    from latentvla_core.vlm.config import VlmConfig
+    from latentvla_core.vlm.model import Vlm
+    from latentvla_core.vlm.network import build
+
+    network, processor = build(VlmConfig.debug())
+    vlm = Vlm(VlmConfig.debug(), network.eval(), processor, np.ones((12, 16)))
+    config = TransfuserConfig.debug()
+    fused = build_planner("transfuser", config, fused=True, feature_dim=vlm.width)
+    save(fused, tmp_path / "fused")
+    vlm.save(tmp_path / "teacher")
+    driver = load_folder(tmp_path / "fused", features=tmp_path / "teacher")
+    assert np.isfinite(driver.drive(observation())).all()

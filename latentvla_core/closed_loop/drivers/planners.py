@@ -68,7 +68,9 @@ class PlannerDriver:
         """What its student or VLM says of records; None for a planner that asks nobody."""
         if self.features is None:
             return None
-        if hasattr(self.features, "network"):
+        from latentvla_core.distill.model import Student
+
+        if isinstance(self.features, Student):
             return self.features.predict(records)
         from latentvla_core.vlm.samples import build_samples
 
