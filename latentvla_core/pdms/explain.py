@@ -283,7 +283,7 @@ class _Look:
             self.table["no_at_fault_collisions"][-1] * self.table["drivable_area_compliance"][-1]
         )
         if self.table.metric == "pdms" and product < 1.0:
-            text += f"; counted {product:g} times (NC · DAC)"
+            text += f"; this counts times NC · DAC = {product:g}"
         return _failure("ego_progress", text, -1, np.full(2, np.nan))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,20 +11,26 @@ from typing import Any
 PLAN_COLOURS = {
     "human": "#2a9d4a",
     "constant_velocity": "#8d8d8d",
-    "ego_status_mlp": "#b07aa1",
+    "ego_status_mlp": "#9c755f",
     "transfuser": "#4e79a7",
     "transfuser_latent": "#1f4e9c",
     "transfuser_student": "#76b7e5",
     "ipad": "#f28e2b",
     "ipad_latent": "#d1495b",
     "ipad_student": "#ff9da7",
+    "flow": "#8a4fbf",
+    "flow_latent": "#5b2a91",
+    "flow_student": "#b993e0",
 }
+SPARE_COLOURS = ("#0f8b8d", "#b5446e", "#5a7d2a", "#c2703d", "#3d6fb6", "#7a6a00")
+"""Of planners that nobody gave a colour."""
 INK = "#222222"
 
 
 def colour_of(name: str) -> str:
     """Colour of a planner, the same in every picture."""
-    return PLAN_COLOURS.get(name, "#111111")
+    spare = SPARE_COLOURS[zlib.crc32(name.encode()) % len(SPARE_COLOURS)]
+    return PLAN_COLOURS.get(name, spare)
 
 
 class Sheet:

@@ -29,7 +29,8 @@ def codebook_histogram(codes: Array, num_transitions: int, num_codes: int = 16) 
             f"{used} of {num_codes} codes used, perplexity {perplexity:.1f}, {codes.size} codes",
             fontsize=10,
         )
-        axes.legend(fontsize=8, frameon=False, ncols=3)
+        axes.set_ylim(0, 1.25 * max(base.max(), 1e-9))  # the legend above every bar
+        axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper right")
         axes.spines[["top", "right"]].set_visible(False)
     return page.png
 

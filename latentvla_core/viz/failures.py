@@ -5,6 +5,7 @@ words below it.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,29 +21,40 @@ from latentvla_core.viz.canvas import INK, colour_of, sheet
 ALARM = "#d00000"
 MARGIN_M, LEAST_M = 9.0, 42.0
 WRAP = 96
+LABEL_SHARE = 0.055  # of the picture's height, from one label to the next
 
 
-def failure_view(world: World, name: str, poses: Array, why: Explanation) -> bytes:
+def failure_view(
+    world: World, name: str, poses: Array, why: Explanation, *, alone: bool = True
+) -> bytes:
     """PNG of one planner's plan (8, 3) in a scene, the ego looking up, with every failure of
     `explain` marked.
+
+    Args:
+        alone: with a title and the causes in words, for a picture that nothing is written beside.
     """
     ego = np.asarray(world.ego_state)[:3]
     path = np.concatenate([np.zeros((1, 2)), np.asarray(poses)[:, :2]])
     planned = np.stack([-path[:, 1], path[:, 0]], axis=-1)
-    lines = caption(why)
-    with sheet(6.4, 6.5 + 0.17 * len(lines), dpi=110) as page:
+    lines = caption(why) if alone else []
+    size = (6.4, 6.5 + 0.17 * len(lines)) if alone else (5.2, 5.9)
+    with sheet(*size, dpi=110) as page:
         axes = page.figure.add_subplot()
         draw_roads(axes, world, ego)
         draw_objects(axes, why.world, ego, alpha=0.45)  # where they were, also if they reacted
         _paths(axes, world, ego, planned, why, colour_of(name))
-        for number, failure in moments(why.failures):
-            _mark(axes, ego, number, failure)
-        _frame(axes, _extent(ego, planned, why))
-        title = f"{name}: {METRIC_LABELS[why.metric]} {why.score:.3f}"
-        axes.set_title(f"{title}\n{world.log_name}  {world.scene_token}", fontsize=8)
+        extent, marked = _extent(ego, planned, why), list(moments(why.failures))
+        for _, failure in marked:
+            _mark(axes, ego, failure)
+        _call_out(axes, extent, ego, marked)
+        _frame(axes, extent)
+        if alone:
+            title = f"{name}: {METRIC_LABELS[why.metric]} {why.score:.3f}"
+            axes.set_title(f"{title}\n{world.log_name}  {world.scene_token}", fontsize=8)
         axes.set_xlabel("\n".join(lines), fontsize=7.5, loc="left", linespacing=1.5, color=INK)
-        _key(axes, any(True for _ in moments(why.failures)))
-        page.figure.legend(fontsize=6.5, loc="outside lower left", ncols=3, frameon=False)
+        _key(axes, bool(marked))
+        style = {"fontsize": 6.5, "ncols": 3} if alone else {"fontsize": 7.5, "ncols": 2}
+        page.figure.legend(loc="outside lower left", frameon=False, **style)
     return page.png
 
 
@@ -94,12 +106,12 @@ def _key(axes: Any, failed: bool) -> None:
     for cls, name in ((ObjectClass.VEHICLE, "vehicle"), (ObjectClass.PEDESTRIAN, "pedestrian")):
         axes.fill([], [], color=OBJECT_COLOURS[cls], alpha=0.45, label=f"{name} now, and its way")
     if failed:
-        label = "ego, and what it hits or crosses, at the time named"
+        label = "ego and what it hits, when named"
         axes.fill([], [], facecolor=(0.82, 0, 0, 0.35), edgecolor=ALARM, linewidth=1.4, label=label)
 
 
-def _mark(axes: Any, ego: Array, number: int, failure: Failure) -> None:
-    """What was hit or run over, the ego at that moment, and the failure's number beside the place."""
+def _mark(axes: Any, ego: Array, failure: Failure) -> None:
+    """What was hit or run over, the ego at that moment, and a cross at the place."""
     if len(failure.shape):
         outline = to_picture(failure.shape, ego)
         axes.fill(*outline.T, facecolor=ALARM, alpha=0.35, zorder=5)
@@ -114,20 +126,31 @@ def _mark(axes: Any, ego: Array, number: int, failure: Failure) -> None:
             *to_picture(failure.stretch, ego).T, color=ALARM, linewidth=5, alpha=0.4, zorder=3
         )
     x, y = to_picture(failure.place[None], ego)[0]
-    side = 26 if number % 2 else -26  # so that marks of the same place do not cover each other
     axes.plot(x, y, "x", color=ALARM, markersize=7, markeredgewidth=1.8, zorder=7)
-    axes.annotate(
-        f"{number} {short(failure.sub_score)} {failure.time_s:.1f} s",
-        (x, y),
-        (side, 12 * (number - 1) - 6),
-        textcoords="offset points",
-        fontsize=7.5,
-        color="white",
-        ha="left" if side > 0 else "right",
-        zorder=8,
-        bbox={"boxstyle": "round,pad=0.25", "facecolor": ALARM, "edgecolor": "none"},
-        arrowprops={"arrowstyle": "-", "color": ALARM, "linewidth": 1},
-    )
+
+
+def _call_out(axes: Any, extent: Array, ego: Array, marked: Sequence[tuple[int, Failure]]) -> None:
+    """The failures' numbers in a column at the right edge, in the order of their places: two marks
+    of one place never cover each other.
+    """
+    places = [(n, f, to_picture(f.place[None], ego)[0]) for n, f in marked]
+    places.sort(key=lambda entry: (-entry[2][1], entry[0]))
+    height, free = extent[3] - extent[2], extent[3] - 0.03 * (extent[3] - extent[2])
+    for left, (number, failure, (x, y)) in zip(range(len(places), 0, -1), places, strict=True):
+        at = min(free, max(y, extent[2] + LABEL_SHARE * height * left))
+        free = at - LABEL_SHARE * height
+        axes.annotate(
+            f"{number} {short(failure.sub_score)} {failure.time_s:.1f} s",
+            (x, y),
+            (extent[1] - 0.02 * (extent[1] - extent[0]), at),
+            fontsize=7.5,
+            color="white",
+            ha="right",
+            va="center",
+            zorder=8,
+            bbox={"boxstyle": "round,pad=0.25", "facecolor": ALARM, "edgecolor": "none"},
+            arrowprops={"arrowstyle": "-", "color": ALARM, "linewidth": 1},
+        )
 
 
 def _extent(ego: Array, planned: Array, why: Explanation) -> Array:

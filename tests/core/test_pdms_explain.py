@@ -194,6 +194,25 @@ def test_in_reactive_traffic_agents_are_where_they_were_simulated_to_be():
     assert "hits vehicle slow" in "\n".join(caption(reacted))
 
 
+def test_labels_of_one_place_stand_below_each_other_inside_the_picture():
+    from latentvla_core.viz.canvas import sheet
+    from latentvla_core.viz.failures import LABEL_SHARE, _call_out
+
+    scene, road = with_object(straight_scene(8.0), "parked", (16.0, 0.0)), straight_map()
+    crash = explain(build(scene, road), straight_plan(8.0))
+    failure = found(crash, "no_at_fault_collisions")
+    extent = np.array([-20.0, 20.0, 0.0, 40.0])
+    for place in ((16.0, 0.0), (39.9, 0.0), (0.1, 0.0)):
+        same = [(n, replace(failure, place=np.array(place))) for n in range(1, 6)]
+        with sheet(3.0, 3.0) as page:
+            axes = page.figure.add_subplot(xlim=extent[:2], ylim=extent[2:])
+            _call_out(axes, extent, np.zeros(3), same)
+            heights = [text.xyann[1] for text in axes.texts]
+        assert [text.get_text()[0] for text in axes.texts] == list("12345")
+        assert max(np.diff(heights)) <= -LABEL_SHARE * 40 + 1e-9
+        assert 0.0 < min(heights) < max(heights) < 40.0
+
+
 @needs_golden
 def test_the_caption_names_what_fails_and_the_picture_is_one():
     from latentvla_core.viz.failures import caption, failure_view

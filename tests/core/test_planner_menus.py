@@ -128,5 +128,9 @@ def test_the_report_shows_choices_once_there_are_any(tmp_path):
     assert set(rows[0]) == set(spec.names)
     lake.replace("choices", rows, {"split": "test", "shard": 0, "trajectory_id": "ipad"})
     page = choices(lake)
-    assert "50.0 [50.0, 50.0]" in page
-    assert "2 best, 1 nearest, of 3" in page
+    assert "ipad, chosen: 0.500, [0.500, 0.500]" in page
+    assert "2 best, 1 nearest <small>of 3</small>" in page
+    assert "<details>" not in page
+    val = [{**each, "split": "val"} for each in rows]
+    lake.replace("choices", val, {"split": "val", "shard": 0, "trajectory_id": "ipad"})
+    assert choices(lake).index("<h3>test</h3>") < choices(lake).index("<summary>val</summary>")

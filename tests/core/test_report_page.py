@@ -18,7 +18,7 @@ from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.metrics import SUB_SCORES
 from latentvla_core.pdms.score import score_trajectories
 from latentvla_core.statistics import Interval
-from latentvla_core.viz.report.board import bar
+from latentvla_core.viz.report.board import bar, first_of_hosts
 from latentvla_core.viz.report.facts import kind_of, read_facts
 from latentvla_core.viz.report.lineage import back_from, lineage, read_work
 from latentvla_core.viz.report.page import codebooks, without_folders, write_report_page
@@ -109,6 +109,8 @@ def test_the_order_of_rows_is_fixed_and_never_the_score(lake):
     ]  # fmt: skip
     assert facts.standings[0].split == "test" and kind_of("human") < kind_of("ipad")
     assert set(order) == set(PLANNERS)
+    rows = [s for s in facts.standings if (s.split, s.metric) == ("test", "pdms-v1.1")]
+    assert first_of_hosts(rows) == {"ipad", "transfuser"}
 
 
 def test_planners_are_never_ranked_and_a_study_that_was_not_run_is_named(lake, tmp_path):

@@ -17,6 +17,7 @@ from latentvla_core.errors import DataError, SetupError
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from latentvla_core.pdms.score import score_trajectories
+from latentvla_core.viz.canvas import PLAN_COLOURS, SPARE_COLOURS, colour_of
 from latentvla_core.viz.site.code_pages import CodePages
 from latentvla_core.viz.site.command import pages_of, told
 from latentvla_core.viz.site.export import export_site
@@ -89,6 +90,7 @@ def test_scores_and_lost_sub_scores_of_the_index_are_those_of_the_lake(little):
     assert {(s["planner"], s["metric"]) for s in index["scores"]} == {
         (planner, version) for planner in PLANNERS for version in METRIC_VERSIONS.values()
     }
+    assert all(index["colours"][planner].startswith("#") for planner in PLANNERS)
     number = {token: i for i, token in enumerate(index["tokens"])}
     found = {(s["planner"], s["metric"]): s for s in index["scores"]}
     for row in lake.rows("pdm_scores"):
@@ -102,6 +104,13 @@ def test_scores_and_lost_sub_scores_of_the_index_are_those_of_the_lake(little):
         page = read_data(site / "data" / "scenes" / f"{row['scene_token']}.js")
         sub = page["plans"][row["trajectory_id"]]["scores"][row["metric_version"]]["sub"]
         assert lost == {name for name, value in sub.items() if value is not None and value < 1}
+
+
+def test_every_planner_has_a_colour_of_its_own_and_a_strangers_stays_the_same():
+    assert len(set(PLAN_COLOURS.values())) == len(PLAN_COLOURS)
+    assert {"flow", "flow_latent", "flow_student"} <= set(PLAN_COLOURS)
+    assert colour_of("mine") == colour_of("mine") and colour_of("mine") in SPARE_COLOURS
+    assert not set(SPARE_COLOURS) & set(PLAN_COLOURS.values())
 
 
 def test_a_score_is_never_rounded_to_perfect_or_to_nothing():

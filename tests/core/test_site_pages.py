@@ -124,6 +124,9 @@ def test_a_click_on_a_score_shows_the_moment_it_was_lost(page, site):
     assert "hits" in page.js("document.querySelector('#why').textContent")
     marks = sum(f["step"] >= 0 for f in failures)
     assert page.js("document.querySelectorAll('[data-mark]').length") == marks
+    above = "document.querySelector('[data-cursor]').compareDocumentPosition"
+    assert page.js(f"{above}(document.querySelector('[data-mark]')) & 4"), "numbers hide behind"
+    assert "as logged" in page.js("document.querySelector('.stage .key').textContent")
     page.click("[data-lost=NC]")
     hit = next(f["step"] for f in failures if f["sub"] == "NC") / 10
     assert page.js("document.querySelector('.clock output').textContent") == f"{hit:.1f} s"

@@ -45,7 +45,7 @@ def _table(split: str, metric: str, rows: Sequence[Standing], facts: Facts) -> s
     if closed:
         head.insert(2, "closed loop: CLS")
     cells = "".join(f"<th scope=col>{escape(h)}</th>" for h in head)
-    body = "".join(_row(row, names, closed) for row in rows)
+    body = "".join(_row(row, names, closed, row.planner in first_of_hosts(rows)) for row in rows)
     held = " (held out)" if split == "test" else ""
     logs = facts.logs.get(split, 0)
     scenes = max(r.expected for r in rows)
@@ -57,7 +57,20 @@ def _table(split: str, metric: str, rows: Sequence[Standing], facts: Facts) -> s
     )
 
 
-def _row(row: Standing, names: Sequence[str], closed: dict[str, Interval]) -> str:
+def first_of_hosts(rows: Sequence[Standing]) -> set[str]:
+    """Trained planners that begin a family: `ipad` before `ipad_latent` and `ipad_student`."""
+    found, host = set(), ""
+    for row in rows:
+        if row.planner in BASELINES or (host and row.planner.startswith(f"{host}_")):
+            continue
+        host = row.planner
+        found.add(host)
+    return found
+
+
+def _row(
+    row: Standing, names: Sequence[str], closed: dict[str, Interval], begins: bool = False
+) -> str:
     kind = "base" if row.planner in BASELINES else "trained"
     cells = [f"<th scope=row class={kind}>{escape(row.planner)}</th>", f"<td>{_score(row)}</td>"]
     if closed:
@@ -65,7 +78,7 @@ def _row(row: Standing, names: Sequence[str], closed: dict[str, Interval]) -> st
         told = bar(found, row.planner) if found else "<span class=soft>not driven</span>"
         cells.append(f"<td data-name='closed loop'>{told}</td>")
     cells += [_sub(name, row.sub[name]) for name in names]
-    return f"<tr>{''.join(cells)}</tr>"
+    return f"<tr{' class=begins' * begins}>{''.join(cells)}</tr>"
 
 
 def _score(row: Standing) -> str:

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 
 from latentvla_core.evidence.summary import Difference
+from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from latentvla_core.statistics import Interval
 from latentvla_core.viz.html import pill
 from latentvla_core.viz.report.facts import FEW_LOGS, Facts, Versus
@@ -132,23 +133,24 @@ def _differences(versus: Sequence[Versus]) -> str:
     """Fused planners against their hosts, as a forest of intervals."""
     shown = [v for v in versus if v.split == "test"] or list(versus)
     shown = [v for v in shown if v.difference.groups > 1]
+    shown.sort(key=lambda v: list(METRIC_VERSIONS.values()).index(v.metric))
     if not shown:
         return ""
     reach = max(0.05, *(max(abs(v.difference.low), abs(v.difference.high)) for v in shown))
     rows = "".join(_difference(v, reach) for v in shown)
     return (
         "<h3>Fused planner − its host, scene by scene</h3><p class=soft>No evidence: without"
-        " controls a difference does not say that codes caused it.</p><div class=wide><table>"
-        "<thead><tr><th scope=col>comparison</th><th scope=col>metric</th><th scope=col>split</th>"
-        f"<th scope=col>mean and 95 % over logs</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        " controls a difference does not say that codes caused it.</p><div class=wide><table"
+        " class=forest><thead><tr><th scope=col>comparison</th><th scope=col>mean and 95 % over"
+        f" logs</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
 def _difference(versus: Versus, reach: float) -> str:
     name = f"{versus.fused} − {versus.host}"
     return (
-        f"<tr><th scope=row>{escape(name)}</th><td>{escape(versus.metric)}</td>"
-        f"<td>{escape(versus.split)}</td><td>{interval(versus.difference, reach, name)}</td></tr>"
+        f"<tr><th scope=row>{escape(name)} <small>{escape(f'{versus.metric}, {versus.split}')}"
+        f"</small></th><td>{interval(versus.difference, reach, name)}</td></tr>"
     )
 
 
@@ -163,5 +165,5 @@ def interval(found: Interval, reach: float, name: str, digits: int = 3) -> str:
         f" aria-label='{escape(f'{name}: {told}', True)}'><path d='M{FOREST_W / 2:g} 0v{FOREST_H:g}'"
         f" stroke='var(--soft)'/><path d='M{x[1]:.1f} {FOREST_H / 2:g}H{x[2]:.1f}'"
         f" stroke='var(--ink)' stroke-width='2'/><circle cx='{x[0]:.1f}' cy='{FOREST_H / 2:g}'"
-        f" r='4.5' fill='var(--bar)'/></svg> <span class=num>{told}</span>"
+        f" r='4.5' fill='var(--bar)'/></svg> <span class='num line'>{told}</span>"
     )

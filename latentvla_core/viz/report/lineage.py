@@ -97,6 +97,6 @@ def _row(work: Work, longest: float) -> str:
     return (
         f"<tr><th scope=row>{escape(work.asset)}</th><td class=num>{work.version}</td>"
         f"<td class=reads>{escape(reads) or 'files'}</td><td class=num>{work.rows:,}</td>"
-        f"<td class=num>{refused}</td><td class=num>{work.seconds:,.1f} {drawn}</td>"
+        f"<td class=num>{refused}</td><td class='num line'>{work.seconds:,.1f} {drawn}</td>"
         f"<td><code>{escape(commits)}</code></td></tr>"
     )

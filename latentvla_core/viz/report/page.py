@@ -38,7 +38,8 @@ th.trained{color:var(--ink)}th[scope=row]{text-align:left}.reads{min-width:15rem
 .worst ul{margin:.3rem 0 0;padding-left:1.1rem;font-size:13px}
 section.board h3{margin-top:1.1rem}section.board h4{margin:.7rem 0 .1rem;font-size:13.5px}
 ul.plain{list-style:none;padding:0}.forest th[scope=row]{color:var(--ink);width:44%}.forest th small{font-weight:400}
-.forest td,.forest th{padding:.2rem .45rem}.forest td:nth-child(3) svg{vertical-align:middle}
+.forest td,.forest th{padding:.2rem .45rem}.forest td svg,td.num svg{vertical-align:middle;max-width:none}
+.lead tr.begins>*{border-top:2px solid var(--line)}.line{white-space:nowrap}
 details{margin-top:1rem}summary{cursor:pointer;font-weight:600}
 @media (max-width:600px){.lead thead,.forest thead{display:none}
 .lead tr,.forest tr{display:flex;flex-wrap:wrap;gap:.1rem .8rem;padding:.5rem 0;border-bottom:1px solid var(--line)}
@@ -186,9 +187,11 @@ def _models(lake: Lake) -> str:
 
 
 def _metrics(text: str) -> str:
-    return ", ".join(
-        f"{k} {number(float(v))}" for k, v in list(json.loads(text or "{}").items())[:6]
-    )
+    """Six figures, those of the last stage first: they are what the finished model is."""
+    told = json.loads(text or "{}")
+    last = sorted(told, key=lambda key: (key.startswith("stage1/"), "/quality/" not in key))
+    shown = {key.rpartition("/quality/")[2]: float(told[key]) for key in last[:6]}
+    return ", ".join(f"{key} {number(value)}" for key, value in shown.items())
 
 
 def _refused(lake: Lake) -> str:

@@ -52,7 +52,8 @@ def worst_plans(
     with_cameras: bool = True,
 ) -> list[Worst]:
     """Plans of trained planners that score least, each failing differently; of the baselines where
-    there are no others. Without cameras, the view from above alone.
+    there are no others. Without cameras, the view from above alone, with its
+    causes in words.
     """
     version = METRIC_VERSIONS[metric]
     rows = lake.rows("pdm_scores", {**place, "valid": True, "metric_version": version})
@@ -108,7 +109,7 @@ def _shown(lake: Lake, row: Mapping[str, Any], with_cameras: bool) -> Worst | No
         row["metric_version"],
         float(row["score"]),
         tuple(causes(why)),
-        failure_view(now[0], planner, now[1], why),
+        failure_view(now[0], planner, now[1], why, alone=not with_cameras),
         _seen(lake, row, planner, now[1]) if with_cameras else b"",
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from latentvla_core.pdms.metrics import METRIC_VERSIONS, SUB_SCORES, metric_of, short
 from latentvla_core.types import SceneRecord
-from latentvla_core.viz.canvas import PLAN_COLOURS
+from latentvla_core.viz.canvas import PLAN_COLOURS, colour_of
 from latentvla_core.viz.site.files import packed
 from latentvla_core.viz.site.read import LogRows
 from latentvla_core.viz.site.sentences import MISSING, agreement, predicted, sentence
@@ -78,7 +78,7 @@ class Index:
                 for version in versions
             },
             "scores": [self._score_column(*key) for key in sorted(self.scores)],
-            "colours": PLAN_COLOURS,
+            "colours": PLAN_COLOURS | {name: colour_of(name) for name, _ in sorted(self.scores)},
         }
 
     def _column(self, name: str, dtype: str) -> str:

@@ -2,6 +2,8 @@
 'use strict';
 
 const PAGE = 60;
+const signed = (v) => (v === null || v === undefined ? '–' : `${v < 0 ? '−' : '+'}${Math.abs(v).toFixed(2)}`);
+const spread = (pair) => (pair && pair[0] !== null ? ` (80 % of uses ${signed(pair[0])} to ${signed(pair[1])})` : '');
 const degrees = (rad) => (rad === null ? '–' : `${(rad * 180 / Math.PI).toFixed(1)}° ${rad > 0.002 ? 'left' : rad < -0.002 ? 'right' : ''}`);
 
 LV.pages.codes = (main) => {
@@ -14,7 +16,7 @@ LV.pages.codes = (main) => {
     return h('a', { class: 'moment card', href: LV.link('code', [code]) },
       h('div', {}, h('span', { class: 'word', style: `background:${LV.codeColour(code)}` }, code), ' ', h('b', {}, fact ? fact.name : `code ${code}`)),
       h('div', { class: 'small' }, h('span', { class: 'bar' }, h('i', { style: `width:${(100 * uses[code]) / most}%` })), ` ${((100 * uses[code]) / (all || 1)).toFixed(1)} % of the codes here`),
-      fact ? h('div', { class: 'small soft' }, `Δ speed ${fact.delta_speed_mps ?? '–'} m/s · heading ${degrees(fact.delta_heading_rad)} · starts at ${fact.speed_p50_mps ?? '–'} m/s`) : '');
+      fact ? h('div', { class: 'small soft' }, `speed ${signed(fact.delta_speed_mps)} m/s, heading ${degrees(fact.delta_heading_rad)} · from ${fact.speed_p50_mps ?? '–'} m/s`) : '');
   };
   main.replaceChildren(h('h1', {}, 'Codes'), h('p', { class: 'soft' }, 'The 16 words of the latent action model', LV.index.label_model ? [' ', h('code', {}, LV.index.label_model)] : '',
     '. Nobody named them: names are derived by rule from what goes with each. Click one for every moment that carries it.'),
@@ -33,7 +35,7 @@ LV.pages.code = async (main, { rest }) => {
     const i = scene[k], log = logs[of.log[i]], first = of.frame[i] + 2 * step[k];
     return h('a', { class: 'moment card', href: LV.link('scene', [tokens[i]], { t: step[k] || '' }), 'data-distance': distance[k] },
       seen ? h('div', { class: 'pair' }, LV.image(LV.picture(log.name, 'CAM_F0', first), 'before'), LV.image(LV.picture(log.name, 'CAM_F0', first + 2), 'one second later')) : '',
-      h('div', { class: 'small' }, h('b', { class: 'num' }, `distance ${distance[k].toPrecision(3)}`), ` · confidence ${(sure[k] / 255).toFixed(2)} · position ${position[k] + 1}`),
+      h('div', { class: 'small' }, h('b', { class: 'num' }, `distance ${distance[k].toPrecision(3)}`), ` · confidence ${(sure[k] / 255).toFixed(2)} · pos. ${position[k] + 1}`),
       h('div', { class: 'small soft one' }, `${log.name} · ${((of.time_ds[i]) / 10 + step[k]).toFixed(1)} s`));
   };
   const more = h('button', { onclick: () => add() });
@@ -44,7 +46,7 @@ LV.pages.code = async (main, { rest }) => {
   };
   const kept = distance.length < data.count ? `; the nearest ${distance.length.toLocaleString('en')} are here` : '';
   main.replaceChildren(h('h1', {}, LV.codeName(code)), h('p', { class: 'soft' }, `${data.count.toLocaleString('en')} moments carry it, nearest to the codebook first${kept}. Two pictures: the second before and after.`),
-    fact ? h('p', { class: 'small' }, `Δ speed ${fact.delta_speed_mps ?? '–'} m/s · heading ${degrees(fact.delta_heading_rad)} · nearest codes `, fact.neighbours.flatMap((n) => [LV.word(n), ' ']), fact.contexts.length ? `· more often when ${fact.contexts.join(', ')}` : '') : '',
+    fact ? h('p', { class: 'small' }, `In one second: speed ${signed(fact.delta_speed_mps)} m/s${spread(fact.spread_mps)}, heading ${degrees(fact.delta_heading_rad)} · nearest codes `, fact.neighbours.flatMap((n) => [LV.word(n), ' ']), fact.contexts.length ? `· more often than others: ${fact.contexts.join('; ')}` : '') : '',
     h('p', {}, h('a', { href: LV.link('', [], { code }) }, 'scenes with this code'), ' · ', h('a', { href: LV.link('codes') }, 'all codes')), grid, more);
   add();
 };

@@ -130,6 +130,14 @@ LV.above = (canvas, scene) => {
   return view;
 };
 
+/* What the colours of the view from above mean. */
+LV.aboveKey = (hasRoad) => {
+  const item = (kind, style, text) => h('span', {}, h('i', { class: kind, style }), text);
+  const road = [item('', 'background:var(--route)', 'route'), item('line', 'border-color:var(--ink);border-top-style:dotted', 'PDM-Closed')];
+  return h('div', { class: 'key' }, item('', 'background:var(--ego)', 'the drive as logged'), item('', 'background:var(--vehicle)', 'vehicles'),
+    item('', 'background:var(--person)', 'people'), item('', 'background:var(--bike)', 'bicycles'), hasRoad ? road : '', item('', 'border:2px solid var(--bad)', 'where points were lost'));
+};
+
 /* A point on the ground, in the ego frame of now, as a share of a picture taken at `pose`; null behind the camera. */
 function onPicture(camera, pose, [x, y], z = 0) {
   const c = Math.cos(-pose[2]), s = Math.sin(-pose[2]), dx = x - pose[0], dy = y - pose[1];

@@ -70,6 +70,6 @@ LV.pages.drives = (main) => {
   const { logs, of } = LV.index, count = logs.map(() => 0), seconds = logs.map(() => 0);
   of.log.forEach((l, i) => { count[l]++; seconds[l] = Math.max(seconds[l], of.time_ds[i] / 10); });
   main.replaceChildren(h('h1', {}, `Drives (${logs.length.toLocaleString('en')})`), h('div', { class: 'wide card' }, h('table', {},
-    h('thead', {}, h('tr', {}, ['drive', 'split', 'city', 'scenes', 'last scene at'].map((t) => h('th', {}, t)))),
-    h('tbody', {}, logs.map((l, i) => h('tr', {}, h('td', {}, h('a', { href: LV.link('drive', [l.name]) }, l.name)), h('td', {}, l.split), h('td', {}, l.city || 'no map'), h('td', {}, count[i]), h('td', {}, `${seconds[i].toFixed(0)} s`)))))));
+    h('thead', {}, h('tr', {}, ['drive', 'split', 'city', 'scenes', 'last scene at'].map((t, k) => h('th', { scope: 'col', class: k < 3 ? 'left' : '' }, t)))),
+    h('tbody', {}, logs.map((l, i) => h('tr', {}, h('td', {}, h('a', { href: LV.link('drive', [l.name]) }, l.name)), h('td', { class: 'left' }, l.split), h('td', { class: 'left' }, l.city || 'no map'), h('td', {}, count[i]), h('td', {}, `${seconds[i].toFixed(0)} s`)))))));
 };

@@ -110,7 +110,7 @@ LV.pages.scene = async (main, { rest, query }) => {
       const zoom = (by) => { view.by(by); clock.seek(clock.t); };
       canvas.addEventListener('wheel', (e) => { if (e.ctrlKey || e.shiftKey) { e.preventDefault(); zoom(e.deltaY < 0 ? 1.15 : 1 / 1.15); } }, { passive: false });
       return h('figure', {}, canvas, h('figcaption', {}, name ? [h('span', { class: 'dot', style: `background:${LV.planColour(name)}` }), h('b', {}, name), ' '] : '', caption, ' ',
-        h('button', { class: 'bare', onclick: () => zoom(1.3), 'aria-label': 'nearer' }, '+'), h('button', { class: 'bare', onclick: () => zoom(1 / 1.3), 'aria-label': 'farther' }, '−')));
+        h('button', { class: 'bare', onclick: () => zoom(1.3), 'aria-label': 'nearer' }, '+'), h('button', { class: 'bare', onclick: () => zoom(1 / 1.3), 'aria-label': 'farther' }, '−')), name === state.plan ? LV.aboveKey(scene.road) : '');
     };
     const score = (name) => { const s = name && scene.plans[name].scores[state.metric]; return s && s.valid ? `${state.metric} ${LV.score(s.score)}` : ''; };
     const seen = pictures(scene, cameras, state, (camera) => { state.camera = camera; build(clock.t); });

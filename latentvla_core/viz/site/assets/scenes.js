@@ -160,7 +160,7 @@ function bins(scores, found, state, changed) {
     'aria-label': `${c} scenes from ${(k / 20).toFixed(2)}`,
     onclick: () => { state.low = String(k / 20); state.high = String((k + 1) / 20); changed(true); } }));
   return h('div', {}, h('div', { class: 'bins' }, bars),
-    h('small', { class: 'soft' }, `0 … 1, ${state.metric}, mean ${(sum / n).toFixed(3)} of ${n.toLocaleString('en')}`));
+    h('small', { class: 'soft' }, `scenes by ${state.metric} of ${state.planner || 'their worst trained plan'}, from 0 to 1; mean ${(sum / n).toFixed(3)}`));
 }
 
 LV.pages[''] = (main, address) => {

@@ -14,9 +14,9 @@ LV.timeline = (host, { times, notes, signals, marks, onseek, onmark, codes = tru
     const parts = [...grid(x, start, end, top, rollBottom, rows), ...rollOf(notes, x, top, rollBottom)];
     let y = rollBottom + 18;
     for (const signal of signals) { parts.push(signalOf(signal, x, y, width)); y += ROLL.signal + ROLL.gap; }
-    marks.forEach((m, k) => parts.push(markOf(m, k, x, y)));
-    host.innerHTML = `<svg width="${width}" height="${y}" viewBox="0 0 ${width} ${y}" role="img" aria-label="${esc(spoken(notes, marks))}">${parts.join('')}`
-      + `<line data-cursor x1="0" x2="0" y1="0" y2="${y}" stroke="var(--ink)" stroke-width="1.5" pointer-events="none"/></svg>`;
+    const cursor = `<line data-cursor x1="0" x2="0" y1="${marks.length ? ROLL.mark - 2 : 0}" y2="${y}" stroke="var(--ink)" stroke-width="1.5" pointer-events="none"/>`;
+    const over = marks.map((m, k) => markOf(m, k, x, y)).join('');
+    host.innerHTML = `<svg width="${width}" height="${y}" viewBox="0 0 ${width} ${y}" role="img" aria-label="${esc(spoken(notes, marks))}">${parts.join('')}${cursor}${over}</svg>`;
     line.cursor = host.querySelector('[data-cursor]'); line.x = x; line.back = (px) => start + ((px - ROLL.left) / inner) * (end - start);
     host.querySelectorAll('[data-mark]').forEach((m) => m.addEventListener('click', (e) => { e.stopPropagation(); onmark(Number(m.dataset.mark)); }));
     host.firstChild.addEventListener('click', (e) => {
@@ -85,7 +85,7 @@ function signalOf(signal, x, y, width) {
     if (l.area && points.length) text += `<polygon points="${x(l.t[0])},${at(0)} ${points.join(' ')} ${x(l.t[l.t.length - 1])},${at(0)}" fill="${l.colour}" opacity=".3"/>`;
     text += `<polyline points="${points.join(' ')}" fill="none" stroke="${l.colour}" stroke-width="1.7" ${l.dash ? 'stroke-dasharray="5 3"' : ''}/>`;
   }
-  return text + `<text x="${ROLL.left + 5}" y="${y + 12}" style="fill:var(--ink)">${esc(signal.name)} <tspan fill="var(--soft)">${esc(signal.unit)}</tspan></text>`;
+  return text + `<text class="halo" x="${ROLL.left + 5}" y="${y + 11}" style="fill:var(--ink)">${esc(signal.name)} <tspan fill="var(--soft)">${esc(signal.unit)}</tspan></text>`;
 }
 
 function markOf(mark, k, x, bottom) {
