@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.assets.planners import VARIANTS
+from pipelines.assets.planners import PLANNERS
 from pipelines.steps import declare, drives
 from pipelines.steps.context import Output, StageContext
 from pipelines.steps.drives import (
@@ -29,8 +29,6 @@ from pipelines.steps.lineage import digest
 if TYPE_CHECKING:
     from latentvla_core.closed_loop.config import ClosedLoopConfig
     from latentvla_core.closed_loop.stored import Stored
-
-PLANNERS = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
 
 
 def asset_name(driver: str) -> str:

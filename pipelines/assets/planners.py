@@ -48,6 +48,8 @@ VARIANTS = tuple(
         Variant(f"{host}_student", host, "student_features", "student", f"{host}_latent"),
     )
 )
+PLANNERS = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
+"""Every trained planner of the line."""
 
 
 @declare.model(
@@ -250,8 +252,7 @@ for _variant in VARIANTS:
         "scenes",
         "vlm_features",
         "student_features",
-        "ego_status_mlp",
-        *(v.name for v in VARIANTS),
+        *PLANNERS,
     ),
     group="planners",
     files=("sensors",),
@@ -267,7 +268,7 @@ def trajectories(context: StageContext, partition: str) -> Output:
 
     records = context.records(**place_of(partition))
     rows: list[dict[str, Any]] = []
-    names = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
+    names = PLANNERS
     tables = {variant.name: variant.features for variant in VARIANTS}
     for name in context.track(f"trajectories {partition} (planners)", names if records else ()):
         model = context.model(name, load)

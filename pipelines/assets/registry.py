@@ -13,7 +13,7 @@ from typing import Any
 from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from pipelines.assets.controls import unused_fusion
-from pipelines.assets.planners import VARIANTS
+from pipelines.assets.planners import PLANNERS
 from pipelines.assets.scores import score_rows
 from pipelines.registry.cards import describe
 from pipelines.registry.connection import answering, connect
@@ -40,7 +40,6 @@ from pipelines.steps.context import Output, StageContext
 from pipelines.steps.drives import planner_seat
 from pipelines.steps.reading import world_from_row
 
-PLANNERS = ("ego_status_mlp", *(variant.name for variant in VARIANTS))
 GATED = (*PLANNERS, *SPEAKERS)
 Rows = Sequence[Mapping[str, Any]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentvla_core.closed_loop.drivers.planners import CAMERAS, PlannerDriver
+from latentvla_core.closed_loop.drivers.planners import PlannerDriver, cameras_of
 from latentvla_core.errors import SetupError
 from pipelines.registry.connection import connect, is_away
 from pipelines.registry.database import local_database
@@ -46,5 +46,4 @@ def _load(client: Any, model: str, alias: str) -> PlannerDriver:
     if served.kind != "planner":
         raise SetupError(f"{model} is a {served.kind}; only planners drive")
     features = served.features[1] if served.features else None
-    cameras = () if served.model.name == "ego_status_mlp" else CAMERAS
-    return PlannerDriver(f"{model}@{alias}", served.model, features, cameras)
+    return PlannerDriver(f"{model}@{alias}", served.model, features, cameras_of(served.model))

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from latentvla_core.closed_loop.driver import Observation
-from latentvla_core.closed_loop.drivers.planners import driver_of, load_folder, record_of
+from latentvla_core.closed_loop.drivers.planners import (
+    cameras_of,
+    driver_of,
+    load_folder,
+    record_of,
+)
+from latentvla_core.data.cameras import PANORAMA_CAMERAS
 from latentvla_core.errors import SetupError
 from latentvla_core.planner.baselines import EgoStatusConfig, EgoStatusMlp
+from latentvla_core.planner.hosts.ipad_config import IpadConfig
+from latentvla_core.planner.hosts.registry import MODULES as HOSTS
+from latentvla_core.planner.hosts.registry import host_of
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import build_planner, save
 from latentvla_core.types import Command
@@ -100,3 +110,16 @@ def test_a_planner_fused_with_its_teacher_drives(tmp_path: Path):
     vlm.save(tmp_path / "teacher")
     driver = load_folder(tmp_path / "fused", features=tmp_path / "teacher")
     assert np.isfinite(driver.drive(observation())).all()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_cameras_a_host_is_shown_are_those_it_was_built_for(host: str):
+    planner = build_planner(host, host_of(host).config.debug())
+    wanted = getattr(planner.config, "cameras", PANORAMA_CAMERAS)
+    assert set(cameras_of(planner)) == set(wanted)
+
+
+def test_a_rear_camera_of_a_configuration_is_rendered_too_and_a_blind_planner_has_none():
+    four = replace(IpadConfig.debug(), cameras=("CAM_B0", "CAM_F0", "CAM_L0", "CAM_R0"))
+    assert "CAM_B0" in cameras_of(build_planner("ipad", four))
+    assert cameras_of(EgoStatusMlp(EgoStatusConfig.debug())) == ()

@@ -129,18 +129,27 @@ def load_folder(folder: Path, name: str = "", features: Path | None = None) -> P
     """The driver of a folder `planner.model.save` wrote; `features`: folder of its student or
     VLM.
     """
-    from latentvla_core.planner.baselines import EgoStatusMlp
     from latentvla_core.planner.model import load
 
     planner = load(folder)
-    blind = isinstance(planner, EgoStatusMlp)
-    fusion = None if blind else planner.fusion
+    fusion = getattr(planner, "fusion", None)
     if fusion is not None and features is None:
         raise SetupError(
             f"{folder} is fused with a VLM or student; name its folder too: --features DIR"
         )
     model = load_features(features) if features is not None and fusion is not None else None
-    return PlannerDriver(name or folder.name, planner, model, () if blind else CAMERAS)
+    return PlannerDriver(name or folder.name, planner, model, cameras_of(planner))
+
+
+def cameras_of(planner: Planner | EgoStatusMlp) -> tuple[str, ...]:
+    """The cameras to render for a planner: those of its configuration, or of the panorama; none for
+    one that sees nothing.
+    """
+    from latentvla_core.planner.baselines import EgoStatusMlp
+
+    if isinstance(planner, EgoStatusMlp):
+        return ()
+    return tuple(getattr(planner.config, "cameras", CAMERAS))
 
 
 def load_features(folder: Path) -> Any:
