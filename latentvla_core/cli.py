@@ -395,5 +395,6 @@ def _lazy(plugin: Any) -> Any:
     not_asked_for.__doc__ = {
         "demo": "Embedded world → whole line → table, report, registry.",
         "status": "What is stale and why, champions, what changed, what failed and how to retry.",
+        "rollback": "The champion before holds the alias again, and the gate leaves it there.",
     }.get(plugin.name, f"A command of {plugin.value}.")
     return not_asked_for

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from label_rows import label
 from typer.testing import CliRunner
 
 from latentvla_core import cli, info
-from latentvla_core.cli import app
+from latentvla_core.cli import _lazy, app
 from latentvla_core.errors import SetupError
 from latentvla_core.lake.store import Lake
 from latentvla_core.sizes import parameter_counts
@@ -256,3 +257,11 @@ def test_a_command_of_another_package_is_loaded_only_when_it_is_asked_for(monkey
     assert cli._lazy(Plugin(name="own", value="mine:own")).__doc__ == "A command of mine:own."
     monkeypatch.setattr(sys, "argv", ["latentvla", "demo"])
     assert cli._lazy(plugin)() == [("  mine", "1.0")]
+
+
+def test_every_command_of_the_project_says_what_it_does(monkeypatch):
+    """Plug-ins load late, so their sentence stands in the command line."""
+    monkeypatch.setattr(sys, "argv", ["latentvla", "--help"])
+    told = {p.name: _lazy(p).__doc__ for p in entry_points(group="latentvla.commands")}
+    assert {"demo", "rollback", "status"} <= set(told)
+    assert not [name for name, text in told.items() if text.startswith("A command of")]
