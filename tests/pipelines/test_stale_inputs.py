@@ -17,6 +17,7 @@ import pytest
 from latentvla_core.errors import SetupError
 from latentvla_core.lake import identity
 from latentvla_core.lake.store import Lake
+from latentvla_core.planner.hosts.registry import MODULES as HOSTS
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
 from pipelines.steps.engine import Engine
@@ -157,7 +158,7 @@ def test_a_side_camera_leaves_the_labels_which_see_the_front_alone(home: Path):
 def test_a_point_cloud_concerns_planners_alone(home: Path):
     cloud = home / "blobs" / "train" / "2021.05.oak" / "MergedPointCloud" / "0.jpg"
     work = changed(home, lambda root: rewrite(cloud))
-    assert assets(work) & MODELS == {name for name in MODELS if name.startswith(("trans", "ipad"))}
+    assert assets(work) & MODELS == {name for name in MODELS if name.startswith(tuple(HOSTS))}
 
 
 def test_a_val_log_is_reported_on_and_trains_nothing(home: Path):
