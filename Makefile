@@ -7,7 +7,9 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: soak setup demo test quick ui lint types bench clean
+READERS := $(VENV)/readers/.stamp
+
+.PHONY: soak setup readers demo test quick ui lint types bench clean
 setup: $(VENV)/.stamp
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else \
@@ -18,9 +20,14 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PY) -m uv pip install -q --compile-bytecode --python $(PY) -c constraints.txt -e '.[dev]'
 	touch $@
 
+readers: $(READERS)    ## public readers of exports, apart from everything else
+$(READERS): tests/readers.txt $(VENV)/.stamp
+	$(PY) -m uv pip install -q --python $(PY) --no-deps --target $(VENV)/readers -r tests/readers.txt
+	touch $@
+
 demo: setup          ## embedded world -> whole line -> table, report, registry
 	$(VENV)/bin/latentvla demo
-test: setup lint types  ## everything CI runs; files of tests are shared out between two processes
+test: setup readers lint types  ## everything CI runs; files of tests are shared out between two processes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 quick: setup         ## the inner loop: tests that are neither slow nor a whole line
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m "not slow and not smoke"

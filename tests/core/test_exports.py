@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lerobot_reader import READERS
 
 from benchmarks.site_lake import write_lake
 from latentvla_core.data.cameras import decode_image
 from latentvla_core.errors import DataError
 from latentvla_core.exports.lerobot import IMAGE, statistics, write_lerobot
 from latentvla_core.exports.shards import write_shards
+from latentvla_core.geometry import to_global
 from latentvla_core.lake.store import Lake
+from latentvla_core.types import Array
 from latentvla_core.viz.site.options import ViewOptions
 
 
@@ -125,27 +131,37 @@ def test_a_picture_that_cannot_be_read_ends_an_episode(tmp_path):
         write_lerobot(lake, ViewOptions(out=tmp_path / "none"))
 
 
-def test_the_public_reader_reads_the_lerobot_data_set(lake, tmp_path):
+@pytest.mark.slow
+@pytest.mark.skipif(not READERS.is_dir(), reason="LeRobot's reader is not here: make readers")
+def test_lerobots_own_reader_reads_the_data_set(lake, tmp_path):
     """Every frame, as the reader hands it to a training: picture, state, action, codes, task."""
-    reader = pytest.importorskip("lerobot.datasets.lerobot_dataset", reason="pip install lerobot")
     done = write_lerobot(lake, ViewOptions(out=tmp_path))
-    found = reader.LeRobotDataset("local/drives", root=tmp_path)
-    assert len(found) == done.samples and found.num_episodes == 2 and found.fps == 2
+    script = Path(__file__).with_name("lerobot_reader.py")
+    asked = [sys.executable, str(script), str(tmp_path)]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    ran = subprocess.run(asked, capture_output=True, text=True, env=env)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert (found["episodes"], found["fps"], len(found["frames"])) == (2, 2, done.samples)
+    assert {IMAGE, "action", "latent_action"} <= set(found["stats"])
     frames = [
         row
         for split in ("train", "val")
         for row in sorted(lake.rows("frames", {"split": split}), key=lambda row: row["log_index"])
     ]
     labelled = {row["scene_token"] for row in lake.rows("latent_actions")}
-    for item, frame in zip((found[k] for k in range(len(found))), frames, strict=True):
-        assert item[IMAGE].shape == (3, 36, 64) and item["observation.state"].shape == (4,)
+    pose: Array = np.zeros(3)
+    for item, frame in zip(found["frames"], frames, strict=True):
         said = labels_of(lake, frame["token"])[:4] if frame["token"] in labelled else [-1] * 4
-        assert item["latent_action"].tolist() == said
+        assert item["latent_action"] == said
         speed = np.hypot(*frame["ego_velocity_mps"])
-        assert float(item["observation.state"][0]) == pytest.approx(speed, abs=1e-4)
+        assert item["observation.state"][0] == pytest.approx(speed, abs=1e-4)
+        if item["frame_index"] > 0:
+            np.testing.assert_allclose(pose[:2], frame["ego_pose"][:2], atol=1e-3)
+        pose = to_global(np.array(frame["ego_pose"]), np.array(item["action"]))
         picture = decode_image((Path(frame["sensor_root"]) / frame["camera_paths"][0]).read_bytes())
-        red = item[IMAGE][0].mean().item()
-        assert red == pytest.approx(picture[..., 0].mean() / 255, abs=0.02)
+        assert item[IMAGE]["shape"] == [3, 36, 64]
+        np.testing.assert_allclose(item[IMAGE]["mean"], picture.mean((0, 1)) / 255, atol=0.02)
         assert item["task"] in ("turn left", "drive straight on", "turn right", "drive")
 
 
