@@ -32,7 +32,7 @@ class LatentVLAAgent(AbstractAgent):
         command: the server's command line; it has to print a line that begins with http://.
         sensor_blobs: folders of pictures (sensor_blobs/<split>), looked through in turn. With them
             the planner reads the very JPEGs, as in training; without (or with v1.1, which hands
-            agents no paths) it gets decoded pictures, which are scaled a little differently.
+            agents no paths) it gets decoded pictures, which are made JPEGs again.
         server_path: PYTHONPATH of the server; the devkit's own would hand it the devkit's packages.
         url: a server that runs already, in place of `command`.
     """

@@ -108,7 +108,7 @@ def test_pairs_in_opposite_order_are_counted_with_and_without_the_marked():
 
 
 def test_page_and_picture_say_that_it_falls(tmp_path):
-    doc, image = tmp_path / "page.md", tmp_path / "study.png"
+    doc, image = tmp_path / "page", tmp_path / "study.png"
     doc.write_text(f"# T\n\n{page.BEGIN}\nold\n{page.END}\nprose\n")
     page.write(little(), doc, image, draws=100)
     text = doc.read_text()

@@ -17,15 +17,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from planner_factory import make_records
 from typer.testing import CliRunner
 
 from latentvla_core.cli import app
 from latentvla_core.closed_loop.drivers.baselines import floor
 from latentvla_core.closed_loop.drivers.planners import load_folder
+from latentvla_core.data.cameras import decode_image
 from latentvla_core.doors.http_driver import DriverServer
 from latentvla_core.doors.moments import decoded, moment_of
-from latentvla_core.doors.seat import Seat
+from latentvla_core.doors.seat import Seat, _jpeg, photographed
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.planner.hosts.ipad import IpadConfig
 from latentvla_core.planner.model import build_planner, save
@@ -90,11 +92,53 @@ def test_pictures_may_be_png_or_arrays_and_are_read_as_they_are():
     array = io.BytesIO()
     np.save(array, picture)
     assert np.array_equal(decoded(array.getvalue(), "CAM_F0"), picture)
-    from PIL import Image
 
     png = io.BytesIO()
     Image.fromarray(picture).save(png, "PNG")
     assert np.array_equal(decoded(png.getvalue(), "CAM_F0"), picture)
+
+
+def stripes() -> np.ndarray:
+    """(252, 448, 3) with edges of all kinds."""
+    y, x = np.mgrid[:252, :448]
+    waves = np.sin(x / 5.0) * np.cos(y / 3.0) + ((x // 17 + y // 13) % 2)
+    return (waves[..., None] * [50, 25, 16] + 90).astype(np.uint8)
+
+
+def test_a_picture_that_was_decoded_becomes_the_jpeg_it_was():
+    """Scaling while decoding and scaling afterwards differ; a planner was trained on the former."""
+    size, data = (96, 48), _jpeg(stripes(), 88)
+    whole, home = decode_image(data), decode_image(data, size).astype(float)
+    lossless = io.BytesIO()
+    Image.fromarray(whole).save(lossless, "PNG")
+    gaps = [
+        np.abs(decode_image(found, size) - home).mean()
+        for found in (photographed(whole), lossless.getvalue())
+    ]
+    assert gaps[0] < 0.1 < gaps[1]
+
+
+def test_other_tables_than_ours_are_not_forced_on_a_picture():
+    drawn = stripes()  # never was a JPEG
+    gaps = [
+        np.abs(decode_image(found).astype(float) - drawn).mean()
+        for found in (photographed(drawn), _jpeg(drawn, 88))
+    ]
+    assert gaps[0] < gaps[1] / 2
+
+
+def test_an_agent_that_hands_over_arrays_gets_the_plan_of_the_files(folder, tmp_path):
+    driver, records = load_folder(folder), make_records(tmp_path, 2)
+    for record in records:
+        for path in record.camera_paths:
+            Path(record.sensor_root, path).write_bytes(_jpeg(stripes(), 88))
+    messages = [message_of(record) for record in records]
+    for record, message in zip(records, messages, strict=True):
+        for name, path in zip(record.camera_names, record.camera_paths, strict=True):
+            array = np.array(Image.open(Path(record.sensor_root, path)))
+            message["pictures"][name] = base64.b64encode(npy_of(array)).decode()
+    away = np.stack([Seat(driver).drive(message) for message in messages])
+    assert np.allclose(plan(driver.planner, records), away, atol=0.02)
 
 
 def npy_of(array) -> bytes:
