@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from latentvla_core.closed_loop.steps import run_of
 from latentvla_core.errors import SetupError
 from latentvla_core.planner.baselines import EgoStatusConfig, EgoStatusMlp
 from latentvla_core.planner.model import save
+from latentvla_core.viz.site.export import export_site
+from latentvla_core.viz.site.files import read_data
+from latentvla_core.viz.site.options import ViewOptions
 from pipelines.assets.closed_loop import DRIVES, PLANNERS, stored_runs
 from pipelines.assets.registry import PLANNERS as JUDGED
 from pipelines.checks import verify
@@ -41,6 +45,9 @@ from pipelines.steps.drives import (
     worst_rows,
 )
 from pipelines.steps.engine import Engine
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from chromium import Browser, chromium_path
 
 pytestmark = pytest.mark.slow
 
@@ -301,6 +308,53 @@ def test_page_and_pictures_show_every_driver_and_the_worst_drives(line: Engine):
         drawn = draw(line, [""])
         for png in [drawn] if isinstance(drawn, bytes) else drawn:
             assert png.startswith(b"\x89PNG")
+
+
+def test_the_browser_plays_what_was_driven_with_every_infraction_marked(
+    line: Engine, tmp_path: Path
+):
+    """Rows of real drives, not made-up ones: the list, one run to its first infraction, play."""
+    done = export_site(line.lake, ViewOptions(out=tmp_path / "site", run_pictures=1))
+    runs = line.lake.rows("closed_loop_runs")
+    assert done.scenes == 0
+    index = read_data(tmp_path / "site" / "data" / "index.js")["runs"]
+    assert {(r["driver"], r["scene"]) for r in index} == {(r["driver"], r["scene"]) for r in runs}
+    whole = [r for r in line.lake.rows("closed_loop_scores") if r["prefix_s"] == 6.0]
+    scores = {(r["driver"], r["scene"]): r["cls"] for r in whole}
+    for told in index:
+        assert told["scores"]["cls"] == pytest.approx(
+            scores[told["driver"], told["scene"]], abs=1e-4
+        )
+        page = read_data(tmp_path / "site" / "data" / "runs" / f"{told['run']}.js")
+        place = {name: told[name] for name in ("driver", "scene", "traffic")}
+        marks = sorted((m["kind"], m["step"]) for m in page["marks"])
+        rows = line.lake.rows("closed_loop_infractions", place)
+        assert marks == sorted((row["kind"], row["step"]) for row in rows)
+        assert page["road"] and len(page["time_s"]) == round(told["seconds"] * 10) + 1
+    if chromium_path():
+        with Browser() as page:
+            watch(page, (tmp_path / "site" / "index.html").as_uri(), index)
+
+
+def watch(page: Browser, url: str, index: list[dict[str, Any]]) -> None:
+    """From the first page to the first infraction of the worst run, and on."""
+    ready = "document.body && document.body.dataset.ready"
+    page.open(url, ready)
+    assert page.js("document.querySelectorAll('tbody tr').length") == len(index)
+    worst = next(told for told in index if told["infractions"])
+    page.click(f"tbody a[href*='run/{worst['run']}?at=lost']")
+    page.wait("document.querySelectorAll('#why .mark').length")
+    marks = page.js("document.querySelectorAll('[data-mark]').length")
+    assert marks == page.js("document.querySelectorAll('#why li').length") == worst["infractions"]
+    lost = float(page.js("document.querySelector('.clock output').textContent").split()[0])
+    assert f"{lost:.1f} s" == page.js("document.querySelector('#why li button').textContent")
+    page.press("Home")
+    page.click("#play")
+    page.wait("parseFloat(document.querySelector('.clock output').textContent) > 0.2")
+    drawn = next(told["run"] for told in index if told["pictures"])
+    page.open(f"{url}#/run/{drawn}?t=1", ready)
+    page.wait("document.querySelector('.view img').naturalWidth > 100")
+    assert page.errors == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.world import World
 from latentvla_core.types import CODEBOOK_SIZE
 from latentvla_core.viz.runs.pages import write_runs
-from latentvla_core.viz.runs.source import sources_of
+from latentvla_core.viz.runs.source import RUNS, sources_of
 from latentvla_core.viz.site.chapters import write_chapters
 from latentvla_core.viz.site.code_pages import CodePages, code_facts
 from latentvla_core.viz.site.files import file_name, write_data
@@ -57,10 +57,10 @@ def export_site(
         chapters: name of a chapter → the HTML page to take in (atlas, quality, report).
         progress: called with scenes done and scenes in all.
     Raises:
-        DataError: no scene fits. SetupError: `out` holds something that is no site.
+        DataError: no scene fits, and there are no runs alone. SetupError: `out` holds something that is no site.
     """
     started = time.monotonic()
-    chosen = chosen_scenes(lake, options)
+    chosen = {} if _has_runs_alone(lake, options) else chosen_scenes(lake, options)
     _make_room(options.out)
     done = Exported(options.out, logs=len(chosen))
     index, codes = Index(), CodePages()
@@ -85,6 +85,15 @@ def export_site(
     write_data(options.out, "index", index.data(facts))
     done.seconds = time.monotonic() - started
     return done
+
+
+def _has_runs_alone(lake: Lake, options: ViewOptions) -> bool:
+    """Whether everything is asked for and there are runs and no scenes: drives of the floors need
+    no logs.
+    """
+    if options.log or options.where or lake.version("scenes") >= 0:
+        return False
+    return options.runs is not None or lake.version(RUNS) >= 0
 
 
 def _runs(lake: Lake, options: ViewOptions) -> list[dict[str, Any]]:

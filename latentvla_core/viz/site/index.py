@@ -83,7 +83,7 @@ class Index:
 
     def _column(self, name: str, dtype: str) -> str:
         top = np.iinfo(dtype).max
-        values = np.array([row[name] for row in self.rows]).reshape(len(self.rows), -1)
+        values = np.array([row[name] for row in self.rows])
         return packed(np.clip(values, 0, top), dtype)
 
     def _score_column(self, planner: str, version: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ LV.route = async () => {
 };
 
 function nav(address) {
-  const pages = [['', 'scenes'], ['drives', 'drives'], ['codes', 'codes'], ...(LV.metrics().length ? [['compare', 'compare']] : []), ...(LV.index.runs.length ? [['runs', 'runs']] : []), ...LV.index.chapters.map((c) => [`chapter/${c.name}`, c.name])];
+  const pages = [...(LV.index.tokens.length ? [['', 'scenes'], ['drives', 'drives'], ['codes', 'codes']] : []), ...(LV.metrics().length ? [['compare', 'compare']] : []), ...(LV.index.runs.length ? [['runs', 'runs']] : []), ...LV.index.chapters.map((c) => [`chapter/${c.name}`, c.name])];
   const here = [address.page, ...(address.page === 'chapter' ? address.rest : [])].join('/');
   document.getElementById('nav').replaceChildren(...pages.map(([page, text]) => h('a', { href: '#/' + page, 'aria-current': page === here ? 'page' : null }, text)));
 }

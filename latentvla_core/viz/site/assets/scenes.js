@@ -164,6 +164,7 @@ function bins(scores, found, state, changed) {
 }
 
 LV.pages[''] = (main, address) => {
+  if (!LV.index.tokens.length) return LV.pages.runs(main, address); // a lake that only drove
   const state = stateOf(address.query);
   const head = h('div'), list = h('div', { class: 'list', role: 'list', 'aria-label': 'scenes' }), summary = h('div', { class: 'found' });
   let found = [], scores = [], drawn = new Map(), frame = 0;
