@@ -181,11 +181,12 @@ def _mark(row: dict[str, Any], origin: np.ndarray) -> dict[str, Any]:
     place = to_local(origin, np.array([row["x_m"], row["y_m"], 0.0]))
     partner = f" with {row['partner'][:8]}" if row["partner"] else ""
     whose = "" if row["at_fault"] else ", not at fault"
+    detail = f": {row['detail'].replace('_', ' ')}" if row["detail"] else ""
     mark = {
         "kind": row["kind"],
         "step": int(row["step"]),
         "at_fault": bool(row["at_fault"]),
-        "text": f"{row['kind'].replace('_', ' ')}{partner}{whose}: {row['detail']}",
+        "text": f"{row['kind'].replace('_', ' ')}{partner}{whose}{detail}",
     }
     if np.isfinite(place[:2]).all():
         mark["place_cm"] = centimetres(place[:2])

@@ -2,7 +2,7 @@
 'use strict';
 
 LV.pages.runs = (main, { query }) => {
-  const runs = LV.index.runs, head = ['run', 'CLS', 'DS', 'route', 'infractions', 'traffic', 'ended', 'seconds'];
+  const runs = LV.index.runs, head = ['run', 'CLS', 'DS', 'route', 'infractions', 'traffic', 'ended', 'seconds'], left = [0, 4, 5, 6];
   if (!runs.length) {
     main.replaceChildren(h('h1', {}, 'Closed-loop runs'), h('p', {}, 'Nobody has driven by himself in this site. Materialise the closed_loop assets, or run ', h('code', {}, 'latentvla drive --out runs'), ', and then ', h('code', {}, 'latentvla view --runs runs'), '.'));
     return;
@@ -19,7 +19,7 @@ LV.pages.runs = (main, { query }) => {
     body.replaceChildren(...found.slice(0, 1000).map((r) => h('tr', {},
       h('td', {}, h('a', { href: LV.link('run', [r.run], { at: r.infractions ? 'lost' : '' }) }, `${r.driver} · ${r.scene}`), r.pictures ? h('span', { class: 'soft', title: 'with pictures' }, ' ▣') : ''),
       h('td', {}, r.scores.cls === undefined ? '–' : [LV.score(r.scores.cls), ' ', LV.bar(r.scores.cls ?? 0)]), h('td', {}, r.scores.ds === undefined || r.scores.ds === null ? '–' : r.scores.ds.toFixed(1)), h('td', {}, LV.score(r.scores.route_completion)),
-      h('td', { class: r.infractions ? 'lost kinds' : 'kinds' }, r.infractions ? `${r.infractions}: ${(r.kinds || []).join(', ').replace(/_/g, ' ')}` : 'none'), h('td', {}, r.traffic), h('td', {}, r.ended.replace(/_/g, ' ')), h('td', {}, r.seconds))));
+      h('td', { class: r.infractions ? 'lost kinds left' : 'kinds left' }, r.infractions ? `${r.infractions}: ${(r.kinds || []).join(', ').replace(/_/g, ' ')}` : 'none'), h('td', { class: 'left' }, r.traffic), h('td', { class: 'left' }, r.ended.replace(/_/g, ' ')), h('td', {}, r.seconds))));
   };
   const pick = (name) => h('label', {}, name, h('select', { 'data-filter': name, onchange: (e) => { state[name] = e.target.value; LV.note(state); fill(); } },
     [['', 'any'], ...options[name].map((v) => [v, v.replace(/_/g, ' ')])].map(([v, text]) => h('option', { value: v, selected: v === state[name] }, text))));
@@ -27,7 +27,16 @@ LV.pages.runs = (main, { query }) => {
   main.replaceChildren(h('h1', {}, 'Closed-loop runs'),
     h('p', { class: 'soft' }, 'The planner drove by itself; traffic reacts to it, or repeats the log. CLS is nuPlan’s closed-loop score (0 to 1), DS is CARLA’s driving score (0 to 100).'),
     h('div', { class: 'filters card' }, Object.keys(options).map(pick)), count,
-    h('div', { class: 'wide card' }, h('table', {}, h('thead', {}, h('tr', {}, head.map((t) => h('th', { scope: 'col' }, t)))), body)));
+    h('div', { class: 'wide card' }, h('table', {}, h('thead', {}, h('tr', {}, head.map((t, k) => h('th', { scope: 'col', class: left.includes(k) ? 'left' : '' }, t)))), body)));
+};
+
+const RUN_SCORES = { cls: ['CLS, nuPlan (0 to 1)', 3], ds: ['DS, CARLA (0 to 100)', 1], route_completion: ['share of the route', 2],
+  min_ttc_s: ['least time to collision, s', 1], driven_m: ['driven, m', 0] };
+const runKey = (driver) => {
+  const item = (kind, style, text) => h('span', {}, h('i', { class: kind, style }), text);
+  return h('div', { class: 'key' }, item('', 'background:var(--ego)', 'ego, and its way'), item('line', `border-color:${LV.planColour(driver)}`, 'plan it follows'),
+    item('line', `border-color:${LV.planColour('human')};border-top-style:dashed`, 'the human’s way'), item('', 'background:var(--vehicle)', 'vehicles'), item('', 'background:var(--person)', 'people'),
+    item('', 'background:var(--red);opacity:.5', 'red light'), item('', 'background:var(--bad);border-radius:50%', 'infraction'));
 };
 
 /* The plan that was followed at a step, as points in the frame of the run's start; null before the first. */
@@ -119,10 +128,10 @@ LV.pages.run = async (main, { rest, query }) => {
   if (scene) look('CAM_F0'); else seenBox.append(h('div', { class: 'view' }, h('div', { class: 'none' }, 'no pictures of this run: latentvla view --run-pictures draws those of the worst')));
   const drivers = others.length > 1 ? h('p', { class: 'small' }, 'The same scene driven by ', others.map((r, i) => [i ? ' · ' : '', r.run === run.run ? h('b', {}, r.driver) : h('a', { href: LV.link('run', [r.run]) }, r.driver), ` ${LV.score(r.scores.cls)}`])) : '';
   main.replaceChildren(title, drivers,
-    h('div', { class: 'stage' }, seenBox, h('figure', {}, canvas, h('figcaption', {}, 'from above, the ego looks up; dashed: the human’s way ', h('button', { class: 'bare', onclick: () => zoom(1.3), 'aria-label': 'nearer' }, '+'), h('button', { class: 'bare', onclick: () => zoom(1 / 1.3), 'aria-label': 'farther' }, '−')))),
+    h('div', { class: 'stage' }, seenBox, h('figure', {}, canvas, h('figcaption', {}, 'from above, the ego looks up ', h('button', { class: 'bare', onclick: () => zoom(1.3), 'aria-label': 'nearer' }, '+'), h('button', { class: 'bare', onclick: () => zoom(1 / 1.3), 'aria-label': 'farther' }, '−')), runKey(run.driver))),
     clock.bar, roll,
     h('div', { class: 'cols' }, h('section', {}, h('h2', {}, `Infractions (${run.marks.length})`), run.marks.length ? list : h('p', { class: 'soft' }, 'None.')),
-      h('section', {}, h('h2', {}, 'Scores of the whole run'), h('table', {}, h('tbody', {}, Object.entries(run.scores).map(([k, v]) => h('tr', {}, h('th', { scope: 'row' }, k.replace(/_/g, ' ')), h('td', {}, v === null ? '–' : v))))))));
+      h('section', {}, h('h2', {}, 'Scores of the whole run'), h('table', {}, h('tbody', {}, Object.entries(run.scores).map(([k, v]) => { const [name, digits] = RUN_SCORES[k] || [k.replace(/_/g, ' '), 2]; return h('tr', {}, h('th', { scope: 'row' }, name), h('td', {}, v === null ? '–' : v.toFixed(digits))); }))))));
   const brake = run.acceleration_mps2.map((a) => (a === null ? null : Math.max(0, -a)));
   line = LV.timeline(roll, { times: t, notes: [], marks: run.marks.map((m, k) => ({ t: m.step / 10, number: k + 1, text: m.text })), codes: false, signals: [
     { name: 'speed', unit: 'm/s', low: 0, high: 2, lines: [{ t, v: run.speed_mps, colour: 'var(--ego)' }] },

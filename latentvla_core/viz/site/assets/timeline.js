@@ -1,7 +1,7 @@
 /* One clock: failures, the piano roll (steps × codes) and signals above each other. */
 'use strict';
 
-const ROLL = { left: 44, right: 10, row: 10, codes: 16, mark: 22, signal: 46, gap: 8 };
+const ROLL = { left: 44, right: 16, row: 10, codes: 16, mark: 22, signal: 46, gap: 8 };
 
 /* `notes`: [{t, until, code, label, teacher, student, confidence, chances: [16]}]. */
 LV.timeline = (host, { times, notes, signals, marks, onseek, onmark, codes = true }) => {
@@ -10,12 +10,12 @@ LV.timeline = (host, { times, notes, signals, marks, onseek, onmark, codes = tru
   const render = () => {
     const width = Math.max(280, host.clientWidth), inner = width - ROLL.left - ROLL.right;
     const x = (t) => ROLL.left + ((t - start) / (end - start || 1)) * inner;
-    const top = marks.length ? ROLL.mark : 4, rows = codes ? ROLL.codes : 0, rollBottom = top + rows * ROLL.row;
+    const lane = lanesOf(marks.map((m) => x(m.t))), top = marks.length ? ROLL.mark + 19 * Math.max(...lane) : 4, rows = codes ? ROLL.codes : 0, rollBottom = top + rows * ROLL.row;
     const parts = [...grid(x, start, end, top, rollBottom, rows), ...rollOf(notes, x, top, rollBottom)];
     let y = rollBottom + 18;
     for (const signal of signals) { parts.push(signalOf(signal, x, y, width)); y += ROLL.signal + ROLL.gap; }
-    const cursor = `<line data-cursor x1="0" x2="0" y1="${marks.length ? ROLL.mark - 2 : 0}" y2="${y}" stroke="var(--ink)" stroke-width="1.5" pointer-events="none"/>`;
-    const over = marks.map((m, k) => markOf(m, k, x, y)).join('');
+    const cursor = `<line data-cursor x1="0" x2="0" y1="${marks.length ? top - 2 : 0}" y2="${y}" stroke="var(--ink)" stroke-width="1.5" pointer-events="none"/>`;
+    const over = marks.map((m, k) => markOf(m, k, x, y, lane[k])).join('');
     host.innerHTML = `<svg width="${width}" height="${y}" viewBox="0 0 ${width} ${y}" role="img" aria-label="${esc(spoken(notes, marks))}">${parts.join('')}${cursor}${over}</svg>`;
     line.cursor = host.querySelector('[data-cursor]'); line.x = x; line.back = (px) => start + ((px - ROLL.left) / inner) * (end - start);
     host.querySelectorAll('[data-mark]').forEach((m) => m.addEventListener('click', (e) => { e.stopPropagation(); onmark(Number(m.dataset.mark)); }));
@@ -88,10 +88,20 @@ function signalOf(signal, x, y, width) {
   return text + `<text class="halo" x="${ROLL.left + 5}" y="${y + 11}" style="fill:var(--ink)">${esc(signal.name)} <tspan fill="var(--soft)">${esc(signal.unit)}</tspan></text>`;
 }
 
-function markOf(mark, k, x, bottom) {
-  const at = x(mark.t);
-  return `<g data-mark="${k}" class="hit" role="button"><title>${esc(mark.text)}</title><line x1="${at}" x2="${at}" y1="18" y2="${bottom}" stroke="var(--bad)" stroke-width="1.2" stroke-dasharray="3 3"/>`
-    + `<circle cx="${at}" cy="10" r="9" fill="var(--bad)"/><text x="${at}" y="14" text-anchor="middle" style="fill:var(--card);font-weight:700">${mark.number}</text></g>`;
+/* Numbers closer than their circles are wide stand below each other, three deep. */
+function lanesOf(spots) {
+  const ends = [-99, -99, -99];
+  return spots.map((at) => {
+    const free = ends.findIndex((end) => at - end >= 19), lane = free < 0 ? ends.indexOf(Math.min(...ends)) : free;
+    ends[lane] = at;
+    return lane;
+  });
+}
+
+function markOf(mark, k, x, bottom, lane) {
+  const at = x(mark.t), cy = 10 + 19 * lane;
+  return `<g data-mark="${k}" class="hit" role="button"><title>${esc(mark.text)}</title><line x1="${at}" x2="${at}" y1="${cy + 8}" y2="${bottom}" stroke="var(--bad)" stroke-width="1.2" stroke-dasharray="3 3"/>`
+    + `<circle cx="${at}" cy="${cy}" r="9" fill="var(--bad)"/><text x="${at}" y="${cy + 4}" text-anchor="middle" style="fill:var(--card);font-weight:700">${mark.number}</text></g>`;
 }
 
 LV.rollKey = () => h('div', { class: 'key' },
