@@ -57,7 +57,8 @@ def export_site(
         chapters: name of a chapter → the HTML page to take in (atlas, quality, report).
         progress: called with scenes done and scenes in all.
     Raises:
-        DataError: no scene fits, and there are no runs alone. SetupError: `out` holds something that is no site.
+        DataError: no scene fits, and there are no runs alone.
+        SetupError: `out` holds something that is no site.
     """
     started = time.monotonic()
     chosen = {} if _has_runs_alone(lake, options) else chosen_scenes(lake, options)
