@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentvla_core.latent.evaluation import USED_SHARE, perplexity
-from latentvla_core.training.devices.group import everyone
+from latentvla_core.training.devices.passes import Keeper
 from latentvla_core.training.precision import full_precision
-
-EPSILON = 1e-6
+from latentvla_core.training.standardise import Standardise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,57 +89,15 @@ class Quantized(NamedTuple):
     """(B, N, d) what was quantised: the standardised encoder outputs."""
 
 
-class Standardise(nn.Module):
-    """Zero mean and unit deviation per position and channel: of the batch while training, or by
-    running values always.
-
-    Running values with the gradient of the batch (batch renormalisation, arXiv 1702.03275) make
-    training see the codes that labels will be. By the batch's own values a nearly constant z is
-    spread over the whole codebook in training, and is one code afterwards. The price: z drifts,
-    running values lag behind, codes fit it less well (docs/results.md).
-    """
-
-    mean: Tensor
-    variance: Tensor
-    started: Tensor
-
-    def __init__(self, positions: int, dim: int, statistics: Literal["batch", "running"]) -> None:
-        super().__init__()
-        self.statistics = statistics
-        self.momentum = (
-            0.05 if statistics == "batch" else 0.2
-        )  # running values must keep up with what they normalise
-        self.register_buffer("mean", torch.zeros(positions, dim))
-        self.register_buffer("variance", torch.ones(positions, dim))
-        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
-
-    def forward(self, z: Tensor, *, training: bool) -> Tensor:
-        """(B, N, d) → same; outside training equal alone and in any batch."""
-        if not training or len(z) < 2:
-            return (z - self.mean) * torch.rsqrt(self.variance + EPSILON)
-        mean, variance = z.mean(0), z.var(0)
-        self._follow(mean.detach(), variance.detach())
-        by_batch = (z - mean) * torch.rsqrt(variance + EPSILON)
-        if self.statistics == "batch":
-            return by_batch
-        scale = torch.sqrt((variance.detach() + EPSILON) / (self.variance + EPSILON))
-        shift = (mean.detach() - self.mean) * torch.rsqrt(self.variance + EPSILON)
-        return by_batch * scale + shift
-
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        share = self.momentum if bool(self.started) else 1.0
-        self.mean.lerp_(mean, share)
-        self.variance.lerp_(variance, share)
-        self.started.fill_(True)
-
-
-class Quantizer(nn.Module):
+class Quantizer(Keeper):
     """Nearest code by Euclidean distance; how the codebook learns is up to the kind."""
 
     codebook: Tensor
     started: Tensor
     counts: Tensor
     steps: Tensor
+    revived = 0
+    """Codes that the last step brought back."""
 
     def __init__(self, config: QuantizerConfig, positions: int) -> None:
         super().__init__()
@@ -169,7 +126,9 @@ class Quantizer(nn.Module):
     def forward(self, z: Tensor) -> Quantized:
         z = self._prepare(z, training=self.training)
         if self.training and not bool(self.started):
-            self._start(everyone(z.detach()).flatten(0, 1))
+            if self.starts:
+                self._start(z.detach().flatten(0, 1))
+            self.as_the_first()
         codes = self._choose(z)
         vectors = self.lookup(codes)
         loss = self.config.commitment * (
@@ -179,13 +138,17 @@ class Quantizer(nn.Module):
 
     def learn(self, made: Quantized) -> int:
         """Update usage (and the codebook) from one batch; revive dead codes when due. Returns how
-        many were revived.
+        many were revived; where a step has several passes, in the step before.
         """
-        z = everyone(made.z.detach()).flatten(0, 1)
-        self._follow(z, everyone(made.codes).flatten())
+        self.keep(made.z.detach(), made.codes)
+        return self.revived
+
+    def follow(self, z: Tensor, codes: Tensor) -> None:
+        """z (B, N, d) and codes (B, N) of a step."""
+        self._follow(z.flatten(0, 1), codes.flatten())
         self.steps += 1
         due = self.config.revive_every > 0 and int(self.steps) % self.config.revive_every == 0
-        return self._revive(z) if due else 0
+        self.revived = self._revive(z.flatten(0, 1)) if due else 0
 
     def running_usage(self) -> tuple[float, float]:
         """Codes above 0.2 % of the uses of the last batches, and their perplexity: is the codebook
@@ -229,8 +192,11 @@ class Quantizer(nn.Module):
     def _codebook_loss(self, z: Tensor, codes: Tensor) -> Tensor:
         return z.new_zeros(())
 
+    @torch.no_grad()
     def _follow(self, z: Tensor, codes: Tensor) -> None:
-        raise NotImplementedError
+        """Usage alone: codes learn in another way, or not."""
+        won = torch.bincount(codes, minlength=self.config.codebook_size).to(self.counts.dtype)
+        self.counts.lerp_(won, 1 - self.config.decay)
 
     def _place(self, rows: Tensor, vectors: Tensor) -> None:
         raise NotImplementedError
@@ -293,11 +259,6 @@ class GradientQuantizer(Quantizer):
         return (z.detach() - self.codebook[codes]).square().mean()
 
     @torch.no_grad()
-    def _follow(self, z: Tensor, codes: Tensor) -> None:
-        won = torch.bincount(codes, minlength=self.config.codebook_size).to(z.dtype)
-        self.counts.lerp_(won, 1 - self.config.decay)
-
-    @torch.no_grad()
     def _place(self, rows: Tensor, vectors: Tensor) -> None:
         self.codebook[rows] = vectors
         self.counts[rows] = self.counts.mean()
@@ -329,15 +290,8 @@ class FiniteScalarQuantizer(Quantizer):
             squashed + (self.lookup(codes) - squashed).detach(), codes, z.new_zeros(()), squashed
         )
 
-    def learn(self, made: Quantized) -> int:
-        self._follow(made.z, everyone(made.codes).flatten())
-        return 0
-
-    @torch.no_grad()
-    def _follow(self, z: Tensor, codes: Tensor) -> None:
-        """Usage only; the grid does not move."""
-        won = torch.bincount(codes, minlength=self.config.codebook_size).to(self.counts.dtype)
-        self.counts.lerp_(won, 1 - self.config.decay)
+    def _revive(self, z: Tensor) -> int:
+        return 0  # the grid does not move
 
     def placed(self, z: Tensor) -> Tensor:
         return torch.tanh(super().placed(z))

@@ -26,6 +26,7 @@ from latentvla_core.training import without_free
 from latentvla_core.training.batches import Batches
 from latentvla_core.training.config import FitConfig
 from latentvla_core.training.devices import group
+from latentvla_core.training.devices.passes import Keeper, together
 from latentvla_core.training.devices.spread import Alone, spread
 from latentvla_core.training.sinks import MetricSink, NullSink
 from latentvla_core.types import Array
@@ -194,6 +195,7 @@ def fit(
         ExitStack() as stack,
     ):
         run = _Run(held, group.shared_config(config), str(device))
+        run.keepers = stack.enter_context(together(model, run.config.accumulate))
         first = held.load(folder, run.optimizer, settings) if folder else 0
         run.batches = stack.enter_context(run.prepare(collate, num_samples, first, last, ahead))
         meter, saved = _Meter(sink, config, first), first
@@ -214,6 +216,7 @@ class _Run:
     """The steps of one call of `fit`, of this process's share."""
 
     batches: Batches
+    keepers: Sequence[Keeper] = ()
 
     def __init__(self, held: Alone, config: FitConfig, device: str) -> None:
         self.held, self.config, self.device = held, config, device
@@ -262,7 +265,17 @@ class _Run:
         if not math.isfinite(norm):
             raise DivergedError(step, "gradient norm", {**last, **metrics})
         self.optimizer.step()
+        self._settle(step)
         return {**metrics, "gradient_norm": norm, "learning_rate": self.peak_rates[0] * factor}
+
+    def _settle(self, step: int) -> None:
+        """What modules keep of their outputs follows all passes of the step; every process draws
+        the same.
+        """
+        if self.keepers:
+            torch.manual_seed(_seed_of(self.config.seed, step, self.config.accumulate))
+        for keeper in self.keepers:
+            keeper.settle()
 
     def measure(self, step: int, after_step: AfterStep | None) -> dict[str, float]:
         """What the caller does and measures after a step; it sees whole parameters."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 import torch
 from torch import nn
-from two_processes import CONFIG, Net, start_two, train, weights
+from two_processes import CONFIG, Net, codebook, start_two, train, weights
 
 from latentvla_core.errors import SetupError
 from latentvla_core.training.config import FitConfig
 from latentvla_core.training.devices.group import Launch, divided, launched
+from latentvla_core.training.devices.passes import Keeper, together
 from latentvla_core.training.devices.spread import repeated_blocks
 
 pytestmark = pytest.mark.slow
@@ -75,8 +77,42 @@ def test_a_checkpoint_of_parts_is_checked_before_it_is_read(two, tmp_path):
 
 
 def test_codes_stay_the_same_in_every_process(two):
-    assert two[0]["codebook"]["apart"] < 1e-6
-    assert two[0]["codebook"]["uses"] > 0
+    assert two[0]["codebook"]["apart"] == 0
+
+
+def test_codes_of_two_processes_are_those_of_one_that_does_the_same_passes(two, tmp_path):
+    passes = FitConfig(steps=5, batch_size=6, accumulate=2, log_every=1)
+    one = codebook(tmp_path, passes)
+    assert two[0]["codebook"]["kept"] == pytest.approx(one["kept"], abs=1e-6)
+    assert two[0]["codebook"]["revived"] > 0, "no code was brought back in these steps"
+    at_once = codebook(tmp_path, dataclasses.replace(passes, batch_size=12, accumulate=1))
+    assert one["kept"] != pytest.approx(at_once["kept"], abs=1e-3), "passes do not matter here"
+
+
+class Counting(Keeper):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def follow(self, rows):
+        self.seen.append(rows.tolist())
+
+
+def test_what_passes_bring_is_followed_once_a_step_and_at_once_without_passes():
+    keeper = Counting()
+    keeper.keep(torch.tensor([1]))
+    with together(nn.Sequential(keeper), 1) as alone:
+        keeper.keep(torch.tensor([2]))
+    assert (alone, keeper.seen) == ([], [[1], [2]])
+    with together(nn.Sequential(keeper), 2) as held:
+        keeper.keep(torch.tensor([3]))
+        keeper.keep(torch.tensor([4, 5]))
+        assert keeper.seen == [[1], [2]]
+        held[0].settle()
+        held[0].settle()
+    assert keeper.seen[2:] == [[3, 4, 5]]
+    keeper.keep(torch.tensor([6]))
+    assert keeper.seen[-1] == [6], "afterwards it follows at once again"
 
 
 def test_a_broken_sample_of_one_process_stops_all_at_that_step(two):

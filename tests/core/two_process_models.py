@@ -11,12 +11,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import vlm_worlds
+from latent_little_world import little_records
 from planner_factory import make_records, straight_world
 
 from latentvla_core.distill.config import StudentConfig
@@ -79,8 +82,72 @@ def host(name: str) -> Train:
     return train
 
 
+class Stop(Exception):
+    """In every process after a step, before it is kept."""
+
+
+def latent(stage: int) -> Train:
+    """One of the latent action model's stages. Codes start, follow, die and revive within the
+    steps, and codes and motion are held together by running statistics.
+    """
+
+    def train(folder: Path, until: int | None = None, **kwargs: Any) -> ListSink:
+        from latentvla_core.latent.train import train_ego, train_environment
+
+        model, pairs = latent_model(folder)
+        sink, seen = ListSink(), [0]
+
+        def measure(model: Any, now: int) -> dict[str, float]:
+            seen[0] += now == stage
+            if until and seen[0] > until:
+                raise Stop
+            return {}
+
+        own = {"measure": measure, "sink": Renamed(sink), **kwargs}
+        with suppress(Stop):
+            train_environment(model, pairs, **(own if stage == 1 else {}))
+            if stage == 2:
+                train_ego(model, pairs, **own)
+        return sink
+
+    return train
+
+
+def latent_model(folder: Path) -> tuple[Any, Any]:
+    from latentvla_core.latent.config import LatentActionConfig
+    from latentvla_core.latent.model import LatentActionModel
+    from latentvla_core.latent.pairs import collect_pairs
+    from latentvla_core.latent.quantizer import QuantizerConfig
+    from latentvla_core.training.images import ImageCache
+
+    code = QuantizerConfig(codebook_size=8, code_dim=4, revive_every=1, dead_fraction=0.9)
+    config = LatentActionConfig.debug(
+        environment=code, ego=replace(code, statistics="running"), leak_weight=0.1,
+        cycle_weight=0.1, code_dropout=0.1, quality_every=1,
+    )  # fmt: skip
+    knobs = {**KNOBS, "batch_size": 4}
+    config = with_training(config, **{k: v for k, v in knobs.items() if k != "precision"})
+    records = little_records(folder / "latent", logs=2, frames=18)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LatentActionModel(config)
+    cache = ImageCache(config.features.image_size_wh)
+    return model, collect_pairs(records, config.gap_frames, cache)
+
+
+class Renamed:
+    """Hands a stage's loss on under the name that every model has."""
+
+    def __init__(self, sink: ListSink) -> None:
+        self.sink = sink
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.sink.log(step, {name.partition("/")[2]: value for name, value in metrics.items()})
+
+
 MODELS: Mapping[str, Train] = {
-    "vlm": vlm, "student": student, "transfuser": host("transfuser"), "ipad": host("ipad"),
+    "latent_1": latent(1), "latent_2": latent(2), "vlm": vlm, "student": student,
+    **{name: host(name) for name in ("transfuser", "ipad", "flow")},
 }  # fmt: skip
 
 
@@ -98,6 +165,9 @@ def main(folder: Path) -> None:
             found[name] = losses(train(own))
             found[f"{name} resumed"] = losses(train(own, checkpoint_dir=folder / f"by_one_{name}"))
             train(own, checkpoint_dir=folder / f"by_two_{name}", until=1)
+        with launched(Launch(strategy="fsdp")):
+            found[f"{name} in parts"] = losses(train(own))
+            train(own, checkpoint_dir=folder / f"by_parts_{name}", until=1)
     if rank() == 0:
         (folder / "found.json").write_text(json.dumps(found))
 

@@ -133,12 +133,14 @@ def second_half(strategy, made):
     return run
 
 
-def codebook(folder: Path) -> dict:
+def codebook(folder: Path, plan: FitConfig | None = None) -> dict:
     """Each process shows other outputs to the quantiser; its codes must stay the same in both."""
     from latentvla_core.latent.quantizer import QuantizerConfig, build_quantizer
     from latentvla_core.training.devices.group import everyone
 
-    config = QuantizerConfig(codebook_size=4, code_dim=3, revive_every=2)
+    config = QuantizerConfig(
+        codebook_size=4, code_dim=3, revive_every=2, dead_fraction=0.9, statistics="running"
+    )
     with launched(Launch()):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(6, 3))
@@ -146,15 +148,19 @@ def codebook(folder: Path) -> dict:
 
         def loss(batch, step):
             made = net.quantizer(net[0](batch)[:, None])  # pyright: ignore
-            net.quantizer.learn(made)  # pyright: ignore
-            return (made.values - 1).square().mean() + made.loss, {}
+            revived = net.quantizer.learn(made)  # pyright: ignore
+            return (made.values - 1).square().mean() + made.loss, {"revived": float(revived)}
 
-        plan = FitConfig(steps=5, batch_size=12)
-        fit(net, num_samples=48, collate=lambda rows, rng: X[rows], loss=loss, config=plan)
-    with launched(Launch()):
-        rows = torch.cat([net.quantizer.codebook.flatten(), net.quantizer.counts])  # pyright: ignore
-        both = everyone(rows[None])
-    return {"apart": float((both[0] - both[1]).abs().max()), "uses": float(rows[-4:].sum())}
+        plan, sink = plan or FitConfig(steps=5, batch_size=12, log_every=1), ListSink()
+        fit(
+            net, num_samples=48, collate=lambda rows, rng: X[rows], loss=loss, config=plan,
+            sink=sink,
+        )  # fmt: skip
+        own = net.quantizer  # pyright: ignore
+        kept = torch.cat([own.codebook.flatten(), own.counts, own.standardise.mean.flatten()])
+        both = everyone(kept[None])
+    apart = float((both[0] - both[-1]).abs().max())
+    return {"apart": apart, "kept": kept.tolist(), "revived": sum(sink.series("revived"))}
 
 
 def diverging(folder: Path) -> dict:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentvla_core.latent.quantizer import Quantized, Quantizer
+from latentvla_core.training.devices.passes import Keeper
 from latentvla_core.training.precision import full_precision
 
 
@@ -27,7 +28,7 @@ def dependence(values: Tensor, motion: Tensor) -> Tensor:
     return correlation.square().sum(1).mean()
 
 
-class MotionByCode(nn.Module):
+class MotionByCode(Keeper):
     """Mean ego motion of the samples of each code, by running statistics: a probe from one-hot
     codes in closed form.
 
@@ -52,11 +53,12 @@ class MotionByCode(nn.Module):
         """Codes of a batch, standardised motion (B, 3) → variance between codes, summed over
         motion, mean of positions.
 
-        In training the statistics follow the batch first. Assignment is softened by the distance to
+        In training the statistics follow the batch first (where a step has several passes, the
+        step before). Assignment is softened by the distance to
         the codes, in which one deviation of z per channel is the unit.
         """
         if self.training:
-            self._follow(made.codes, motion)
+            self.keep(made.codes, motion)
         mean = self.sums / (
             self.counts[..., None] + 0.1
         )  # a code that is hardly used has no opinion
@@ -70,8 +72,8 @@ class MotionByCode(nn.Module):
             pull = 2 * torch.einsum("nkm,bm->bnk", mean, motion) - mean.square().sum(-1)
         return (share * pull).sum(-1).mean()
 
-    @torch.no_grad()
-    def _follow(self, codes: Tensor, motion: Tensor) -> None:
+    def follow(self, codes: Tensor, motion: Tensor) -> None:
+        """Codes (B, N), motion (B, 3)."""
         won = nn.functional.one_hot(codes, self.counts.shape[1]).to(motion.dtype)  # (B, N, K)
         self.counts.lerp_(won.sum(0), 1 - self.decay)
         with full_precision(motion):
