@@ -121,7 +121,7 @@ def worst_of_split(context: StageContext, keys: list[str]) -> list[bytes]:
 def worst_views(context: StageContext, place: Mapping[str, Any], count: int) -> list[bytes]:
     """From above, the plans that score least by the recipe's first metric, each failing differently."""
     metric = context.recipe.metrics[0]
-    found = worst_plans(context.lake, place, metric, count, with_cameras=False)
+    found = worst_plans(context.lake, place, metric, count, with_cameras=False, alone=True)
     return [each.above for each in found]
 
 

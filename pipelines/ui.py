@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from latentvla_core.errors import LatentVLAError, SetupError
 from pipelines.registry.connection import connect
+from pipelines.registry.links import point_links
 from pipelines.settings import Settings
 
 
@@ -46,11 +47,14 @@ def main() -> None:
     check_free(ports)
     settings = Settings.from_env()
     # creates the database before two processes want to
-    connect(settings).search_registered_models(max_results=1)
+    client = connect(settings)
+    client.search_registered_models(max_results=1)
     write_first_site(settings)
+    site_url = os.environ.get("LATENTVLA_SITE_URL") or f"http://localhost:{ports.browser}"
+    point_links(client, site_url)
     env = {
-        "LATENTVLA_SITE_URL": f"http://localhost:{ports.browser}",
         **os.environ,
+        "LATENTVLA_SITE_URL": site_url,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
         "MLFLOW_BACKEND_STORE_URI": settings.mlflow_uri,  # no argument: `ps` shows those to all

@@ -17,6 +17,7 @@ from pipelines.settings import TEST
 from pipelines.steps.context import CURVES
 
 if TYPE_CHECKING:
+    from latentvla_core.viz.report.worst import Worst
     from pipelines.steps.context import StageContext
 
 MOST_CHARACTERS = 500  # of a parameter's value in MLflow
@@ -56,17 +57,21 @@ def keep_training(folder: Path, log: Log) -> None:
             log(str(path), PICTURES)
 
 
-def keep_pictures(context: StageContext, client: Any, run_id: str, planner: str) -> None:
-    """Where the planner's plans lose most on the held-out split, with causes; none where there are
-    no scores.
+def plans_shown(context: StageContext, planner: str) -> list[Worst]:
+    """Where the planner's plans lose most on the held-out split, with causes, and one of its middle
+    score; none where there are no scores.
     """
     from latentvla_core.viz.report.worst import worst_plans
 
     metric = context.recipe.metrics[0]
     place = {"split": TEST, "trajectory_id": planner}
-    found = worst_plans(context.lake, place, metric, SHOWN_WORST, with_cameras=False)
+    return worst_plans(context.lake, place, metric, SHOWN_WORST, alone=True, with_middle=True)
+
+
+def keep_pictures(client: Any, run_id: str, plans: Sequence[Worst]) -> None:
+    """The worst plans as PNG with their causes as text."""
     told = []
-    for number, each in enumerate(found, 1):
+    for number, each in enumerate(plans[:SHOWN_WORST], 1):
         name = f"worst_{number}_{each.scene_token}"
         client.log_image(run_id, _pixels(each.above), artifact_file=f"{PICTURES}/{name}.png")
         told.append(f"{name} ({each.score:.3f}):\n" + "\n".join(f"  {c}" for c in each.causes))

@@ -7,17 +7,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentvla_core.training.sinks import read_curves
 from latentvla_core.viz.addresses import url_of
+from latentvla_core.viz.curves import curves_picture
 from latentvla_core.viz.report.card import Card, Latency, base_weights, model_card
 from latentvla_core.viz.report.facts import read_facts
-from pipelines.registry.artifacts import keep_pictures
+from latentvla_core.viz.report.model_page import model_page
+from pipelines.registry.artifacts import keep_pictures, parameters_of, plans_shown
 from pipelines.registry.latency import recalled
+from pipelines.steps.context import CURVES
 
 if TYPE_CHECKING:
     from pipelines.steps.context import StageContext
     from pipelines.steps.lineage import Stage
 
-CARD = "model_card.txt"  # among the artifacts of the run
+CARD, PAGE = "model_card.txt", "model_page.html"  # among the artifacts of the run
 
 
 def card_of(
@@ -55,8 +59,8 @@ def weights_of(folder: Path) -> list[tuple[str, str]]:
 
 
 def describe(context: StageContext, client: Any, names: Iterable[str]) -> None:
-    """Give the latest registered version of each model its card with scores, and its run the
-    pictures of where its plans fail.
+    """Give the latest registered version of each planner its card with scores, and its run a page
+    of its own with pictures of its plans.
     """
     facts = read_facts(context.lake)
     rows = {(r["name"], r["version"]): r for r in context.lake.rows("models")}
@@ -69,9 +73,12 @@ def describe(context: StageContext, client: Any, names: Iterable[str]) -> None:
         told = {key: json.loads(row[key] or "{}") for key in ("inputs", "metrics")}
         latency = recalled(run.data.metrics, run.data.tags)
         folder = context.model_dir(name)
-        card = model_card(
-            card_of(context, context.stages[name], folder, row | told, latency), facts
-        )
-        client.update_model_version(name, version, description=card)
-        client.log_text(run.info.run_id, card, CARD)
-        keep_pictures(context, client, run.info.run_id, name)
+        card = card_of(context, context.stages[name], folder, row | told, latency)
+        plans, text = plans_shown(context, name), model_card(card, facts)
+        client.update_model_version(name, version, description=text)
+        client.log_text(run.info.run_id, text, CARD)
+        curves = curves_picture(read_curves(folder / CURVES))
+        parameters = parameters_of(context.recipe, context.stages[name].recipe)
+        page = model_page(card, facts, plans, curves, parameters)
+        client.log_text(run.info.run_id, page, PAGE)
+        keep_pictures(client, run.info.run_id, plans)

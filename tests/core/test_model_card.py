@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from latentvla_core.viz.report.card import (
     model_card,
 )
 from latentvla_core.viz.report.facts import read_facts
+from latentvla_core.viz.report.model_page import model_page
+from latentvla_core.viz.report.worst import Worst
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,31 @@ def test_the_card_links_to_what_the_model_does():
     assert "(http://x/index.html#/?planner=ipad)" in model_card(
         card(url="http://x/index.html#/?planner=ipad")
     )
+
+
+def test_a_planners_page_has_its_scores_its_plans_as_pictures_and_everything_of_its_card(lake):
+    plan = Worst("ipad", "scene", "log", "pdms-v1.1", 0.25, ("NC = 0: hits",), b"above", b"seen")
+    told = Latency(12.4, 30.0, 12, "Some CPU")
+    page = model_page(
+        card(latency=told, inputs={"scenes": 6}, splits=("train",), url="http://x/index.html#/"),
+        read_facts(lake),
+        [plan, replace(plan, scene_token="middle", tells_itself=True)],
+        b"curves",
+        {"planner.steps": "7"},
+    )
+    assert page.count("<img") == 5 and page.count("alt=") == 5 and "NC = 0: hits</li>" in page
+    assert page.count("<li>NC = 0") == 1  # the other picture tells itself
+    for said in (
+        "12 ms a scene",
+        "ipad: 0.",
+        "<td class=num>6</td>",
+        "planner.steps",
+        "public roads",
+    ):
+        assert said in page
+    assert "transfuser" not in page and "href='http://x/index.html#/'" in page
+    fresh = model_page(card("newer"), read_facts(lake), [])
+    assert "Not scored" in fresh and "Not measured." in fresh and "<img" not in fresh
 
 
 def test_published_weights_are_found_at_any_depth_with_their_licence(tmp_path: Path):

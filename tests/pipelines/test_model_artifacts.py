@@ -16,6 +16,7 @@ from latentvla_core.recipes import recipe_named
 from latentvla_core.viz.report.card import Latency
 from pipelines.registry import cards, latency
 from pipelines.registry.artifacts import PICTURES, TRAINING, keep_training, parameters_of
+from pipelines.registry.links import moved, point_links
 
 
 def test_every_field_of_the_sections_a_stage_reads_is_a_parameter():
@@ -121,16 +122,59 @@ def test_a_scored_model_is_described_anew_with_its_latency(tmp_path):
     }  # fmt: skip
     lake.replace("models", [row], {"name": "ipad", "version": "v1"})
     (tmp_path / "summary.json").write_text('{"parts": {}}')
+    stage = SimpleNamespace(name="ipad", family="planner", reads=("train",), recipe=("metrics",))
     context: Any = SimpleNamespace(
         lake=lake,
         settings=SimpleNamespace(site_url="http://s"),
         recipe=SimpleNamespace(metrics=("pdms",)),
         ledger=SimpleNamespace(made_by=lambda name, partition: "v1"),
-        stages={"ipad": SimpleNamespace(name="ipad", family="planner", reads=("train",))},
+        stages={"ipad": stage},
         model_dir=lambda name: tmp_path,
     )
     registry = Registry()
     cards.describe(context, registry, ["ipad", "never_trained"])
     assert "7 ms a scene" in registry.described and "| test | pdms-v1.1 |" in registry.described
     assert "http://s/index.html#/?planner=ipad" in registry.described
+    page = registry.texts.pop(cards.PAGE)
+    assert "<code>(&#x27;pdms&#x27;,)</code>" in page and "7 ms a scene" in page
     assert registry.texts == {cards.CARD: registry.described}
+
+
+class Moved:
+    """An MLflow client with one card of an older port, one of today's and one without a link."""
+
+    def __init__(self) -> None:
+        old = "[it](http://localhost:8000/index.html#/?planner=ipad) http://else/index.html"
+        told = {"1": old, "2": old.replace("8000", "8200"), "3": None}
+        self.versions = [
+            SimpleNamespace(name="ipad", version=v, description=text, run_id=f"run {v}")
+            for v, text in told.items()
+        ]
+        self.files = {cards.CARD: old, cards.PAGE: f"<a href='{old[5:54]}'>", "other.txt": old}
+        self.written: dict[str, str] = {}
+
+    def search_model_versions(self) -> list[Any]:
+        return self.versions
+
+    def update_model_version(self, name: str, version: str, description: str) -> None:
+        self.written[version] = description
+
+    def list_artifacts(self, run_id: str) -> list[Any]:
+        return [SimpleNamespace(path=name) for name in self.files]
+
+    def download_artifacts(self, run_id: str, name: str, room: str) -> str:
+        path = Path(room) / name
+        path.write_text(self.files[name])
+        return str(path)
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        self.written[f"{run_id} {name}"] = text
+
+
+def test_links_of_cards_and_pages_follow_the_port_at_which_the_browser_is_served():
+    client = Moved()
+    assert point_links(client, "http://localhost:8200/") == 1
+    assert set(client.written) == {"1", f"run 1 {cards.CARD}", f"run 1 {cards.PAGE}"}
+    assert all("localhost:8200/index.html#/?planner=ipad" in t for t in client.written.values())
+    assert "http://else/index.html" in client.written["1"]  # no page of the browser
+    assert moved(client.written["1"], "http://localhost:8000") == client.files[cards.CARD]

@@ -77,7 +77,7 @@ def model_card(card: Card, facts: Facts | None = None) -> str:
         *_section("Made of", _inputs(card)),
         *_section("Figures of its training", _figures(card.metrics) or ["None were recorded."]),
         *_section("Scores", _scores(card, facts)),
-        *_section("Latency", [_latency(card.latency)]),
+        *_section("Latency", [latency_told(card.latency)]),
         *_section("Limits", [f"* {limit}" for limit in limits(card, facts)]),
         *_section("Licence of base weights", licences(card.base)),
     ]
@@ -132,7 +132,8 @@ def _score(row: Standing) -> str:
     return f"| {row.split} | {row.metric} | {told} | {scenes} | {row.score.groups} |"
 
 
-def _latency(latency: Latency | None) -> str:
+def latency_told(latency: Latency | None) -> str:
+    """A sentence with the machine it was measured on."""
     if latency is None:
         return "Not measured."
     return (

@@ -35,6 +35,7 @@ line-height:1.1}
 th.trained{color:var(--ink)}th[scope=row]{text-align:left}.reads{min-width:15rem;white-space:normal}
 .worst{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:1rem}
 .worst img{width:100%;height:auto;border-radius:8px;display:block;margin-bottom:4px}
+.curves{max-width:100%;background:#fff;border-radius:8px;margin-top:.8rem}
 .worst ul{margin:.3rem 0 0;padding-left:1.1rem;font-size:13px}
 section.board h3{margin-top:1.1rem}section.board h4{margin:.7rem 0 .1rem;font-size:13.5px}
 ul.plain{list-style:none;padding:0}.forest th[scope=row]{color:var(--ink);width:44%}.forest th small{font-weight:400}
@@ -124,7 +125,7 @@ def _scores(facts: Facts) -> str:
 def _worst(worst: Sequence[Worst], split: str, metric: str, site: str) -> str:
     if not worst:
         return ""
-    shown = "".join(_failure(each, site) for each in worst)
+    shown = "".join(failure(each, site) for each in worst)
     return (
         f"<h2>Where plans fail</h2><p class=soft>The least {METRIC_LABELS[metric]} of trained"
         f" planners on {escape(split)}, each failing differently. Red marks what went wrong.</p>"
@@ -132,7 +133,8 @@ def _worst(worst: Sequence[Worst], split: str, metric: str, site: str) -> str:
     )
 
 
-def _failure(each: Worst, site: str) -> str:
+def failure(each: Worst, site: str) -> str:
+    """A figure: cameras, view from above, causes; a link into the browser where there is one."""
     label = f"{each.planner} in scene {each.scene_token}: {'; '.join(each.causes)}"
     seen = _image(each.seen, "jpeg", f"cameras: {label}") if each.seen else ""
     above = _image(each.above, "png", f"from above: {label}")
@@ -141,9 +143,10 @@ def _failure(each: Worst, site: str) -> str:
         pictures = f"<a href='{escape(f'{site}/{each.address}', True)}'>{pictures}</a>"
     causes = "".join(f"<li>{escape(cause.strip())}</li>" for cause in each.causes)
     head = f"<b>{escape(each.planner)} {each.score:.3f}</b> · {escape(each.scene_token)}"
+    told = "" if each.tells_itself else f"<ul>{causes}</ul>"
     return (
         f"<figure class=card>{pictures}<figcaption>{head} · {escape(each.log_name)}"
-        f"<ul>{causes}</ul></figcaption></figure>"
+        f"{told}</figcaption></figure>"
     )
 
 

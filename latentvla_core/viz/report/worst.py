@@ -35,6 +35,8 @@ class Worst:
     """PNG from above, failures marked."""
     seen: bytes
     """JPEG of the cameras with the plan on the road; empty without pictures."""
+    tells_itself: bool = False
+    """Whether `above` has its title and the causes in words."""
 
     @property
     def address(self) -> str:
@@ -50,16 +52,26 @@ def worst_plans(
     count: int,
     *,
     with_cameras: bool = True,
+    alone: bool = False,
+    with_middle: bool = False,
 ) -> list[Worst]:
     """Plans of trained planners that score least, each failing differently; of the baselines where
-    there are no others. Without cameras, the view from above alone, with its
-    causes in words.
+    there are no others.
+
+    Args:
+        alone: the view from above has its causes in words, for where nothing is written beside it.
+        with_middle: one more at the end, the plan of the middle score.
     """
     version = METRIC_VERSIONS[metric]
     rows = lake.rows("pdm_scores", {**place, "valid": True, "metric_version": version})
     lost = [row for row in rows if row["score"] < 1.0]
     planned = [row for row in lost if row["trajectory_id"] not in BASELINES] or lost
-    shown = (_shown(lake, row, with_cameras) for row in least(planned, SUB_SCORES[metric], count))
+    picked = least(planned, SUB_SCORES[metric], count)
+    if with_middle and rows:
+        order = sorted(rows, key=lambda r: (r["score"], r["scene_token"], r["trajectory_id"]))
+        middle = order[len(order) // 2]
+        picked += [middle] if middle not in picked else []
+    shown = (_shown(lake, row, with_cameras, alone) for row in picked)
     return [each for each in shown if each is not None]
 
 
@@ -86,7 +98,7 @@ def least(rows: Rows, names: Sequence[str], count: int) -> Rows:
     return picked
 
 
-def _shown(lake: Lake, row: Mapping[str, Any], with_cameras: bool) -> Worst | None:
+def _shown(lake: Lake, row: Mapping[str, Any], with_cameras: bool, alone: bool) -> Worst | None:
     from latentvla_core.viz.failures import failure_view
 
     metric, planner = metric_of(row["metric_version"]), row["trajectory_id"]
@@ -109,8 +121,9 @@ def _shown(lake: Lake, row: Mapping[str, Any], with_cameras: bool) -> Worst | No
         row["metric_version"],
         float(row["score"]),
         tuple(causes(why)),
-        failure_view(now[0], planner, now[1], why, alone=not with_cameras),
+        failure_view(now[0], planner, now[1], why, alone=alone),
         _seen(lake, row, planner, now[1]) if with_cameras else b"",
+        alone,
     )
 
 
