@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from latentvla_core.errors import LatentVLAError, SetupError
 from pipelines.registry.connection import connect
-from pipelines.registry.links import point_links
+from pipelines.services.links import point_links
 from pipelines.settings import Settings
 
 

@@ -16,7 +16,7 @@ from latentvla_core.recipes import recipe_named
 from latentvla_core.viz.report.card import Latency
 from pipelines.registry import cards, latency
 from pipelines.registry.artifacts import PICTURES, TRAINING, keep_training, parameters_of
-from pipelines.registry.links import moved, point_links
+from pipelines.services.links import moved, point_links
 
 
 def test_every_field_of_the_sections_a_stage_reads_is_a_parameter():
