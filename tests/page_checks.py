@@ -50,6 +50,13 @@ for (const e of all('a[href], button, summary')) if (!hidden(e) && !name(e)
 for (const e of all('input, select, textarea')) if (!hidden(e) && !e.labels?.length && !e.getAttribute('aria-label'))
   faults.push(`field without a label: ${start(e)}`);
 for (const e of all('iframe')) if (!e.title) faults.push('iframe without a title');
+for (const e of all('[role=img]')) if (e.querySelector('a[href], button, [role=button], [tabindex]'))
+  faults.push(`role=img around what can be used: ${start(e)}`);
+for (const e of all('.wide')) if (e.tabIndex < 0 && !e.querySelector('a[href], button'))
+  faults.push(`a table that scrolls and cannot be reached: ${start(e)}`);
+for (const e of all('p > a[href]')) if (!hidden(e) && getComputedStyle(e).textDecorationLine === 'none')
+  faults.push(`a link in a text that only its colour tells: ${start(e)}`);
+for (const e of all('th')) if (!hidden(e) && !e.textContent.trim()) faults.push('a heading of a table without words');
 if (all('h1').length !== 1) faults.push(`${all('h1').length} headings of the first level`);
 if (!document.documentElement.lang) faults.push('no language'); if (!document.title) faults.push('no title');
 const ids = all('[id]').map((e) => e.id).filter((id, i, ids) => ids.indexOf(id) !== i);

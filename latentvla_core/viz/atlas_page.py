@@ -106,7 +106,7 @@ def _map(atlas: Atlas) -> str:
     places = [place(entry) for entry in ordered]
     parts += [_bubble(*each) for each in zip(ordered, places, apart(places), strict=True)]
     drawn = svg.svg(width, height, parts, "codes by mean change of heading and speed at the start")
-    head = "<h3>All codes by speed and turn</h3><p class=soft>Mean change of heading, median speed at the start; area = share.</p>"
+    head = "<h2>All codes by speed and turn</h2><p class=soft>Mean change of heading, median speed at the start; area = share.</p>"
     return f"<div class=card>{head}{drawn}</div>"
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+WIDE = "<div class=wide tabindex=0 role=group aria-label='table; scrolls sideways'>"
+"""Opens the box of a table that may be wider than the page: reached and scrolled by keyboard."""
 STYLE = """
 :root{color-scheme:light dark;--ink:#1f2630;--soft:#5b6572;--line:#e4e8ee;--bg:#f5f7fa;--card:#fff;--link:#1f4e9c;
 --why:#fff6f5;--whyink:#5b2520;--aim:#fffaf0;--aimink:#5c4513}
@@ -31,7 +33,7 @@ text-align:left;vertical-align:middle} th{color:var(--soft);font-weight:600} td.
 .banner{border-radius:10px;padding:.9rem 1.1rem;color:#fff;font-size:1.05rem;margin:.8rem 0}
 .why{background:var(--why);color:var(--whyink);font-size:13px} .why.target{background:var(--aim);color:var(--aimink)}
 svg{max-width:100%;height:auto;font-family:inherit} figure{margin:0} figcaption{color:var(--soft);font-size:12px}
-a{color:var(--link);text-decoration:none} a:hover{text-decoration:underline}
+a{color:var(--link);text-underline-offset:2px;text-decoration-thickness:1px} .wide{overflow-x:auto}
 .line{white-space:nowrap} .shade{display:block;text-align:center;border-radius:3px;padding:.1rem}
 .pair{display:flex;gap:3px} .pair img{border-radius:4px;display:block;width:158px}
 """
@@ -53,9 +55,11 @@ def write_page(path: Path, content: str) -> Path:
 
 def table(header: Sequence[str], rows: Sequence[str]) -> str:
     """Rows are `<tr>…</tr>` already."""
-    return (
-        f"<table><tr>{''.join(f'<th>{escape(h)}</th>' for h in header)}</tr>{''.join(rows)}</table>"
-    )
+    return f"<table><tr>{''.join(_head(h) for h in header)}</tr>{''.join(rows)}</table>"
+
+
+def _head(text: str) -> str:
+    return f"<th>{escape(text)}</th>" if text else "<td></td>"
 
 
 def cells(*content: str) -> str:

@@ -15,8 +15,13 @@ Point = tuple[float, float]
 
 def svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
     """One picture of these elements, that screen readers call `label`."""
-    head = f"<svg viewBox='0 0 {width:g} {height:g}' width='{width:g}' role='img' aria-label='{escape(label, True)}'>"
-    return head + "".join(parts) + "</svg>"
+    inside = "".join(parts)
+    role = "group" if "<a " in inside else "img"  # what can be followed is no mere picture
+    head = (
+        f"<svg viewBox='0 0 {width:g} {height:g}' width='{width:g}' role='{role}'"
+        f" aria-label='{escape(label, True)}'>"
+    )
+    return f"{head}{inside}</svg>"
 
 
 def text(

@@ -328,7 +328,9 @@ def test_the_checks_find_what_is_wrong(page, tmp_path):
         "<!doctype html><html><head><title></title></head><body style='background:#fff'>"
         "<p style='color:#bbb'>pale</p><img src='x.png'><canvas></canvas><button></button>"
         "<input><h1>a</h1><h1>b</h1><div style='width:3000px'>wide</div>"
-        "<a href='#a' style='outline:none'>plain</a></body></html>"
+        "<a href='#a' style='outline:none'>plain</a><div class=wide>x</div><table><th></th></table>"
+        "<svg role=img aria-label=a><a href='#b'>b</a></svg>"
+        "<p>a <a href='#c' style='text-decoration:none'>c</a></p></body></html>"
     )
     page.open(bad.as_uri())
     found = "; ".join(faults_of(page))
@@ -336,6 +338,7 @@ def test_the_checks_find_what_is_wrong(page, tmp_path):
     for wanted in (
         "contrast", "without alt", "drawing without a name", "<BUTTON> without a name",
         "field without a label", "2 headings", "no language", "no title", "px wider",
+        "role=img around", "cannot be reached", "without words", "only its colour",
     ):  # fmt: skip
         assert wanted in found, wanted
     assert any("focus is not seen" in fault for fault in unreachable(page))

@@ -9,6 +9,7 @@ from html import escape
 
 from latentvla_core.pdms.metrics import METRIC_LABELS, metric_of, short
 from latentvla_core.statistics import Interval
+from latentvla_core.viz.html import WIDE
 from latentvla_core.viz.report.facts import BASELINES, Facts, Standing
 from latentvla_core.viz.site.files import figure
 
@@ -52,7 +53,7 @@ def _table(split: str, metric: str, rows: Sequence[Standing], facts: Facts) -> s
     count = f"{logs} log{'s' * (logs != 1)}, {scenes:,} scenes"
     return (
         f"<section class=board><h3>{escape(split)}{held} · {label} <small>{escape(metric)},"
-        f" {count}</small></h3><div class=wide><table class=lead><thead><tr>{cells}</tr></thead>"
+        f" {count}</small></h3>{WIDE}<table class=lead><thead><tr>{cells}</tr></thead>"
         f"<tbody>{body}</tbody></table></div></section>"
     )
 

@@ -8,6 +8,7 @@ from html import escape
 from latentvla_core.lake.store import Lake
 from latentvla_core.planner.menus import Menu, menus
 from latentvla_core.statistics import Interval
+from latentvla_core.viz.html import WIDE
 from latentvla_core.viz.report.board import bar
 
 NOTE = (
@@ -58,8 +59,7 @@ def _table(found: Sequence[Menu]) -> str:
     head = "".join(f"<th scope=col title='{MEANINGS.get(h, h)}'>{h}</th>" for h in HEAD)
     rows = "".join(map(_row, found))
     return (
-        f"<div class=wide><table class=lead><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
-        "</table></div>"
+        f"{WIDE}<table class=lead><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -7,6 +7,7 @@ from html import escape
 
 from latentvla_core.closed_loop.report import Line
 from latentvla_core.statistics import Interval
+from latentvla_core.viz.html import WIDE
 from latentvla_core.viz.report.board import bar
 from latentvla_core.viz.report.facts import BASELINES, Facts
 
@@ -45,7 +46,7 @@ def _table(name: str, lines: Sequence[Line]) -> str:
     for traffic in dict.fromkeys(line.traffic for line in lines):
         rows = "".join(_row(line, shown) for line in lines if line.traffic == traffic)
         parts.append(
-            f"<h4>{escape(TRAFFIC.get(traffic, traffic))}</h4><div class=wide><table class=lead>"
+            f"<h4>{escape(TRAFFIC.get(traffic, traffic))}</h4>{WIDE}<table class=lead>"
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
     return f"<section class=board><h3>{escape(MEANINGS.get(name, name))}</h3>{''.join(parts)}</section>"

@@ -10,7 +10,7 @@ import numpy as np
 from latentvla_core.evidence.summary import Difference
 from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from latentvla_core.statistics import Interval
-from latentvla_core.viz.html import pill
+from latentvla_core.viz.html import WIDE, pill
 from latentvla_core.viz.report.facts import FEW_LOGS, Facts, Versus
 from latentvla_core.viz.report.study import ROLES, Study
 
@@ -112,7 +112,7 @@ def _forest(differences: Sequence[Difference]) -> str:
     reach = max([v for v in ends if np.isfinite(v)], default=1.0) or 1.0
     rows = "".join(_compared(d, reach) for d in differences)
     return (
-        "<div class=wide><table class=forest><thead><tr><th scope=col>what</th><th scope=col>is"
+        f"{WIDE}<table class=forest><thead><tr><th scope=col>what</th><th scope=col>is"
         "</th><th scope=col>points of PDMS, 95 % over logs</th><th scope=col>seed by seed</th></tr>"
         f"</thead><tbody>{rows}</tbody></table></div>"
     )
@@ -140,8 +140,8 @@ def _differences(versus: Sequence[Versus]) -> str:
     rows = "".join(_difference(v, reach) for v in shown)
     return (
         "<h3>Fused planner − its host, scene by scene</h3><p class=soft>No evidence: without"
-        " controls a difference does not say that codes caused it.</p><div class=wide><table"
-        " class=forest><thead><tr><th scope=col>comparison</th><th scope=col>mean and 95 % over"
+        " controls a difference does not say that codes caused it.</p>"
+        f"{WIDE}<table class=forest><thead><tr><th scope=col>comparison</th><th scope=col>mean and 95 % over"
         f" logs</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

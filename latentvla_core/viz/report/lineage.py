@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from latentvla_core.lake.store import Lake
+from latentvla_core.viz.html import WIDE
 
 BAR_W = 110.0
 Rows = list[dict[str, Any]]
@@ -77,7 +78,8 @@ def lineage(work: Mapping[str, Work], target: str = "pdm_summary") -> str:
     total = sum(w.seconds for w in work.values())
     return (
         f"<p class=soft>Read downwards: each stage with what it read. All together {total:,.0f} s"
-        " of work, models trained included.</p><div class=wide><table><thead><tr>"
+        " of work, models trained included.</p>"
+        f"{WIDE}<table><thead><tr>"
         f"{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

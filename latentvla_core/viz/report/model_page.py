@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 
-from latentvla_core.viz.html import page
+from latentvla_core.viz.html import WIDE, page
 from latentvla_core.viz.report.board import board
 from latentvla_core.viz.report.card import Card, latency_told, licences, limits
 from latentvla_core.viz.report.closed import closed_loop
@@ -118,7 +118,7 @@ def _recipe(card: Card, parameters: Mapping[str, str]) -> str:
         return f"<p>{escape(card.recipe)}</p>"
     return (
         f"<p>{escape(card.recipe)}</p><details><summary>{len(parameters)} parameters</summary>"
-        f"<div class=wide><table><tbody>{rows}</tbody></table></div></details>"
+        f"{WIDE}<table><tbody>{rows}</tbody></table></div></details>"
     )
 
 

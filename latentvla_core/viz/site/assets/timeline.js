@@ -16,7 +16,7 @@ LV.timeline = (host, { times, notes, signals, marks, onseek, onmark, codes = tru
     for (const signal of signals) { parts.push(signalOf(signal, x, y, width)); y += ROLL.signal + ROLL.gap; }
     const cursor = `<line data-cursor x1="0" x2="0" y1="${marks.length ? top - 2 : 0}" y2="${y}" stroke="var(--ink)" stroke-width="1.5" pointer-events="none"/>`;
     const over = marks.map((m, k) => markOf(m, k, x, y, lane[k])).join('');
-    host.innerHTML = `<svg width="${width}" height="${y}" viewBox="0 0 ${width} ${y}" role="img" aria-label="${esc(spoken(notes, marks))}">${parts.join('')}${cursor}${over}</svg>`;
+    host.innerHTML = `<svg width="${width}" height="${y}" viewBox="0 0 ${width} ${y}" role="group" aria-label="${esc(spoken(notes, marks))}">${parts.join('')}${cursor}${over}</svg>`;
     line.cursor = host.querySelector('[data-cursor]'); line.x = x; line.back = (px) => start + ((px - ROLL.left) / inner) * (end - start);
     host.querySelectorAll('[data-mark]').forEach((m) => m.addEventListener('click', (e) => { e.stopPropagation(); onmark(Number(m.dataset.mark)); }));
     host.firstChild.addEventListener('click', (e) => {
@@ -100,7 +100,7 @@ function lanesOf(spots) {
 
 function markOf(mark, k, x, bottom, lane) {
   const at = x(mark.t), cy = 10 + 19 * lane;
-  return `<g data-mark="${k}" class="hit" role="button"><title>${esc(mark.text)}</title><line x1="${at}" x2="${at}" y1="${cy + 8}" y2="${bottom}" stroke="var(--bad)" stroke-width="1.2" stroke-dasharray="3 3"/>`
+  return `<g data-mark="${k}" class="hit"><title>${esc(mark.text)}</title><line x1="${at}" x2="${at}" y1="${cy + 8}" y2="${bottom}" stroke="var(--bad)" stroke-width="1.2" stroke-dasharray="3 3"/>`
     + `<circle cx="${at}" cy="${cy}" r="9" fill="var(--bad)"/><text x="${at}" y="${cy + 4}" text-anchor="middle" style="fill:var(--card);font-weight:700">${mark.number}</text></g>`;
 }
 
