@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from benchmarks.soak.children import value
 from benchmarks.soak.kills import JOBS, Soak
 from benchmarks.soak.store import BUCKET, make_bucket, store
 
+NAMES = (*faults.KINDS, "store")
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -27,8 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--faults", type=int, default=12, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="kinds of faults")
     options = parser.parse_args(argv)
-    soaks, report = soak(options.folder, options.kills, options.faults, options.seed)
+    soaks, report = soak(options.folder, options.kills, options.faults, options.seed, options.only)
     wrong = [told for one in soaks for told in one.wrong]
     print(table(soaks[0], report))
     print("\n".join(wrong) or "every lake was right after the next run")
@@ -36,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def soak(
-    folder: Path, kills: int, times: int, seed: int
-) -> tuple[tuple[Soak, Soak], faults.Report]:
+    folder: Path, kills: int, times: int, seed: int, only: Sequence[str]
+) -> tuple[list[Soak], faults.Report]:
     """Kills and faults on a disk, then those of an object store."""
     began, report = time.monotonic(), faults.Report()
     store_folder = write_logs(folder / "logs")
@@ -53,16 +57,18 @@ def soak(
     if kills:
         local.run(kills)
     for name, kind in faults.KINDS.items():
-        if times and kind(local, report, times) is False:
+        if times and name in only and kind(local, report, times) is False:
             say(f"{name}: skipped, this user may not mount a file system")
-    with store() as proxy:
+    if not times or "store" not in only:
+        return [local], report
+    with store() as objects:
         lake = f"s3://{BUCKET}/lake"
         remote = Soak(line.deployment(folder / "s3", store_folder, lake), folder / "log", dice, say)
-        if times:
-            value(make_bucket, remote.log)
-            remote.begin()
-            faults.store_faults(remote, report, proxy, 2 * times)
-    return (local, remote), report
+        value(make_bucket, remote.log)
+        remote.begin()
+        say("a calm run on the object store")
+        faults.store_faults(remote, report, objects, 2 * times)
+    return [local, remote], report
 
 
 def write_logs(folder: Path) -> Path:

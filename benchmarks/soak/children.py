@@ -66,13 +66,20 @@ class Child:
     def result(self) -> tuple[Any, ...]:
         """("done", value), ("fault", message, trace), or ("died",)."""
         content, end = b"", time.monotonic() + LONGEST_S
-        while time.monotonic() < end and (part := os.read(self.line, 1 << 16)):
+        while part := self._part(end - time.monotonic()):
             content += part
         os.waitpid(self.pid, 0)
         os.close(self.line)
         self.ended = True
         content = content.lstrip(b"!")
         return pickle.loads(content) if content else ("died",)
+
+    def _part(self, seconds: float) -> bytes:
+        """The next piece of what it says; a child that says nothing for so long is killed."""
+        ready, _, _ = select([self.line], [], [], max(0.0, seconds))
+        if not ready:
+            os.kill(self.pid, signal.SIGKILL)
+        return os.read(self.line, 1 << 16) if ready else b""
 
 
 def _tell(line: int, content: tuple[Any, ...]) -> int:

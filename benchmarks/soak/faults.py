@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.soak import line
 from benchmarks.soak.children import Child, outcome
 from benchmarks.soak.kills import Soak
-from benchmarks.soak.store import Proxy
+from benchmarks.soak.store import MODES, ObjectStore
 from latentvla_core.errors import LatentVLAError
 
 CLEAR = (LatentVLAError.__name__, "SetupError", "DataError")
@@ -157,17 +157,16 @@ def small_disk(place: Path, size_bytes: int) -> Iterator[bool]:
             subprocess.run(["umount", str(place)], check=False)
 
 
-def store_faults(soak: Soak, report: Report, proxy: Proxy, times: int) -> None:
+def store_faults(soak: Soak, report: Report, store: ObjectStore, times: int) -> None:
     """The object store is silent, or gone and back, at random moments of every stage."""
     names = list(line.LITTLE)
     for turn in range(times):
-        mode = ("silent", "dead")[turn % 2]
-        job = names[turn % len(names)]
+        mode, job = MODES[turn % 2], names[turn % len(names)]
         soak.prepare(job)
         child = Child.start(soak.work(job), soak.log)
         child.wait_until_ready()
         time.sleep(soak.dice.uniform(0, soak.seconds[job]))
-        proxy.down(soak.dice.uniform(0.5, 4.0), mode)
+        store.hurt(mode, soak.dice.uniform(0.5, 4.0))
         hurt(soak, report, f"store {mode}", child.result())
 
 

@@ -82,10 +82,10 @@ def write_sources(folder: Path, store: Path, tree: Path | None = None) -> Path:
     return path
 
 
-def write_recipe(path: Path, **ego_status: Any) -> None:
-    """Recipe `debug` with these fields of the planner's training, scored by PDMS alone."""
-    content = {"base": "debug", "ego_status": ego_status, "metrics": ["pdms"]}
-    path.write_text(yaml.safe_dump(content))
+def write_recipe(path: Path, *, hidden: int, **training: Any) -> None:
+    """Recipe `debug` with this width and training of the planner, scored by PDMS alone."""
+    planner = {"hidden": hidden, "training": training}
+    path.write_text(yaml.safe_dump({"base": "debug", "ego_status": planner, "metrics": ["pdms"]}))
 
 
 def deployment(folder: Path, store: Path, lake: str = "") -> Settings:
