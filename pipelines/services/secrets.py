@@ -1,11 +1,12 @@
 """`python3 pipelines/services/secrets.py`: write `.env` with passwords that nobody knows, once.
 
-Needs nothing but Python, because it runs before anything is installed.
+Needs nothing but Python, because it runs before anything is installed. Its name hides Python's own
+module `secrets` from it, hence the system's random numbers.
 """
 
 from __future__ import annotations
 
-import secrets
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def write_env(folder: Path) -> bool:
     lines = []
     for line in (folder / ".env.example").read_text().splitlines():
         name, is_set, _ = line.partition("=")
-        lines.append(f"{name}={secrets.token_hex(20)}" if is_set and name in GENERATED else line)
+        lines.append(f"{name}={os.urandom(20).hex()}" if is_set and name in GENERATED else line)
     target.touch(mode=0o600)
     target.write_text("\n".join(lines) + "\n")
     return True
