@@ -51,6 +51,11 @@ LIMIT = keys(
     value={"anyOf": [TEXT, keys(applyLimitPerUniqueValue=YES_NO)]},
 )  # fmt: skip
 QUEUE = keys("maxConcurrentRuns", maxConcurrentRuns=COUNT, tagConcurrencyLimits=many(LIMIT))
+LAUNCHER = keys(
+    "envSecrets", "envConfigMaps", imagePullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
+    envSecrets=NAMED, envConfigMaps=NAMED, failPodOnRunFailure=YES_NO, resources=RESOURCES,
+    runK8sConfig={"type": "object"},
+)  # fmt: skip
 VALUES = keys(
     "dagster-user-deployments", "runLauncher", "postgresql",
     **{
@@ -80,7 +85,7 @@ VALUES = keys(
         ),
         "runLauncher": keys(
             "type", "config", type={"const": "K8sRunLauncher"},
-            config=keys("k8sRunLauncher", k8sRunLauncher={"type": "object"}),
+            config=keys("k8sRunLauncher", k8sRunLauncher=LAUNCHER),
         ),
         "computeLogManager": keys(
             "type", type={"const": "S3ComputeLogManager"},
@@ -116,3 +121,18 @@ RAY_CLUSTER = keys(
         headGroupSpec=HEAD, workerGroupSpecs=many(GROUP),
     ),
 )  # fmt: skip
+
+
+def strict(schema: Any) -> Any:
+    """A published CRD's schema that also refuses keys which the server would drop silently."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    made = {name: strict(part) for name, part in schema.items()}
+    open_ended = {"x-kubernetes-preserve-unknown-fields", "additionalProperties"} & set(schema)
+    if schema.get("type") == "object" and "properties" in schema and not open_ended:
+        made["additionalProperties"] = False
+    return made

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 import yaml
-from kubernetes_schema import RAY_CLUSTER, VALUES
+from kubernetes_schema import RAY_CLUSTER, VALUES, strict
 
 from pipelines.engines.ray_cluster import Needs
 
@@ -32,6 +34,7 @@ def test_the_files_hold_to_their_schemas(values, schema):
         (("dagsterDaemon", "runCoordinator", "config", "queuedRunCoordinator"), {"max": 2}),
         (("postgresql", "enabled"), "no"),
         (("runLauncher", "type"), "ProcessLauncher"),
+        (("runLauncher", "config", "k8sRunLauncher", "envSecrets"), ["latentvla-secrets"]),
     ],
 )
 def test_a_misspelt_key_or_a_wrong_kind_of_value_is_refused(place, value):
@@ -42,6 +45,46 @@ def test_a_misspelt_key_or_a_wrong_kind_of_value_is_refused(place, value):
     inner[place[-1]] = value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken, VALUES)
+
+
+GIVEN = "set {} to a file of the published chart or resource (docs/operations.md says where)"
+
+
+@pytest.mark.skipif("DAGSTER_CHART" not in os.environ, reason=GIVEN.format("DAGSTER_CHART"))
+def test_the_values_hold_to_the_schema_that_dagsters_chart_brings():
+    folder = Path(os.environ["DAGSTER_CHART"])
+    schema = json.loads((folder / "values.schema.json").read_text())
+    defaults = yaml.safe_load((folder / "values.yaml").read_text())
+    kind = jsonschema.validators.validator_for(schema)
+    assert [fault.message for fault in kind(schema).iter_errors(over(defaults, CHART))] == []
+    wrong = over(defaults, {"runLauncher": {"config": {"k8sRunLauncher": {"envSecrets": ["one"]}}}})
+    assert list(kind(schema).iter_errors(wrong))
+
+
+def over(defaults, values):
+    """As helm lays values over a chart's own."""
+    if not (isinstance(defaults, dict) and isinstance(values, dict)):
+        return values
+    names = [*defaults, *(name for name in values if name not in defaults)]
+    return {
+        name: over(defaults.get(name), values[name]) if name in values else defaults[name]
+        for name in names
+    }
+
+
+@pytest.mark.skipif("KUBERAY_CRD" not in os.environ, reason=GIVEN.format("KUBERAY_CRD"))
+def test_the_cluster_holds_to_the_resource_that_kuberay_brings():
+    resource = yaml.safe_load(Path(os.environ["KUBERAY_CRD"]).read_text())
+    (version,) = (
+        v for v in resource["spec"]["versions"] if f"ray.io/{v['name']}" == RAY["apiVersion"]
+    )
+    schema = strict(version["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {"type": "object"}
+    jsonschema.validate(RAY, schema)
+    wrong = copy.deepcopy(RAY)
+    wrong["spec"]["workerGroupSpecs"][0]["minReplica"] = 0
+    with pytest.raises(jsonschema.ValidationError, match="minReplica"):
+        jsonschema.validate(wrong, schema)
 
 
 def test_a_container_as_root_is_refused():
@@ -64,6 +107,8 @@ def test_the_launcher_takes_its_part_of_the_values():
     from dagster._config import process_config, resolve_to_config_type
 
     given = snake(LAUNCHER)
+    for kind in ("env_secrets", "env_config_maps"):  # the chart's template hands on their names
+        given[kind] = [entry["name"] for entry in given[kind]]
     given["run_k8s_config"] = snake(given["run_k8s_config"])
     given |= {
         "service_account_name": "dagster", "instance_config_map": "dagster-instance",
