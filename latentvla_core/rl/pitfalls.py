@@ -1,11 +1,10 @@
-"""What goes wrong when a planner learns from a score, each as a figure (docs/design/rl.md).
+"""What goes wrong when a planner learns from a score, each as a figure (docs/design/rl.md); how
+much of it is too much stands in `limits.py`.
 
 Arrays or tensors of any leading dimensions; a share is from 0 to 1.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -22,16 +21,6 @@ nearly: the last pose jumped.
 """
 COLLAPSED = 0.05
 """A scene whose every drawn plan is worth less than this."""
-LIMITS: Mapping[str, tuple[float, str]] = {
-    "reversing": (0.05, "plans drive backwards: progress may be hacked; raise imitation"),
-    "jumping": (0.05, "the last pose jumps: progress may be hacked; raise imitation"),
-    "dead_groups": (0.5, "most groups have one reward and teach nothing; raise noise or samples"),
-    "collapsed": (0.5, "most scenes are worth nothing: the policy has collapsed; lower the rate"),
-    "easy_share": (0.75, "easy scenes carry the gradient; set divide_by_std false"),
-}
-"""Figure → what is too much, and what to do about it."""
-LEAST_COMFORT_KEPT = 0.5
-"""Extended comfort below this share of what it was before has collapsed."""
 
 
 def steps_m(plans: Tensor) -> Tensor:
@@ -69,24 +58,3 @@ def collapsed(rewards: Tensor) -> float:
     known = rewards.isfinite().any(1)
     best = rewards.nan_to_num(0.0).amax(1)
     return float((best[known] < COLLAPSED).float().mean()) if bool(known.any()) else float("nan")
-
-
-def warnings_of(
-    figures: Mapping[str, float], before: Mapping[str, float] | None = None
-) -> list[str]:
-    """One sentence per figure that is beyond its limit; [] when nothing is known to be wrong.
-
-    Args:
-        before: the same figures before the training. Extended comfort and the score are held
-            against them.
-    """
-    found = [
-        f"{name} is {figures[name]:.2f}, above {limit:.2f}: {text}"
-        for name, (limit, text) in LIMITS.items()
-        if figures.get(name, 0.0) > max(limit, (before or {}).get(name, 0.0))
-    ]
-    for name in ("extended_comfort", "score"):
-        now, then = figures.get(name), (before or {}).get(name)
-        if now is not None and then is not None and now < LEAST_COMFORT_KEPT * then:
-            found.append(f"{name} fell from {then:.2f} to {now:.2f}: collapsed; raise imitation")
-    return found

@@ -23,6 +23,7 @@ from latentvla_core.planner.train import readable
 from latentvla_core.rl import pitfalls
 from latentvla_core.rl.advantages import Advantages, advantages
 from latentvla_core.rl.config import RlConfig
+from latentvla_core.rl.limits import warnings_of
 from latentvla_core.rl.policy import Policy, bent, draw, log_probability, remembered, spread_of
 from latentvla_core.rl.reward import Reward, Rewards
 from latentvla_core.rl.watch import Watch
@@ -108,7 +109,7 @@ def train_rl(
     _choose_again(planner, batches, usable, worlds, config, checkpoint_dir, device)
     after = watch.look(planner, device)
     figures = {**result.metrics, **after}
-    return RlResult(result, before, after, share, pitfalls.warnings_of(figures, before))
+    return RlResult(result, before, after, share, warnings_of(figures, before))
 
 
 def _choose_again(

@@ -12,6 +12,9 @@ _FIGURES = {
     "progress": "mean progress, a part of PDMS",
     "reversing": "part of plans with a step backwards of more than 0.5 m",
     "jumping": "part of plans whose last step differs from the one before by 6 m/s² or more",
+    "dead_groups": "part of groups of drawn plans that are all worth the same and teach nothing",
+    "collapsed": "part of scenes whose every drawn plan is worth less than 0.05",
+    "easy_share": "part of the advantage that falls on the easier half of the scenes",
 }
 RL_SUMMARY = TableSpec(
     "rl_summary",
@@ -41,4 +44,5 @@ RL_SUMMARY = TableSpec(
     ),
     key=("planner", "split"),
     partition_by=(),
+    version=2,
 )

@@ -21,7 +21,7 @@ from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import build_planner
 from latentvla_core.planner.plan import make_batches
 from latentvla_core.planner.train import train_planner
-from latentvla_core.rl import pitfalls
+from latentvla_core.rl import limits, pitfalls
 from latentvla_core.rl.advantages import advantages
 from latentvla_core.rl.config import NoiseConfig, RlConfig
 from latentvla_core.rl.policy import (
@@ -36,6 +36,7 @@ from latentvla_core.rl.policy import (
 )
 from latentvla_core.rl.reward import Reward, Rewards, compiled_scores
 from latentvla_core.rl.train import train_rl
+from latentvla_core.rl.watch import Watch
 from latentvla_core.training.config import with_training
 from latentvla_core.training.sinks import ListSink
 
@@ -272,12 +273,41 @@ def test_collapse_is_the_share_of_scenes_in_which_nothing_is_worth_anything():
 
 
 def test_each_limit_has_a_sentence_and_what_was_so_before_is_no_news():
-    bad = dict.fromkeys(pitfalls.LIMITS, 1.0) | {"extended_comfort": 0.2, "score": 0.5}
+    bad = dict.fromkeys(limits.LIMITS, 1.0) | {"extended_comfort": 0.2, "score": 0.5}
     before = {"extended_comfort": 0.8, "score": 0.6}
-    told = pitfalls.warnings_of(bad, before)
-    assert len(told) == len(pitfalls.LIMITS) + 1
+    told = limits.warnings_of(bad, before)
+    assert len(told) == len(limits.LIMITS) + 1
     assert any("extended_comfort fell from 0.80 to 0.20" in text for text in told)
-    assert pitfalls.warnings_of(bad, bad) == []
+    assert limits.warnings_of(bad, bad) == []
+
+
+def test_a_limit_looks_at_what_is_new_and_nothing_is_known_of_what_was_not_measured():
+    assert limits.is_beyond("reversing", 0.2, 0.0) and not limits.is_beyond("reversing", 0.2, 0.3)
+    assert limits.is_beyond("reversing", 0.2, float("nan"))
+    assert not limits.is_beyond("reversing", float("nan"), 0.0)
+    assert limits.is_beyond("extended_comfort", 0.3, 0.7)
+    assert not limits.is_beyond("extended_comfort", 0.3, None)
+    assert not limits.is_beyond("progress", 0.0, 1.0)
+
+
+def test_what_would_be_drawn_around_a_planner_tells_dead_groups_and_collapse(records, worlds):
+    planner = build_planner("transfuser", HOSTS["transfuser"], seed=1).eval()
+    watch = Watch.of(records, worlds, make_batches(planner, records, None))
+    ahead, lost = straight(6.0), straight(6.0)
+    lost[:, 1] = 50.0 * torch.arange(1, 9)
+
+    def says(plan):
+        planner.forward = lambda batch: {"poses": plan.expand(len(batch["status"]), 8, 3)}
+        return planner
+
+    config = RlConfig.one_plan()
+    alive = watch.drawn(says(ahead), config)
+    assert alive == watch.drawn(says(ahead), config)  # the same draws: two looks can be compared
+    assert alive["collapsed"] == 0.0 and alive["dead_groups"] < 0.5 and "easy_share" in alive
+    off = watch.drawn(says(lost), config)
+    assert off["collapsed"] == 1.0 and off["dead_groups"] == 1.0 and "easy_share" not in off
+    still = replace(config, noise=NoiseConfig(kind="added", along=0.0, across=0.0))
+    assert watch.drawn(says(ahead), still)["dead_groups"] == 1.0
 
 
 # ------------------------------------------------------------------ training

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from latentvla_core.lake.store import Lake
 from latentvla_core.planner.hosts.registry import MODULES as HOSTS
 from latentvla_core.planner.hosts.transfuser import TransfuserConfig
 from latentvla_core.planner.model import build_planner, load, save
 from latentvla_core.rl.config import RlConfig
 from latentvla_core.tables import TABLES
+from latentvla_core.viz.report.reward import learned_from_score
 from pipelines.assets.studies import rl
 from pipelines.jobs import JOBS
 from pipelines.stages import STAGES
@@ -83,6 +85,26 @@ def test_a_host_is_trained_on_and_saved_with_figures_of_before_and_after(scenes,
     assert changed and all(name.startswith("trajectory_head") for name in changed)
 
 
+def test_the_report_shows_gains_and_marks_what_is_beyond_its_limit(tmp_path):
+    lake = Lake(str(tmp_path))
+    assert learned_from_score(lake) == ""
+    calm = {f"{name}_{when}": 0.1 for name in rl.FIGURES for when in ("before", "after")}
+    row = {
+        **calm, "planner": "ipad_rl", "start": "ipad", "split": "test", "scenes": 9, "logs": 3,
+        "made_by": "x", "warnings": "reversing is 0.40 <too much>", "reversing_after": 0.4,
+        **{f"{n}_{part}": v for n in ("score", "epdms")
+           for part, v in (("gain", 0.05), ("low", 0.02), ("high", 0.08))},
+    }  # fmt: skip
+    lake.replace(
+        "rl_summary", [row, {**row, "planner": "calm_rl", "split": "val", "warnings": ""}], {}
+    )
+    page = learned_from_score(lake)
+    assert "+5.0 <small>[+2.0, +8.0]</small>" in page
+    assert "<span class=bad-text>10 % → 40 %</span>" in page and "10 % → 10 %" in page
+    assert "ipad_rl</b>, test: reversing is 0.40 &lt;too much&gt;" in page
+    assert "<b>calm_rl" not in page and page.index("ipad_rl") < page.index("calm_rl")
+
+
 def test_the_table_says_what_changed_scene_by_scene_and_warns(scenes, monkeypatch):
     fast, backwards = (
         build_planner("transfuser", TransfuserConfig.debug(), seed=1).eval() for _ in range(2)
@@ -104,6 +126,8 @@ def test_the_table_says_what_changed_scene_by_scene_and_warns(scenes, monkeypatc
     assert row["score_gain"] < -0.2 and row["score_low"] <= row["score_gain"] <= row["score_high"]
     assert row["reversing_before"] == 0.0 and row["reversing_after"] == 1.0
     assert "backwards" in row["warnings"]
+    for name in ("dead_groups", "collapsed", "easy_share"):
+        assert 0.0 <= row[f"{name}_before"] <= 1.0, name
     assert made.metadata == {"test/transfuser_rl": pytest.approx(row["score_gain"])}
     same = rl.rl_summary(context_of(scenes, {"transfuser": fast, "transfuser_rl": fast})).rows[0]
     assert same["score_gain"] == 0.0 and same["warnings"] == "" and np.isfinite(same["epdms_gain"])

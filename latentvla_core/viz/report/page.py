@@ -19,6 +19,7 @@ from latentvla_core.viz.report.closed import closed_loop
 from latentvla_core.viz.report.evidence import evidence
 from latentvla_core.viz.report.facts import Facts, read_facts
 from latentvla_core.viz.report.lineage import lineage, read_work
+from latentvla_core.viz.report.reward import learned_from_score
 from latentvla_core.viz.report.worst import Worst, worst_plans
 
 SHOWN_WORST = 4
@@ -83,6 +84,7 @@ def write_report_page(
         _scores(facts),
         closed_loop(facts, site),
         choices(lake),
+        learned_from_score(lake),
         "<h2>What is evidence here, and what is not</h2><div class=card>"
         + evidence(facts, recipe)
         + "</div>",

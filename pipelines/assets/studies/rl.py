@@ -17,6 +17,10 @@ from pipelines.steps.context import CHECKPOINTS, Model, Output, StageContext
 from pipelines.steps.reading import training_records, worlds_of
 
 GROUP = "rl"
+FIGURES = (
+    "score", "epdms", "extended_comfort", "progress", "reversing", "jumping",
+    "dead_groups", "collapsed", "easy_share",
+)  # fmt: skip
 
 
 def model_name(host: str) -> str:
@@ -72,6 +76,7 @@ for _host in HOSTS:
 @declare.table(
     deps=("scenes", "scene_worlds", *HOSTS, *map(model_name, HOSTS)),
     group=GROUP,
+    recipe=("rl",),
     files=("sensors",),
     kinds=("pytorch", "deltalake"),
     heavy=True,
@@ -101,20 +106,24 @@ def _rows(context: StageContext, split: str) -> list[dict[str, Any]]:
         start, learned = (context.model(name, load) for name in (host, model_name(host)))
         watch = Watch.of(records, worlds, make_batches(start, records, None), most=len(records))
         logs = np.array([records[i].log_name for i in watch.scenes])
-        rows.append(_compared(watch, start, learned, logs, context.device) | {
+        rows.append(_compared(watch, start, learned, logs, context) | {
             "planner": model_name(host), "start": host, "split": split,
         })  # fmt: skip
     return rows
 
 
 def _compared(
-    watch: Any, start: Any, learned: Any, logs: np.ndarray, device: str
+    watch: Any, start: Any, learned: Any, logs: np.ndarray, context: StageContext
 ) -> dict[str, Any]:
     """Figures before and after, their paired differences, and what the detectors say."""
-    from latentvla_core.rl import pitfalls
+    from latentvla_core.rl.limits import warnings_of
     from latentvla_core.statistics import paired_difference
 
-    before, after = watch.look(start, device), watch.look(learned, device)
+    device, config = context.device, context.recipe.rl
+    before, after = (
+        watch.look(planner, device) | watch.drawn(planner, config, device)
+        for planner in (start, learned)
+    )
     then = {n: x.numpy() for n, x in watch.scores(watch.plans(start, device)).items()}
     now = {n: x.numpy() for n, x in watch.scores(watch.plans(learned, device)).items()}
     row: dict[str, Any] = {"scenes": len(logs), "logs": len(set(logs.tolist()))}
@@ -122,9 +131,9 @@ def _compared(
         keep = np.isfinite(then[name]) & np.isfinite(now[name])
         gain = paired_difference(now[name][keep], then[name][keep], logs[keep])
         row |= {f"{name}_gain": gain.mean, f"{name}_low": gain.low, f"{name}_high": gain.high}
-    for name in ("score", "epdms", "extended_comfort", "progress", "reversing", "jumping"):
+    for name in FIGURES:
         row |= {
             f"{name}_before": before.get(name, np.nan),
             f"{name}_after": after.get(name, np.nan),
         }
-    return row | {"warnings": "; ".join(pitfalls.warnings_of(after, before))}
+    return row | {"warnings": "; ".join(warnings_of(after, before))}
