@@ -38,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    parser.add_argument("--runs", type=Path, help="folder of latentvla drive, for its page")
+    parser.add_argument("--runs", type=Path, help="folder of latentvla drive, beside the lake's runs")
     parser.add_argument("--only", choices=("site", "servers"), help="one half of the pictures")
     parser.add_argument("--port", type=int, default=3700, help="of Dagster; others as in make ui")
     asked = parser.parse_args()
@@ -75,7 +75,7 @@ def take_site(page: Any, home: Path, runs: Path | None, out: Path) -> None:
     page.resize(1280, 1180)
     take(page, f"{url}#/{worst.address.partition('#/')[2]}", out / "scene.png")
     page.resize(1280, 860)
-    if runs:
+    if runs or lake.version("closed_loop_runs") >= 0:
         take(page, f"{url}#/run/0?at=lost", out / "browser_run.jpg")
     page.resize(1100, 860)
     for chapter in ("atlas", "quality"):

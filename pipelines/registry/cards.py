@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentvla_core.training.sinks import read_curves
 from latentvla_core.viz.addresses import url_of
 from latentvla_core.viz.curves import curves_picture
-from latentvla_core.viz.report.card import Card, Latency, base_weights, model_card
+from latentvla_core.viz.report.card import Card, Latency, base_weights, model_card, spaced
 from latentvla_core.viz.report.facts import read_facts
 from latentvla_core.viz.report.model_page import model_page
 from pipelines.registry.artifacts import keep_pictures, parameters_of, plans_shown
@@ -73,9 +74,13 @@ def describe(context: StageContext, client: Any, names: Iterable[str]) -> None:
         told = {key: json.loads(row[key] or "{}") for key in ("inputs", "metrics")}
         latency = recalled(run.data.metrics, run.data.tags)
         folder = context.model_dir(name)
-        card = card_of(context, context.stages[name], folder, row | told, latency)
+        of_run = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"  # MLflow's own
+        card = replace(
+            card_of(context, context.stages[name], folder, row | told, latency),
+            page=f"{of_run}/artifacts/{PAGE}",
+        )
         plans, text = plans_shown(context, name), model_card(card, facts)
-        client.update_model_version(name, version, description=text)
+        client.update_model_version(name, version, description=spaced(text))
         client.log_text(run.info.run_id, text, CARD)
         curves = curves_picture(read_curves(folder / CURVES))
         parameters = parameters_of(context.recipe, context.stages[name].recipe)

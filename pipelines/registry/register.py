@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from latentvla_core.errors import SetupError
 from latentvla_core.lake.places import without_password
 from latentvla_core.types import SceneRecord
-from latentvla_core.viz.report.card import model_card
+from latentvla_core.viz.report.card import model_card, spaced
 from pipelines.registry.artifacts import keep_training, parameters_of
 from pipelines.registry.cards import CARD, card_of
 from pipelines.registry.connection import answering, connect, experiment_id, is_away
@@ -135,7 +135,7 @@ def _log(
             metadata={"name": stage.name, "kind": kind},
         )
     registered = str(info.registered_model_version)
-    client.update_model_version(stage.name, registered, description=card)
+    client.update_model_version(stage.name, registered, description=spaced(card))
     for key, value in tags.items():
         client.set_model_version_tag(stage.name, registered, key, value)
     return registered

@@ -20,6 +20,7 @@ from latentvla_core.errors import SetupError
 from latentvla_core.pdms.metrics import METRIC_VERSIONS
 from latentvla_core.statistics import grouped_error
 from latentvla_core.tables import TABLES
+from latentvla_core.viz.report.card import spaced
 from pipelines.registry.gates import (
     DEPLOYED,
     SAFETY,
@@ -158,11 +159,15 @@ class Client:
 
     def get_run(self, run_id: str) -> Any:
         data = SimpleNamespace(metrics=self.metrics.get(run_id, {}), tags={})
-        return SimpleNamespace(info=SimpleNamespace(run_id=run_id), data=data)
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id, experiment_id="1"), data=data)
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         name = run_id.rpartition("-")[0]
-        assert f"<h1>{name} " in text if artifact_file == cards.PAGE else text == self.cards[name]
+        assert (
+            f"<h1>{name} " in text
+            if artifact_file == cards.PAGE
+            else spaced(text) == self.cards[name]
+        )
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         self.aliases[name][alias] = version

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from latentvla_core.recipes import recipe_named
-from latentvla_core.viz.report.card import Latency
+from latentvla_core.viz.report.card import Latency, spaced
 from pipelines.registry import cards, latency
 from pipelines.registry.artifacts import PICTURES, TRAINING, keep_training, parameters_of
 from pipelines.services.links import moved, point_links
@@ -99,7 +99,7 @@ class Registry:
 
     def get_run(self, run_id: str) -> Any:
         data = SimpleNamespace(metrics={latency.MEDIAN: 7.0, latency.SLOWEST: 9.0}, tags={})
-        return SimpleNamespace(info=SimpleNamespace(run_id=run_id), data=data)
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id, experiment_id="1"), data=data)
 
     def update_model_version(self, name: str, version: str, description: str) -> None:
         self.described = description
@@ -133,11 +133,17 @@ def test_a_scored_model_is_described_anew_with_its_latency(tmp_path):
     )
     registry = Registry()
     cards.describe(context, registry, ["ipad", "never_trained"])
-    assert "7 ms a scene" in registry.described and "| test | pdms-v1.1 |" in registry.described
+    assert (
+        "7 ms a scene" in registry.described
+        and "| test&emsp; | pdms-v1.1&emsp; |" in registry.described
+    )
     assert "http://s/index.html#/?planner=ipad" in registry.described
     page = registry.texts.pop(cards.PAGE)
     assert "<code>(&#x27;pdms&#x27;,)</code>" in page and "7 ms a scene" in page
-    assert registry.texts == {cards.CARD: registry.described}
+    assert "](#/experiments/1/runs/run of ipad 4/artifacts/model_page.html)" in registry.described
+    assert {name: spaced(text) for name, text in registry.texts.items()} == {
+        cards.CARD: registry.described
+    }
 
 
 class Moved:

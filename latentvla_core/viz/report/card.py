@@ -61,6 +61,8 @@ class Card:
     latency: Latency | None = None
     url: str = ""
     """The page of the browser that shows what it does."""
+    page: str = ""
+    """Where its own page lies, seen from where the card is shown."""
     splits: Sequence[str] = ()
     """Splits it was trained on."""
 
@@ -73,7 +75,7 @@ def model_card(card: Card, facts: Facts | None = None) -> str:
         f"recipe **{card.recipe}** · {card.parameters:,} weights · commit"
         f" `{card.commit or 'unknown'}`",
         "",
-        *([f"[What it does, scene by scene]({card.url})", ""] if card.url else []),
+        *_links(card),
         *_section("Made of", _inputs(card)),
         *_section("Figures of its training", _figures(card.metrics) or ["None were recorded."]),
         *_section("Scores", _scores(card, facts)),
@@ -82,6 +84,21 @@ def model_card(card: Card, facts: Facts | None = None) -> str:
         *_section("Licence of base weights", licences(card.base)),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def spaced(card: str) -> str:
+    """The card for a place that draws tables without any space between columns, as MLflow does."""
+    lines = card.split("\n")
+    return "\n".join(
+        line.replace(" | ", "&emsp; | ") if line.startswith("| ") else line for line in lines
+    )
+
+
+def _links(card: Card) -> list[str]:
+    pages = {"Its page, with pictures of its plans": card.page}
+    pages |= {"What it does, scene by scene": card.url}
+    found = [f"[{text}]({address})" for text, address in pages.items() if address]
+    return [" · ".join(found), ""] if found else []
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
