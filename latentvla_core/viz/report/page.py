@@ -49,7 +49,7 @@ details{margin-top:1rem}summary{cursor:pointer;font-weight:600}
 .lead td[data-name^='closed']{flex:1 0 100%;width:auto}.lead td[data-name]::before{content:attr(data-name)" ";
 color:var(--soft);font-size:12px}.lead .score svg{width:130px}.forest td:nth-child(4){display:none}}
 @media print{details::details-content{content-visibility:visible;display:block}
-body{background:#fff}main{max-width:none;padding:0}section,.worst figure,tr{break-inside:avoid}
+body{background:#fff}.worst{grid-template-columns:1fr 1fr}main{max-width:none;padding:0}section,.worst figure,tr{break-inside:avoid}
 .card{border:0;padding:0}a{color:inherit}.wide{overflow:visible}table{font-size:10px}}
 </style>
 """

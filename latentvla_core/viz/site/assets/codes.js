@@ -4,7 +4,7 @@
 const PAGE = 60;
 const signed = (v) => (v === null || v === undefined ? '–' : `${v < 0 ? '−' : '+'}${Math.abs(v).toFixed(2)}`);
 const spread = (pair) => (pair && pair[0] !== null ? ` (80 % of uses ${signed(pair[0])} to ${signed(pair[1])})` : '');
-const degrees = (rad) => (rad === null ? '–' : `${(rad * 180 / Math.PI).toFixed(1)}° ${rad > 0.002 ? 'left' : rad < -0.002 ? 'right' : ''}`);
+const degrees = (rad) => (rad === null ? '–' : `${Math.abs(rad * 180 / Math.PI).toFixed(1)}° ${rad > 0.002 ? 'left' : rad < -0.002 ? 'right' : ''}`);
 
 LV.pages.codes = (main) => {
   const { of, codes } = LV.index, uses = new Array(16).fill(0);
@@ -16,7 +16,7 @@ LV.pages.codes = (main) => {
     return h('a', { class: 'moment card', href: LV.link('code', [code]) },
       h('div', {}, h('span', { class: 'word', style: `background:${LV.codeColour(code)}` }, code), ' ', h('b', {}, fact ? fact.name : `code ${code}`)),
       h('div', { class: 'small' }, h('span', { class: 'bar' }, h('i', { style: `width:${(100 * uses[code]) / most}%` })), ` ${((100 * uses[code]) / (all || 1)).toFixed(1)} % of the codes here`),
-      fact ? h('div', { class: 'small soft' }, `speed ${signed(fact.delta_speed_mps)} m/s, heading ${degrees(fact.delta_heading_rad)} · from ${fact.speed_p50_mps ?? '–'} m/s`) : '');
+      fact ? h('div', { class: 'small soft' }, `speed ${signed(fact.delta_speed_mps)} m/s, heading ${degrees(fact.delta_heading_rad)} · from ${fact.speed_p50_mps === null ? '–' : fact.speed_p50_mps.toFixed(1)} m/s`) : '');
   };
   main.replaceChildren(h('h1', {}, 'Codes'), h('p', { class: 'soft' }, 'The 16 words of the latent action model', LV.index.label_model ? [' ', h('code', {}, LV.index.label_model)] : '',
     '. Nobody named them: names are derived by rule from what goes with each. Click one for every moment that carries it.'),

@@ -1,7 +1,7 @@
 /* One clock: failures, the piano roll (steps × codes) and signals above each other. */
 'use strict';
 
-const ROLL = { left: 44, right: 16, row: 10, codes: 16, mark: 22, signal: 46, gap: 8 };
+const ROLL = { left: 44, right: 16, row: 10, codes: 16, mark: 22, signal: 44, gap: 20 };
 
 /* `notes`: [{t, until, code, label, teacher, student, confidence, chances: [16]}]. */
 LV.timeline = (host, { times, notes, signals, marks, onseek, onmark, codes = true }) => {
@@ -12,7 +12,7 @@ LV.timeline = (host, { times, notes, signals, marks, onseek, onmark, codes = tru
     const x = (t) => ROLL.left + ((t - start) / (end - start || 1)) * inner;
     const lane = lanesOf(marks.map((m) => x(m.t))), top = marks.length ? ROLL.mark + 19 * Math.max(...lane) : 4, rows = codes ? ROLL.codes : 0, rollBottom = top + rows * ROLL.row;
     const parts = [...grid(x, start, end, top, rollBottom, rows), ...rollOf(notes, x, top, rollBottom)];
-    let y = rollBottom + 18;
+    let y = rollBottom + 34;
     for (const signal of signals) { parts.push(signalOf(signal, x, y, width)); y += ROLL.signal + ROLL.gap; }
     const cursor = `<line data-cursor x1="0" x2="0" y1="${marks.length ? top - 2 : 0}" y2="${y}" stroke="var(--ink)" stroke-width="1.5" pointer-events="none"/>`;
     const over = marks.map((m, k) => markOf(m, k, x, y, lane[k])).join('');
@@ -85,7 +85,7 @@ function signalOf(signal, x, y, width) {
     if (l.area && points.length) text += `<polygon points="${x(l.t[0])},${at(0)} ${points.join(' ')} ${x(l.t[l.t.length - 1])},${at(0)}" fill="${l.colour}" opacity=".3"/>`;
     text += `<polyline points="${points.join(' ')}" fill="none" stroke="${l.colour}" stroke-width="1.7" ${l.dash ? 'stroke-dasharray="5 3"' : ''}/>`;
   }
-  return text + `<text class="halo" x="${ROLL.left + 5}" y="${y + 11}" style="fill:var(--ink)">${esc(signal.name)} <tspan fill="var(--soft)">${esc(signal.unit)}</tspan></text>`;
+  return text + `<text class="halo" x="${ROLL.left}" y="${y - 5}" style="fill:var(--ink)">${esc(signal.name)} <tspan fill="var(--soft)">${esc(signal.unit)}</tspan></text>`;
 }
 
 /* Numbers closer than their circles are wide stand below each other, three deep. */
