@@ -131,11 +131,12 @@ LV.above = (canvas, scene) => {
 };
 
 /* What the colours of the view from above mean. */
-LV.aboveKey = (hasRoad) => {
+LV.aboveKey = (scene) => {
   const item = (kind, style, text) => h('span', {}, h('i', { class: kind, style }), text);
   const road = [item('', 'background:var(--route)', 'route'), item('line', 'border-color:var(--ink);border-top-style:dotted', 'PDM-Closed')];
-  return h('div', { class: 'key' }, item('', 'background:var(--ego)', 'the drive as logged'), item('', 'background:var(--vehicle)', 'vehicles'),
-    item('', 'background:var(--person)', 'people'), item('', 'background:var(--bike)', 'bicycles'), hasRoad ? road : '', item('', 'border:2px solid var(--bad)', 'where points were lost'));
+  const others = [item('', 'background:var(--vehicle)', 'vehicles'), item('', 'background:var(--person)', 'people'), item('', 'background:var(--bike)', 'bicycles')];
+  return h('div', { class: 'key' }, item('', 'background:var(--ego)', 'the drive as logged'), scene.objects.length ? others : '',
+    scene.road ? [...road, item('', 'border:2px solid var(--bad)', 'where points were lost')] : '');
 };
 
 /* A point on the ground, in the ego frame of now, as a share of a picture taken at `pose`; null behind the camera. */

@@ -110,7 +110,7 @@ LV.pages.scene = async (main, { rest, query }) => {
       const zoom = (by) => { view.by(by); clock.seek(clock.t); };
       canvas.addEventListener('wheel', (e) => { if (e.ctrlKey || e.shiftKey) { e.preventDefault(); zoom(e.deltaY < 0 ? 1.15 : 1 / 1.15); } }, { passive: false });
       return h('figure', {}, canvas, h('figcaption', {}, name ? [h('span', { class: 'dot', style: `background:${LV.planColour(name)}` }), h('b', {}, name), ' '] : '', caption, ' ',
-        h('button', { class: 'bare', onclick: () => zoom(1.3), 'aria-label': 'nearer' }, '+'), h('button', { class: 'bare', onclick: () => zoom(1 / 1.3), 'aria-label': 'farther' }, '−')), name === state.plan ? LV.aboveKey(scene.road) : '');
+        h('button', { class: 'bare', onclick: () => zoom(1.3), 'aria-label': 'nearer' }, '+'), h('button', { class: 'bare', onclick: () => zoom(1 / 1.3), 'aria-label': 'farther' }, '−')), name === state.plan ? LV.aboveKey(scene) : '');
     };
     const score = (name) => { const s = name && scene.plans[name].scores[state.metric]; return s && s.valid ? `${state.metric} ${LV.score(s.score)}` : ''; };
     const seen = pictures(scene, cameras, state, (camera) => { state.camera = camera; build(clock.t); });
@@ -134,7 +134,8 @@ LV.pages.scene = async (main, { rest, query }) => {
           state.versus ? [h('h2', {}, `Why ${state.versus} lost points`), whyList(failuresOf(scene, state.versus, state.metric), state.versus, (at) => clock.seek(at))] : '')),
       h('p', { class: 'small soft' }, h('kbd', {}, 'space'), ' play · ', h('kbd', {}, '← →'), ' 0.1 s, with shift 0.5 s · ', h('kbd', {}, 'j'), ' ', h('kbd', {}, 'k'), ' next and previous scene · ', h('kbd', {}, '1'), '…', h('kbd', {}, '9'), ' plan · ', h('kbd', {}, 'c'), ' compare · ', h('kbd', {}, 'a'), ' plans of all'));
     line = { seek: null };
-    line = LV.timeline(roll, { times: scene.time_s.concat(0), notes: notesOf(scene.codes), signals: signalsOf(scene, both),
+    const notes = notesOf(scene.codes);
+    line = LV.timeline(roll, { times: scene.time_s.concat(0), notes, codes: notes.length > 0, signals: signalsOf(scene, both),
       marks: told.map((f, k) => ({ t: f.step / 10, number: k + 1, text: `${f.sub}: ${f.text}`, step: f.step })).filter((m) => m.step >= 0),
       onseek: (at) => clock.seek(at), onmark: (k) => clock.seek(told.filter((f) => f.step >= 0)[k].step / 10) });
     clock.seek(t);

@@ -136,7 +136,7 @@ function sceneRow(state, i, top) {
     h('a', { class: 'to', href: to },
       h('div', { class: 'one' }, h('b', {}, token), ' ', h('span', { class: 'soft small' }, log.split)),
       h('div', { class: 'one small soft' }, `${log.name} · ${(of.time_ds[i] / 10).toFixed(1)} s`),
-      h('div', { class: 'one small' }, `${LV.ARROWS[of.command[i]]} ${LV.COMMANDS[of.command[i]]} · ${(of.speed_cmps[i] / 100).toFixed(1)} m/s`,
+      h('div', { class: 'one small' }, `${of.command[i] < 3 ? `${LV.ARROWS[of.command[i]]} ${LV.COMMANDS[of.command[i]]}` : 'no command'} · ${(of.speed_cmps[i] / 100).toFixed(1)} m/s`,
         log.city ? ` · ${log.city}` : '')),
     h('div', {}, LV.sentence(of.label.subarray(i * 12, i * 12 + 12)),
       h('div', { class: 'small soft one' }, [said('teacher'), said('student')].filter(Boolean).join(' · '))),
