@@ -38,7 +38,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    parser.add_argument("--runs", type=Path, help="folder of latentvla drive, beside the lake's runs")
+    parser.add_argument(
+        "--runs", type=Path, help="folder of latentvla drive, beside the lake's runs"
+    )
     parser.add_argument("--only", choices=("site", "servers"), help="one half of the pictures")
     parser.add_argument("--port", type=int, default=3700, help="of Dagster; others as in make ui")
     asked = parser.parse_args()
