@@ -22,7 +22,7 @@ from benchmarks.correlation import page, rows
 from benchmarks.correlation.checkpoints import Checkpoint, Study, given, make_all
 from benchmarks.correlation.runs import drive_scene, open_loop
 from benchmarks.rl import WORLD, read
-from latentvla_core.closed_loop.scenes.sets import SceneSet, freeze
+from latentvla_core.closed_loop.scenes.sets import SceneSet, Verdict, freeze
 from latentvla_core.closed_loop.scenes.situations import USUAL
 from latentvla_core.world.write import write_world
 
@@ -70,14 +70,14 @@ def drive_all(checkpoints: Sequence[Checkpoint], root: Path, options: argparse.N
     first, step = options.share
     if first == 0:
         judge_open(checkpoints, root, options.out)
-    found = scenes_of(options.out, options.scenes).scenes
+    found = in_turn(scenes_of(options.out, options.scenes).scenes)
     for number, verdict in enumerate(found):
         if number % step == first:
             new = drive_scene(
                 verdict.spec.to_row(), checkpoints, options.out / "planners", options.out
             )
             print(f"scene {number + 1} of {len(found)}: {new} runs", flush=True)
-    rows.collect(options.out, checkpoints)
+    print(f"rows: {rows.collect(options.out, checkpoints)}")
 
 
 def judge_open(checkpoints: Sequence[Checkpoint], root: Path, out: Path) -> None:
@@ -93,6 +93,17 @@ def judge_open(checkpoints: Sequence[Checkpoint], root: Path, out: Path) -> None
         found = open_loop(checkpoint, folder, held_out)
         rows.keep_open(out, checkpoint.name, found)
         print(f"{checkpoint.name}: {rows.mean(found, 'pdms'):.3f} PDMS", flush=True)
+
+
+def in_turn(scenes: Sequence[Verdict]) -> list[Verdict]:
+    """The first of every situation, then the second: a study that is cut short is balanced."""
+    seen: dict[str, int] = {}
+    place = []
+    for verdict in scenes:
+        name = verdict.spec.situation
+        place.append(seen.get(name, 0))
+        seen[name] = place[-1] + 1
+    return [v for _, v in sorted(zip(place, scenes, strict=True), key=lambda pair: pair[0])]
 
 
 def scenes_of(out: Path, per_situation: int) -> SceneSet:

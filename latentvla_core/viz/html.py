@@ -21,7 +21,8 @@ STYLE = """
 *{box-sizing:border-box} html{scroll-behavior:smooth}
 body{font:15px/1.55 system-ui,-apple-system,'Segoe UI',sans-serif;color:var(--ink);background:var(--bg);margin:0}
 main{max-width:1120px;margin:0 auto;padding:1.6rem 1.2rem 4rem}
-h1{font-size:1.7rem;margin:.2rem 0 .4rem} h2{font-size:1.2rem;margin:2.2rem 0 .6rem} h3{font-size:1.05rem;margin:0 0 .3rem}
+h1{font-size:1.7rem;margin:.2rem 0 .4rem;
+overflow-wrap:anywhere} h2{font-size:1.2rem;margin:2.2rem 0 .6rem} h3{font-size:1.05rem;margin:0 0 .3rem}
 p{margin:.3rem 0 .8rem;max-width:76ch} .soft{color:var(--soft)} small{color:var(--soft)} code{font-size:.92em}
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1rem 1.1rem;margin:.8rem 0;overflow-x:auto}
 .row{display:flex;flex-wrap:wrap;gap:1rem 1.6rem;align-items:flex-start}

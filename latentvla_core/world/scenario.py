@@ -5,6 +5,7 @@ that matters.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 import numpy as np
@@ -244,7 +245,7 @@ def _driver(
     driver.speed_mps = min(
         0.7 * lane.speed_limit_mps,
         style.max_speed_mps,
-        np.sqrt(2.4 * max(lane.length_m - s - 6, 0.1)),
+        sqrt(2.4 * max(lane.length_m - s - 6, 0.1)),
     )
     driver.lateral_m = -1.6 if bicycle else 0.0
     driver.calm_s = float(rng.uniform(0, 8))

@@ -142,7 +142,9 @@ def test_it_runs_whole_and_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(checkpoints, "HOSTS", ("transfuser",))
     quick = with_training(checkpoints.PlannerTrainConfig(), batch_size=2)
     monkeypatch.setattr(checkpoints, "PlannerTrainConfig", lambda: quick)
-    study = Study(lengths=(1, 2), seeds=1, rl_from=2, rl=(("transfuser", "one_plan", 1),))
+    study = Study(
+        lengths=(1, 2), seeds=1, longer=(), rl_from=2, rl=(("transfuser", "one_plan", 1),)
+    )
     monkeypatch.setattr(command, "Study", lambda **_: study)
     words = ["drive", "--out", str(tmp_path), "--scenes", "1"]
     command.main(words)

@@ -22,6 +22,7 @@ from latentvla_core.closed_loop.scenes.sets import (
     spec_of,
 )
 from latentvla_core.closed_loop.scenes.situations import DANGEROUS, SITUATIONS, USUAL, situation
+from latentvla_core.closed_loop.scores import contacts
 from latentvla_core.errors import DataError, SetupError
 from latentvla_core.statistics import Interval
 
@@ -170,7 +171,7 @@ def test_the_page_shows_every_run_and_every_infraction(driven):
 
     out, scenes, rows = driven
     text = write_drive_page(scenes, rows, 2, out).read_text()
-    assert "Closed loop: constant_velocity, human</h1>" in text
+    assert "Closed loop: constant_velocity and human</h1>" in text
     for row in rows["closed_loop_runs"]:
         assert row["scene"] in text
     for row in rows["closed_loop_infractions"]:
@@ -179,6 +180,18 @@ def test_the_page_shows_every_run_and_every_infraction(driven):
     for told in ("More is better", "Floors need no training", "the human's path is green"):
         assert told in text  # a stranger has nobody to ask
     assert "refused" in text and "http" not in text.replace("http-equiv", "").split("</style>")[1]
+
+
+def test_how_two_touched_is_said_in_words():
+    from latentvla_core.viz.drives.page import HOW, _sentence
+
+    row = {"kind": "collision_vehicle", "partner": "v3", "at_fault": False, "time_s": 2.0,
+           "x_m": 1.0, "y_m": 2.0, "detail": "side_in_lane, 1.8 m/s"}  # fmt: skip
+    told = _sentence(row)
+    assert "sideways, the ego in its lane, 1.8 m/s" in told and "not at fault" in told
+    rules = Path(contacts.__file__).read_text()
+    assert all(f'"{why}"' in rules for why in HOW)
+    assert "26 of 155 m" in _sentence({**row, "kind": "timeout", "detail": "26 of 155 m"})
 
 
 def known(value: Interval | None) -> Interval:

@@ -45,11 +45,11 @@ def render(
         _lead(scenes, last),
         "<h2>All drivers</h2>",
         _means(last),
-        "<h2>CLS by situation</h2>",
-        _grid(report.by_situation(last), "situation"),
-        "<h2>CLS by length of the run</h2>",
-        _grid({f"{s:g} s": v for s, v in report.by_length(scores).items()}, "CLS after"),
-        f"<h2>Worst runs of {escape(planner)}</h2>",
+        "<h2>CLS by situation, reactive traffic</h2>",
+        _grid(report.by_situation(last)),
+        "<h2>CLS by length of the run, reactive traffic</h2>",
+        _grid({f"{s:g} s": v for s, v in report.by_length(scores).items()}),
+        "<h2>Worst runs</h2>",
         LEGEND,
         *[_drawn(run, human, rows, (videos or {}).get(key_of(run))) for run, human in worst],
         "<h2>Every run</h2>",
@@ -59,9 +59,10 @@ def render(
 
 
 LEGEND = (
-    "<p>From above: the ego and its path are orange, the human's path is green, vehicles are "
-    "blue, the road is grey. Below: what the front camera saw at those times. Runs of every "
-    "driver stand further down.</p>"
+    "<p>From above, ahead is up: the ego and its path are orange, the human's path is green, "
+    "vehicles are blue, people pink, cyclists violet, things that stand brown, the road is grey. "
+    "Below: what the front camera saw at those times. Times are since the run began, places are "
+    "metres in the town. Runs of every driver stand further down.</p>"
 )
 """What the drawings of a run show."""
 
@@ -87,7 +88,7 @@ def _means(last: Sequence[Row]) -> str:
     body = [
         cells(
             line.traffic,
-            f"<b>{escape(line.driver)}</b>",
+            f"<b class=line>{escape(line.driver)}</b>",
             str(line.runs),
             str(line.crashed),
             *[_cell(line.values[name]) for name in NAMES],
@@ -102,16 +103,21 @@ def _cell(value: Interval | None) -> str:
         return "–"
     digits = 1 if max(abs(value.low), abs(value.high)) > 5.5 else 2
     low, high = f"{value.low:.{digits}f}", f"{value.high:.{digits}f}"
-    return f"{value.mean:.{digits}f} <small>{low} … {high}</small>"
+    return f"{value.mean:.{digits}f}<br><small class=line>{low} … {high}</small>"
 
 
-def _grid(values: Mapping[str, Mapping[str, float]], corner: str) -> str:
+def _grid(values: Mapping[str, Mapping[str, float]]) -> str:
+    """Drivers down, situations or lengths across: there may be many drivers."""
     drivers = list(dict.fromkeys(d for row in values.values() for d in row))
     body = [
-        cells(escape(name), *[f"{row[d]:.2f}" if d in row else "–" for d in drivers])
-        for name, row in values.items()
+        cells(
+            f"<b class=line>{escape(driver)}</b>",
+            *[f"{row[driver]:.2f}" if driver in row else "–" for row in values.values()],
+        )
+        for driver in drivers
     ]
-    return f"<div class=card>{table([corner, *drivers], body)}</div>"
+    head = ["driver", *(name.replace("_", " ") for name in values)]
+    return f"<div class=card>{table(head, body)}</div>"
 
 
 def _key(row: Row) -> tuple[Any, ...]:
@@ -146,14 +152,27 @@ def _run_line(row: Row, infractions: Sequence[Row]) -> str:
         f"{row['ds']:.1f}",
         f"{row['alpasim']:.2f}",
         f"{row['route_completion']:.0%}",
-        text or pill("good", "clean"),
+        f"<div style='min-width:20rem'>{text or pill('good', 'clean')}</div>",
     )
+
+
+HOW = {
+    "ego_stood": "the ego stood",
+    "object_stood": "the other stood",
+    "from_behind": "it came from behind",
+    "front": "with the front",
+    "side_in_lane": "sideways, the ego in its lane",
+    "side_between_lanes": "sideways, the ego between lanes",
+}
+"""`closed_loop.scores.contacts.Contact.why` in words."""
 
 
 def _sentence(row: Row) -> str:
     who = f" with {escape(row['partner'])}" if row["partner"] else ""
     fault = "" if row["at_fault"] else ", not at fault"
-    more = f" ({escape(row['detail'])})" if row["detail"] else ""
+    why, _, rest = row["detail"].partition(", ")
+    detail = f"{HOW[why]}, {rest}" if why in HOW else row["detail"]
+    more = f" ({escape(detail)})" if detail else ""
     where = f"{row['time_s']:.1f} s at {row['x_m']:.0f}, {row['y_m']:.0f} m"
     return f"<b>{escape(row['kind'].replace('_', ' '))}</b>{who}{more}, {where}{fault}"
 

@@ -38,7 +38,12 @@ def write_drive_page(
         if (run := stored_run(rows, out, row)) is not None
     ]
     filmed = {key_of(run): film(run, rows, out) for run, _ in worst[:videos]}
-    return write_page(out / "index.html", render(scenes, rows, ", ".join(names), worst, filmed))
+    return write_page(out / "index.html", render(scenes, rows, _title(names), worst, filmed))
+
+
+def _title(names: Sequence[str]) -> str:
+    """What the page is about, short enough for a phone."""
+    return " and ".join(names) if len(names) < 3 else f"{len(names)} planners beside the floors"
 
 
 def film(run: Run, rows: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> str:

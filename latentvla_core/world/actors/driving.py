@@ -255,21 +255,23 @@ def wished_speed(
     `way`: what lies ahead, if it is known already.
     """
     style, wish = driver.style, driver.style.max_speed_mps
+    square, key = wish**2, style.bend_key
     for lane, start in way or ahead(driver, network, BEND_REACH_M):
         if start > BEND_REACH_M:
             break
-        bends = lane.kept.get(style.bend_key)
+        bends = lane.kept.get(key)
         if bends is None:
-            bends = lane.kept[style.bend_key] = Bends.of(lane, style)
+            bends = lane.kept[key] = Bends.of(lane, style)
         before = bends.gain_mps2 * start if start > 0.0 else 0.0
-        if bends.slowest + before >= wish**2:
+        if bends.slowest + before >= square:
             continue
-        if not bends.matter:
-            wish = min(wish, (bends.straight + before) ** 0.5)
-            continue
-        allowed = bends.allowed(lane, start, wish**2)
-        if allowed < wish**2:
+        if bends.matter:
+            allowed = bends.allowed(lane, start, square)
+        else:
+            allowed = bends.straight + before
+        if allowed < square:
             wish = min(wish, allowed**0.5)
+            square = wish**2
     for begin, end, limit in driver.slow_until:
         if begin <= time_s < end:
             wish = min(wish, limit)
