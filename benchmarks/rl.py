@@ -59,10 +59,10 @@ class Part:
         return np.array([record.log_name for record in self.records])
 
 
-def read(root: Path, split: str) -> Part:
-    """Every window of a split's logs with a valid world."""
+def read(root: Path, split: str, logs: int | None = None) -> Part:
+    """Every window of a split's first `logs` (None: of all) with a valid world."""
     store, part = MapStore(root / "maps"), Part([], [])
-    for path in sorted((root / "navsim_logs" / split).glob("*.pkl")):
+    for path in sorted((root / "navsim_logs" / split).glob("*.pkl"))[:logs]:
         for scene in iter_scenes([path], SceneFilter(frame_interval=1), faults=[]):
             world = build(scene, store.get(scene.current.map_location))
             if world.valid:
