@@ -55,8 +55,9 @@ def write_page(path: Path, content: str) -> Path:
 
 
 def table(header: Sequence[str], rows: Sequence[str]) -> str:
-    """Rows are `<tr>…</tr>` already."""
-    return f"<table><tr>{''.join(_head(h) for h in header)}</tr>{''.join(rows)}</table>"
+    """Rows are `<tr>…</tr>` already; scrolls sideways where it is wider than the page."""
+    head = "".join(_head(text) for text in header)
+    return f"{WIDE}<table><tr>{head}</tr>{''.join(rows)}</table></div>"
 
 
 def _head(text: str) -> str:

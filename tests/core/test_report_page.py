@@ -185,6 +185,7 @@ def test_a_split_scored_in_part_is_never_shown_as_its_mean(tmp_path):
 
 def test_one_log_alone_has_no_interval():
     assert "one log: no interval" in bar(Interval(0.5, 0.5, 0.5, 20, 1), "ipad")
+    assert "one scene: no interval" in bar(Interval(0.5, 0.5, 0.5, 20, 1), "ipad", "scene")
     drawn = bar(Interval(0.5, 0.25, 0.75, 20, 4), "ipad")
     assert "[0.250, 0.750]" in drawn and "M52.5 9H157.5" in drawn
     assert "aria-label='ipad: 0.500, [0.250, 0.750]'" in drawn

@@ -76,7 +76,7 @@ def _row(
     cells = [f"<th scope=row class={kind}>{escape(row.planner)}</th>", f"<td>{_score(row)}</td>"]
     if closed:
         found = closed.get(row.planner)
-        told = bar(found, row.planner) if found else "<span class=soft>not driven</span>"
+        told = bar(found, row.planner, "scene") if found else "<span class=soft>not driven</span>"
         cells.append(f"<td data-name='closed loop'>{told}</td>")
     cells += [_sub(name, row.sub[name]) for name in names]
     return f"<tr{' class=begins' * begins}>{''.join(cells)}</tr>"
@@ -92,12 +92,12 @@ def _score(row: Standing) -> str:
     return f"{drawn}<div class='bad-text small'>{escape(part)}</div>"
 
 
-def bar(value: Interval, label: str) -> str:
-    """A bar from 0 to 1 with a whisker for the interval, and the number beside it. One log alone
-    has no interval.
+def bar(value: Interval, label: str, unit: str = "log") -> str:
+    """A bar from 0 to 1 with a whisker for the interval, and the number beside it. One log (or
+    whatever the `unit` of its interval is) alone has no interval.
     """
     alone = value.groups < 2
-    span = "one log: no interval" if alone else f"[{value.low:.3f}, {value.high:.3f}]"
+    span = f"one {unit}: no interval" if alone else f"[{value.low:.3f}, {value.high:.3f}]"
     spoken = f"{label}: {value.mean:.3f}, {span}"
     x = [max(0.0, min(1.0, v)) * BAR_W for v in (value.mean, value.low, value.high)]
     y = BAR_H / 2

@@ -67,7 +67,7 @@ def _cell(line: Line, key: str) -> str:
     if value is None:
         return f"<td data-name='{HEAD[key]}'><span class=soft>–</span></td>"
     if key == "cls":
-        return f"<td data-name='CLS'>{bar(value, f'{line.driver}, closed loop')}</td>"
+        return f"<td data-name='CLS'>{bar(value, f'{line.driver}, closed loop', 'scene')}</td>"
     return f"<td data-name='{HEAD[key]}'>{_number(value)}</td>"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from latentvla_core.lake.store import Lake
 from latentvla_core.pdms.metrics import METRIC_LABELS, METRIC_VERSIONS
-from latentvla_core.viz.html import WIDE, cells, number, page, table, write_page
+from latentvla_core.viz.html import cells, number, page, table, write_page
 from latentvla_core.viz.report.board import board
 from latentvla_core.viz.report.choices import choices
 from latentvla_core.viz.report.closed import closed_loop
@@ -188,7 +188,7 @@ def _models(lake: Lake) -> str:
     if not rows:
         return ""
     head = ("model", "weights", "trained in", "registered", "figures")
-    return f"<h2>Models</h2><div class=card>{WIDE}{table(head, rows)}</div></div>"
+    return f"<h2>Models</h2><div class=card>{table(head, rows)}</div>"
 
 
 def _metrics(text: str) -> str:
@@ -217,7 +217,7 @@ def _refused(lake: Lake) -> str:
     head = ("stage", "file", "frame", "field", "reason")
     return (
         f"<h2>Refused ({len(rows):,})</h2><p class=soft>Rows that could not be used, never counted"
-        f" as zeros.</p><div class=card>{WIDE}{table(head, shown)}</div></div>"
+        f" as zeros.</p><div class=card>{table(head, shown)}</div>"
     )
 
 
