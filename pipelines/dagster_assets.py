@@ -201,7 +201,8 @@ def run_metadata(
     engine: StageContext, stage: Stage, outcomes: Mapping[str, Outcome]
 ) -> dict[str, Any]:
     """Row counts, table versions of inputs and output, and what the stage itself reports (pictures,
-    numbers).
+    numbers). No link into the browser: what a run wrote would stay when the pages are served
+    elsewhere; the asset's definition has it.
     """
     done = [o for o in outcomes.values() if not o.skipped]
     metadata: dict[str, Any] = {
@@ -212,7 +213,6 @@ def run_metadata(
         "seconds": round(sum(o.seconds for o in done), 2),
         "delta/version": engine.lake.version(stage.table),
         "recipe": engine.recipe.name,
-        "browser": _page(stage, engine.settings),
     }
     if metadata["delta/version"] >= 0:
         metadata["dagster/row_count"] = engine.lake.counts(stage.table, ()).total()

@@ -57,7 +57,7 @@ Rows = Sequence[Mapping[str, Any]]
     group="registry",
     after=("closed_loop_scores",),
     recipe=("metrics", "closed_loop_gate", "latency_budget_ms"),
-    code_version="3",
+    code_version="4",
     kinds=("mlflow", "deltalake"),
 )
 def releases(context: StageContext) -> Output:

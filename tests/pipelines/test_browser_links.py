@@ -9,6 +9,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from latentvla_core.viz.site.chapters import TITLES
 from latentvla_core.viz.site.export import export_site
 from latentvla_core.viz.site.options import ViewOptions
 from pipelines import ui
-from pipelines.dagster_assets import asset_of
+from pipelines.dagster_assets import asset_of, run_metadata
 from pipelines.settings import LOCAL_SITE, Settings
 from pipelines.stages import STAGES
 
@@ -50,6 +52,14 @@ def test_every_asset_links_to_the_browser_where_it_is_served(tmp_path):
     assert links["ipad_student"].endswith("#/?planner=ipad_student")
     moved = links_of(settings_of(tmp_path, LATENTVLA_SITE_URL="https://bucket.example/site/"))
     assert moved["frames"] == "https://bucket.example/site/index.html#/drives"
+
+
+def test_a_run_writes_no_address_of_the_browser_because_it_would_stay_when_the_pages_move():
+    stage: Any = SimpleNamespace(table="frames", deps=(), picture=None)
+    lake = SimpleNamespace(version=lambda table: -1)
+    engine: Any = SimpleNamespace(lake=lake, recipe=SimpleNamespace(name="debug"))
+    told = run_metadata(engine, stage, {})
+    assert told["recipe"] == "debug" and "browser" not in told
 
 
 def test_a_name_that_nobody_has_heard_of_opens_all_scenes():
