@@ -35,6 +35,7 @@ from latentvla_core.data.map_files.maps import MapStore
 from latentvla_core.data.records import scene_record
 from latentvla_core.doors.http_driver import DriverServer
 from latentvla_core.doors.navsim_files import write_agent
+from latentvla_core.doors.seat import Seat
 from latentvla_core.pdms import build, score_trajectories
 from latentvla_core.planner.plan import plan
 
@@ -133,6 +134,16 @@ def grpc_ms(driver: Any, message: dict[str, Any], calls: int) -> np.ndarray:
     return 1e3 * np.array(taken[2:])
 
 
+def cpu_s(driver: Any, message: dict[str, Any], calls: int) -> np.ndarray:
+    """(calls,) CPU seconds of the driver itself, without a door: the machine's load does not count."""
+    seat, taken = Seat(driver), []
+    for _ in range(calls + 1):
+        began = time.process_time()
+        seat.drive(message)
+        taken.append(time.process_time() - began)
+    return np.array(taken[1:])
+
+
 def told(name: str, door: str, ms: np.ndarray) -> str:
     middle, late = np.percentile(ms, [50, 99])
     held = "held" if late <= 100 else "not held"
@@ -181,6 +192,7 @@ def main() -> None:
     )
     parser.add_argument("--sizes", nargs="*", default=["mini", "single_gpu"])
     parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--cpu", action="store_true", help="CPU seconds alone, without doors")
     parser.add_argument("--planner", type=Path, help="folder of a saved planner, for the devkit")
     parser.add_argument("--features", type=Path)
     parser.add_argument("--root", type=Path, help="tree in NAVSIM's layout")
@@ -195,9 +207,13 @@ def main() -> None:
     doors = {"HTTP": http_ms, "gRPC": grpc_ms}
     for size in options.sizes:
         for driver in planners(size).values():
+            if options.cpu:
+                spent = cpu_s(driver, message, options.calls)
+                print(f"{driver.name:<44} {spent.mean():.2f} CPU-s a call", flush=True)
+                continue
             for door, measured in doors.items():
                 print(told(driver.name, door, measured(driver, message, options.calls)), flush=True)
-    for door, measured in doors.items():
+    for door, measured in () if options.cpu else doors.items():
         print(told("constant velocity", door, measured(blind, message, options.calls)), flush=True)
     for devkit in options.devkit:
         place = (options.planner, options.features, options.root, options.split)
