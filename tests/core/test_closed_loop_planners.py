@@ -84,6 +84,21 @@ def test_a_fused_planner_without_its_student_is_refused_with_the_remedy(tmp_path
         driver_of(str(tmp_path / "fused"))
 
 
+@pytest.mark.slow
+def test_an_ipad_searches_at_the_wheel_and_who_has_no_scorer_is_told_so(
+    tmp_path: Path, transfuser: Path
+):
+    save(build_planner("ipad", IpadConfig.debug(), seed=1), tmp_path / "ipad")
+    driver = driver_of(f"search:{tmp_path / 'ipad'}")
+    driver.start(0)
+    plan = driver.drive(observation())
+    assert plan.shape == (8, 3) and np.isfinite(plan).all()
+    assert driver.name.startswith("search:") and len(driver.cameras) == 3
+    for name in (f"search:{transfuser}", "search:constant_velocity"):
+        with pytest.raises(SetupError, match="iPad"):
+            driver_of(name)
+
+
 def test_an_unknown_name_says_what_there_is():
     with pytest.raises(SetupError, match="constant_velocity"):
         driver_of("no_such_planner")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PLUG_IN = "latentvla.planners"
 """Entry points: a function (name) → Driver or None, for names like ipad_student@champion."""
+SEARCH = "search:"
 CAMERAS = ("CAM_F0", "CAM_L0", "CAM_R0")
 JPEG = {"quality": 88, "subsampling": 0}
 """As `world.write` does."""
@@ -165,7 +166,11 @@ def load_features(folder: Path) -> Any:
 
 
 def driver_of(name: str, features: Path | None = None) -> Driver:
-    """The driver of a baseline's name, a folder, or a registered NAME[@ALIAS]."""
+    """The driver of a baseline's name, a folder, or a registered NAME[@ALIAS]; `search:` before it
+    lets an iPad search beyond its own proposals (rl/search.py).
+    """
+    if name.startswith(SEARCH):
+        return _searching(driver_of(name.removeprefix(SEARCH), features), name)
     if name in FLOORS:
         return floor(name)
     if (Path(name) / "config.json").is_file():
@@ -178,3 +183,12 @@ def driver_of(name: str, features: Path | None = None) -> Driver:
         f"planner {name!r} is neither a baseline ({', '.join(FLOORS)}), nor a folder with "
         "config.json, nor a registered model; see latentvla info for what is registered"
     )
+
+
+def _searching(driver: Driver, name: str) -> Driver:
+    """Raises SetupError for who has no scorer to search with."""
+    from latentvla_core.rl.search import Searching
+
+    if not isinstance(driver, PlannerDriver):
+        raise SetupError(f"{driver.name} has no scorer to search with; name an iPad: {SEARCH}DIR")
+    return replace(driver, name=name, planner=Searching(driver.planner))

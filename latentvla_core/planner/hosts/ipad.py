@@ -7,6 +7,7 @@ simulated steps.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from latentvla_core.pdms.aggregate import MULTIPLIERS_V1, WEIGHTS_V1
 from latentvla_core.planner.fusion import Fusion, FusionConfig
 from latentvla_core.planner.hosts.ipad_config import IpadConfig
-from latentvla_core.planner.hosts.ipad_layer import Anchors, RefineLayer, deep_head, head
+from latentvla_core.planner.hosts.ipad_layer import Anchors, RefineLayer, Sight, deep_head, head
 from latentvla_core.planner.hosts.resnet import ResNetSize, grid_mask, normalize, resnet
 from latentvla_core.training.precision import full_precision
 from latentvla_core.types import PLAN_STEPS
@@ -59,32 +60,48 @@ class Ipad(nn.Module):
         8, 3), scores (B, N, 6) logits, chosen (B,), pooled (B, N, D) queries; in training also
         areas (B, N, 8, 5, 2) logits and collisions (B, N, S, 2, 9).
         """
-        features = self.pictures(batch["images"])  # (B, C, D, H, W)
-        projection = self._to_padded(batch["projection"])
-        memory = None if self.fusion is None else self.fusion.memory(batch["vlm"], batch["ego"])
-        queries = self.query_embedding + self.ego(batch["ego"])[:, None]  # (B, Q, D)
-        if self.fusion is not None and memory is not None:
-            queries = self.fusion(queries, memory)  # the first poses know of the VLM, too
-        proposals = []
-        for _ in range(self.config.iterations):
-            with full_precision(queries):  # metres
-                poses = self._poses(queries.float()).unflatten(1, (-1, PLAN_STEPS))  # (B, N, T, 3)
-                anchors = Anchors.of(
-                    poses.detach(),
-                    projection,
-                    batch["has_image"],
-                    self.config.height_anchors,
-                    by_query=self.config.published,
-                )
-            proposals.append(poses)
-            queries = self.layer(queries, features, anchors, self.fusion, memory)
+        sight = self.look(batch)
+        queries = self.refined(sight, sight.queries, sight.proposals[-1])
+        memory = sight.memory
         grouped = queries.unflatten(1, (-1, PLAN_STEPS))  # (B, N, T, D)
         pooled = grouped.amax(dim=2)  # (B, N, D)
         told = pooled
         if self.fusion is not None and memory is not None:
             pooled = self.fusion.to_scorer(pooled, memory, None)
             told = self.fusion.tell(pooled, batch["vlm"])
-        return self._answers(grouped, pooled, told, torch.stack(proposals))
+        return self._answers(grouped, pooled, told, sight.proposals)
+
+    def look(self, batch: dict[str, Any]) -> Sight:
+        """All but the last refinement, which starts from queries that say the last proposals."""
+        features = self.pictures(batch["images"])
+        projection = self._to_padded(batch["projection"])
+        memory = None if self.fusion is None else self.fusion.memory(batch["vlm"], batch["ego"])
+        queries = self.query_embedding + self.ego(batch["ego"])[:, None]  # (B, Q, D)
+        if self.fusion is not None and memory is not None:
+            queries = self.fusion(queries, memory)  # the first poses know of the VLM, too
+        proposals = [self.said(queries)]
+        sight = Sight(features, projection, batch["has_image"], memory, queries, proposals[0][None])
+        for _ in range(self.config.iterations - 1):
+            queries = self.refined(sight, queries, proposals[-1])
+            proposals.append(self.said(queries))
+        return replace(sight, queries=queries, proposals=torch.stack(proposals))
+
+    def said(self, queries: Tensor) -> Tensor:
+        """(B, Q, D) → (B, N, T, 3) the poses that queries stand for."""
+        with full_precision(queries):  # metres
+            return self._poses(queries.float()).unflatten(1, (-1, PLAN_STEPS))
+
+    def refined(self, sight: Sight, queries: Tensor, poses: Tensor) -> Tensor:
+        """(B, Q, D) queries after one pass that looks where (B, N, T, 3) poses lie."""
+        with full_precision(queries):
+            anchors = Anchors.of(
+                poses.detach(),
+                sight.projection,
+                sight.has_image,
+                self.config.height_anchors,
+                by_query=self.config.published,
+            )
+        return self.layer(queries, sight.features, anchors, self.fusion, sight.memory)
 
     def _poses(self, queries: Tensor) -> Tensor:
         """(B, Q, D) → (B, Q, 3) metres, metres, radians."""

@@ -77,6 +77,22 @@ class Anchors:
         return Anchors((flat[..., :2] + RANGE_M) / (2 * RANGE_M), uv.unflatten(2, shape), seen)
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one look at the pictures leaves for a refinement."""
+
+    features: Tensor
+    """(B, C, D, H, W)"""
+    projection: Tensor
+    has_image: Tensor
+    memory: Memory | None
+    """The VLM's, for fused planners."""
+    queries: Tensor
+    """(B, Q, D) before the last refinement."""
+    proposals: Tensor
+    """(K, B, N, T, 3) what was said so far; the last are those of `queries`."""
+
+
 def box_points(poses: Tensor, heights: int) -> Tensor:
     """(B, Q, 3) rear-axle poses → (B, Q, 4 · heights, 3) corners of the ego box there, at heights
     from -2 to 6 m.
