@@ -87,7 +87,7 @@ def test_a_planners_page_has_its_scores_its_plans_as_pictures_and_everything_of_
         "public roads",
     ):
         assert said in page
-    assert "transfuser" not in page and "href='http://x/index.html#/'" in page
+    assert "transfuser" not in page and "href='http://x/index.html#/'>Browse" in page
     fresh = model_page(card("newer"), read_facts(lake), [])
     assert "Not scored" in fresh and "Not measured." in fresh and "<img" not in fresh
 

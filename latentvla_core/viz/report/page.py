@@ -43,7 +43,7 @@ ul.plain{list-style:none;padding:0}.forest th[scope=row]{color:var(--ink);width:
 .forest td,.forest th{padding:.2rem .45rem}.forest td svg,td.num svg{vertical-align:middle;max-width:none}
 .lead tr.begins>*{border-top:2px solid var(--line)}.line{white-space:nowrap}
 details{margin-top:1rem}summary{cursor:pointer;font-weight:600}
-@media (max-width:600px){.lead thead,.forest thead{display:none}
+@media (max-width:720px){.lead thead,.forest thead{display:none}
 .lead tr,.forest tr{display:flex;flex-wrap:wrap;gap:.1rem .8rem;padding:.5rem 0;border-bottom:1px solid var(--line)}
 .lead td,.lead th,.forest td,.forest th{border:0;padding:0}.lead th,.lead td:nth-child(2),.forest th[scope=row],
 .lead td[data-name^='closed']{flex:1 0 100%;width:auto}.lead td[data-name]::before{content:attr(data-name)" ";
