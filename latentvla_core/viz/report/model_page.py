@@ -65,7 +65,11 @@ def _head(card: Card) -> str:
         f"recipe <b>{escape(card.recipe)}</b> · {card.parameters:,} weights · commit"
         f" <code>{escape(card.commit or 'unknown')}</code>"
     )
-    link = f"<p><a target=_blank rel=noopener href='{escape(card.url, True)}'>Browse its scenes</a></p>" if card.url else ""
+    link = (
+        f"<p><a target=_blank rel=noopener href='{escape(card.url, True)}'>Browse its scenes</a></p>"
+        if card.url
+        else ""
+    )
     return (
         f"<h1>{escape(card.name)} <small><code>{escape(card.version)}</code></small></h1>"
         f"<p>{told}</p>{link}"
