@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from latentvla_core.lake.locks import held
 from latentvla_core.tables import TABLES, Column
 from latentvla_core.viz.addresses import url_of
 from pipelines.checks import FigureVerdict, Verdict, verify
@@ -23,7 +24,8 @@ from pipelines.settings import Settings
 from pipelines.steps.context import Outcome, StageContext
 from pipelines.steps.engine import FORCED_MODEL, Engine
 from pipelines.steps.lineage import UNPARTITIONED, Stage
-from pipelines.versions import code_version_of, deps_of, told_of, true_versions
+from pipelines.steps.source_files import tell_of_files
+from pipelines.versions import code_version_of, deps_of, told_of, true_versions, version_told
 
 
 def partitions_of(settings: Settings) -> dg.StaticPartitionsDefinition:
@@ -77,33 +79,52 @@ def asset_of(
         output_required=True,
     )
     def body(context: dg.AssetExecutionContext, latentvla: LatentVLAResource) -> Iterator[Any]:
-        engine = latentvla.engine(stages, context.log.info)
-        engine.trainer = trainer_of(engine, through(context))
-        keys = context.partition_keys if stage.partitioned else [UNPARTITIONED]
-        force = context.op_execution_context.op_config["force"]
-        outcomes = _executed(engine, stage, keys, context.run_id, force)
-        checked = verify(engine.lake, stage, outcomes)
-        told = told_of(engine, stage, outcomes)
-        told = {key: {n: _linked(v) for n, v in own.items()} for key, own in told.items()}
-        for key in keys if stage.partitioned else ():
-            context.add_asset_metadata(told[key], partition_key=key)
-        yield dg.MaterializeResult(
-            metadata=run_metadata(engine, stage, outcomes)
-            | ({} if stage.partitioned else told[""]),
-            data_version=dg.DataVersion(_version_of(outcomes)),
-            check_results=[
-                _result(check_name(stage), checked),
-                *(_result(name, check(engine.lake)) for name, check in extra.items()),
-                *(
-                    _figure_result(verdict)
-                    for verdict in (figures.verdicts(engine) if figures else ())
-                ),
-            ],
-        )
-        if len(keys) > 1:
-            yield from true_versions(context, stage, outcomes, told)
+        with held(place_of_work(latentvla.settings(), stage), context.log.info):
+            yield from _materialised(context, latentvla, stage, settings, stages)
 
     return body
+
+
+def place_of_work(settings: Settings, stage: Stage) -> Path:
+    """What a run of an asset locks, so that of two runs the second says who works and waits, and
+    then finds it done.
+    """
+    return settings.home / "at_work" / stage.name
+
+
+def _materialised(
+    context: dg.AssetExecutionContext,
+    latentvla: LatentVLAResource,
+    stage: Stage,
+    settings: Settings,
+    stages: Mapping[str, Stage],
+) -> Iterator[Any]:
+    """The work, and what Dagster is told of it."""
+    keys = context.partition_keys if stage.partitioned else [UNPARTITIONED]
+    force = context.op_execution_context.op_config["force"]
+    engine = latentvla.engine(stages, context.log.info)
+    engine.trainer = trainer_of(engine, through(context))
+    tell_of_files(context, engine, stage, keys, settings.partitions)
+    outcomes = _executed(engine, stage, keys, context.run_id, force)
+    checked = verify(engine.lake, stage, outcomes)
+    told = told_of(engine, stage, outcomes)
+    told = {key: {n: _linked(v) for n, v in own.items()} for key, own in told.items()}
+    for key in keys if stage.partitioned else ():
+        context.add_asset_metadata(told[key], partition_key=key)
+    yield dg.MaterializeResult(
+        metadata=run_metadata(engine, stage, outcomes) | ({} if stage.partitioned else told[""]),
+        data_version=dg.DataVersion(version_told(stage, stages, _version_of(outcomes))),
+        check_results=[
+            _result(check_name(stage), checked),
+            *(_result(name, check(engine.lake)) for name, check in stage.checks.items()),
+            *(
+                _figure_result(verdict)
+                for verdict in (stage.figures.verdicts(engine) if stage.figures else ())
+            ),
+        ],
+    )
+    if len(keys) > 1:
+        yield from true_versions(context, stage, outcomes, told)
 
 
 def _executed(

@@ -13,7 +13,7 @@ warnings.filterwarnings(
     "ignore", category=dg.BetaWarning
 )  # backfill policies, without which a shard is a run
 
-from pipelines.dagster_assets import asset_of  # noqa: E402
+from pipelines.dagster_assets import asset_of, partitions_of  # noqa: E402
 from pipelines.jobs import EXECUTOR, jobs_of  # noqa: E402
 from pipelines.maintenance import lake_maintenance, weekly_maintenance  # noqa: E402
 from pipelines.nights.hooks import decisions, failures, freshness  # noqa: E402
@@ -21,7 +21,9 @@ from pipelines.resources import LatentVLAResource  # noqa: E402
 from pipelines.sensors import new_logs, nightly_retraining  # noqa: E402
 from pipelines.settings import Settings  # noqa: E402
 from pipelines.stages import STAGES  # noqa: E402
+from pipelines.steps.engine import Engine  # noqa: E402
 from pipelines.steps.lineage import Stage  # noqa: E402
+from pipelines.steps.source_files import changed_files, file_assets  # noqa: E402
 
 
 def build(
@@ -31,7 +33,7 @@ def build(
     assets = [asset_of(stage, settings, stages, pooled=pooled) for stage in stages.values()]
     jobs = jobs_of(settings, stages)
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, *file_assets(stages, partitions_of(settings))],
         jobs=[*jobs.values(), lake_maintenance],
         schedules=[nightly_retraining(jobs["whole_line"], settings, stages), weekly_maintenance()],
         sensors=[
@@ -39,6 +41,7 @@ def build(
             failures(),
             decisions(settings),
             freshness(settings, stages),
+            changed_files(settings, stages, lambda: Engine(settings, stages)),
         ],
         resources={"latentvla": LatentVLAResource()},
         executor=EXECUTOR,

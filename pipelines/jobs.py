@@ -13,7 +13,7 @@ from pipelines.assets import closed_loop
 from pipelines.dagster_assets import partitions_of
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
-from pipelines.steps.lineage import Stage
+from pipelines.steps.lineage import Stage, digest
 
 # forkserver: importing torch and polars once per run instead of once per step, without forking
 # their threads (stack.md §3.1)
@@ -102,10 +102,16 @@ def jobs_of(
             selection=dg.AssetSelection.assets(*assets),
             description=JOBS[name][1],
             partitions_def=partitions_of(settings),
+            tags=writes_to(settings),
         )
         for name, assets in chosen.items()
         if assets
     }
+
+
+def writes_to(settings: Settings) -> dict[str, str]:
+    """Tag of every run that writes to this lake; dagster.yaml lets one of them run at a time."""
+    return {"latentvla/writes": digest(settings.lake, str(settings.home))}
 
 
 def all_partitions(settings: Settings) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from latentvla_core.errors import LatentVLAError, SetupError
-from pipelines.jobs import all_partitions
+from pipelines.jobs import all_partitions, writes_to
 from pipelines.nights.arrivals import Arrivals, decide
 from pipelines.nights.retraining import Plan, plan
 from pipelines.settings import TRAIN, Settings
@@ -20,7 +20,7 @@ from pipelines.sources import MARKER, list_logs
 from pipelines.stages import STAGES
 from pipelines.steps import graves
 from pipelines.steps.engine import Engine
-from pipelines.steps.lineage import Stage, digest, stale_work
+from pipelines.steps.lineage import Stage, stale_work
 
 Stages = Mapping[str, Stage]
 
@@ -119,11 +119,6 @@ def new_logs(job: Any, settings: Settings) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=[request], cursor=arrivals.written())
 
     return sensor
-
-
-def writes_to(settings: Settings) -> dict[str, str]:
-    """Tag of every run that writes to this lake; dagster.yaml lets one of them run at a time."""
-    return {"latentvla/writes": digest(settings.lake, str(settings.home))}
 
 
 def _running(context: dg.ScheduleEvaluationContext, settings: Settings) -> list[str]:

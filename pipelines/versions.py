@@ -19,8 +19,9 @@ from latentvla_core.tables import TABLES
 from pipelines.settings import Settings
 from pipelines.steps.context import Outcome, StageContext
 from pipelines.steps.lineage import Stage, digest
+from pipelines.steps.source_files import DATA_VERSION, KINDS, asset_name
 
-DATA_VERSION = "dagster/data_version"
+DONE = "done"  # what a gate tells, and what is waited for
 WHOLE = "whole"  # file of an asset without partitions
 
 
@@ -49,15 +50,34 @@ def code_version_of(stage: Stage, settings: Settings) -> str:
 
 
 def deps_of(stage: Stage, stages: Mapping[str, Stage], settings: Settings) -> list[dg.AssetDep]:
-    """Inputs; of a model, the partitions of the splits that it reads."""
-    return [
+    """Inputs, and the files behind them; of a model, the partitions of the splits that it reads."""
+    tables = [
         dg.AssetDep(name, partition_mapping=_mapping(stage, stages.get(name), settings))
         for name in (*stage.deps, *stage.after, *stage.gates)
     ]
+    files = [
+        dg.AssetDep(asset_name(kind), partition_mapping=_of_splits(stage, settings))
+        for kind in stage.files
+        if kind in KINDS
+    ]
+    return [*tables, *files]
+
+
+def version_told(stage: Stage, stages: Mapping[str, Stage], made_by: str) -> str:
+    """The data version of an asset without partitions. One that nobody reads and that others only
+    wait for tells them that it is done, and nothing that would make them stale.
+    """
+    is_read = any(stage.name in other.deps for other in stages.values())
+    is_awaited = any(stage.name in (*s.after, *s.gates) for s in stages.values())
+    return DONE if is_awaited and not is_read else made_by
 
 
 def _mapping(stage: Stage, dep: Stage | None, settings: Settings) -> dg.PartitionMapping | None:
-    if stage.partitioned or dep is None or not dep.partitioned or not stage.reads:
+    return None if dep is None or not dep.partitioned else _of_splits(stage, settings)
+
+
+def _of_splits(stage: Stage, settings: Settings) -> dg.PartitionMapping | None:
+    if stage.partitioned or not stage.reads:
         return None
     keys = [key for key in settings.partitions if key.rpartition("-")[0] in stage.reads]
     return dg.SpecificPartitionsPartitionMapping(keys)

@@ -143,7 +143,7 @@ def fingerprint(
         name: with_contents(getattr(recipe, name), lambda path: files_key("weights", path))
         for name in stage.recipe
     }
-    scope = _scope(stage, partition, partitions)
+    scope = scope_of(stage, partition, partitions)
     files = {kind: [files_key(kind, part) for part in scope] for kind in stage.files}
     schemas = [TABLES[table].version for table in (stage.table, *stage.beside)]
     version = schemas if stage.beside else schemas[0]
@@ -175,7 +175,7 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str) and value != "" and Path(value).expanduser().exists()
 
 
-def _scope(stage: Stage, partition: str, partitions: Iterable[str]) -> list[str]:
+def scope_of(stage: Stage, partition: str, partitions: Iterable[str]) -> list[str]:
     """The partitions whose files a piece of work reads: its own; those of the splits it reads."""
     if stage.partitioned or not stage.reads:
         return [partition]

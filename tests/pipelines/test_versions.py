@@ -5,6 +5,8 @@ nothing.
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,12 @@ import pytest
 from label_rows import label
 from PIL import Image
 
-from pipelines.dagster_assets import asset_of
+from pipelines.dagster_assets import asset_of, place_of_work
 from pipelines.resources import LatentVLAResource
 from pipelines.settings import Settings
 from pipelines.steps.context import Model, Output, StageContext
 from pipelines.steps.lineage import Stage, place_of
-from pipelines.versions import DATA_VERSION, code_version_of, deps_of
+from pipelines.versions import DATA_VERSION, code_version_of, deps_of, version_told
 
 _BUFFER = io.BytesIO()
 Image.new("RGB", (8, 8)).save(_BUFFER, "png")
@@ -136,3 +138,52 @@ def test_a_model_depends_on_the_partitions_of_the_splits_it_reads(line: Line) ->
     assert list(dep.partition_mapping.partition_keys) == ["train-00", "train-01"]
     (whole,) = deps_of(replace(model, reads=()), line.stages, line.settings)
     assert whole.partition_mapping is None
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from latentvla_core.lake.locks import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_of_an_asset_that_another_process_works_on_waits_and_says_for_whom(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+):
+    stage = line.stages["latent_actions"]
+    place = place_of_work(line.settings, stage)
+    place.parent.mkdir(parents=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(place)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert other.stdin and other.stdout and other.stdout.readline() == "held\n"
+    told: list[str] = []
+    write = dg.DagsterLogManager.info
+
+    def listen(log: Any, text: str) -> None:
+        told.append(text)
+        write(log, text)
+        if "waiting for it" in text:
+            assert line.done == []
+            other.stdin.close()  # type: ignore[union-attr]
+
+    monkeypatch.setattr(dg.DagsterLogManager, "info", listen)
+    line.run()
+    other.wait()
+    assert f"process {other.pid} on" in told[0] and "works at" in told[0]
+    assert len(line.done) == len(line.settings.partitions)
+
+
+def test_what_is_only_waited_for_tells_no_version_that_makes_others_stale(line: Line):
+    common: dict[str, Any] = {"kind": "table", "table": "pdm_summary", "group": "g", "doc": ""}
+    gate = Stage(name="gate", run=line.make, deps=(), **common)
+    behind = Stage(name="behind", run=line.make, deps=(), gates=("gate",), **common)
+    reader = Stage(name="reader", run=line.make, deps=("gate",), **common)
+    stages = {"gate": gate, "behind": behind}
+    assert version_told(gate, stages, "abc") == "done"
+    assert version_told(behind, stages, "abc") == "abc"
+    assert version_told(gate, stages | {"reader": reader}, "abc") == "abc"
