@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from benchmarks import __main__ as bench_all
-from benchmarks import gpu
+from benchmarks import gpu, gpu_device, gpu_training
 from latentvla_core.vlm.config import VlmConfig
 from latentvla_core.vlm.network import build_meta
+from latentvla_core.vlm.processor import VlmBatch
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ def bench(monkeypatch, tmp_path, *words):
 
 
 def test_tiny_sizes_give_rows_of_every_model_part(monkeypatch, tmp_path):
-    names = ["labelling", "latency", "training", "training_lora"]
+    names = ["scorer", "labelling", "latency", "training", "training_lora"]
     found, page = bench(monkeypatch, tmp_path, "--tiny", "--only", *names)
     assert list(found["parts"]) == names
     for name, rows in found["parts"].items():
@@ -67,7 +68,7 @@ def test_a_part_that_fails_leaves_the_others(monkeypatch, tmp_path):
 )
 def test_peaks_are_found_by_name(monkeypatch, name, peak):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
-    assert gpu.peak_of(torch.device("cuda")) == peak
+    assert gpu_device.peak_of(torch.device("cuda")) == peak
 
 
 def test_flops_of_the_papers_step_are_dominated_by_six_a_weight_and_token():
@@ -75,11 +76,11 @@ def test_flops_of_the_papers_step_are_dominated_by_six_a_weight_and_token():
     network = build_meta(config)
     length, patches = 712, 3 * 4 * config.tokens_per_view
     zeros = torch.zeros(1, length, dtype=torch.long)
-    batch = gpu.VlmBatch(
+    batch = VlmBatch(
         zeros, zeros, zeros, torch.zeros(patches, 1), torch.zeros(3, 3), torch.zeros(1, 13)
     )
     language = 6 * 2.77e9 * length  # stack.md: 3.09 B with the tied table of 0.31 B
-    assert gpu.step_flops(network, config, batch) == pytest.approx(
+    assert gpu_training.step_flops(network, config, batch) == pytest.approx(
         language + 2 * 0.669e9 * patches, rel=0.05
     )
 
