@@ -14,14 +14,16 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.soak import faults, line
 from benchmarks.soak.children import value
+from benchmarks.soak.database import database, database_faults, with_records_in
 from benchmarks.soak.kills import JOBS, Soak
 from benchmarks.soak.store import BUCKET, make_bucket, store
 
-NAMES = (*faults.KINDS, "store")
+NAMES = (*faults.KINDS, "database", "store")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,6 +61,8 @@ def soak(
     for name, kind in faults.KINDS.items():
         if times and name in only and kind(local, report, times) is False:
             say(f"{name}: skipped, this user may not mount a file system")
+    if times and "database" in only:
+        restarted(folder, local, report, times)
     if not times or "store" not in only:
         return [local], report
     with store() as objects:
@@ -69,6 +73,19 @@ def soak(
         say("a calm run on the object store")
         faults.store_faults(remote, report, objects, 2 * times)
     return [local, remote], report
+
+
+def restarted(folder: Path, local: Soak, report: faults.Report, times: int) -> None:
+    """PostgreSQL under runs of Dagster's, on a home of its own."""
+    with database(folder.resolve() / "postgres") as base:
+        if base is None:
+            return local.say("database: skipped, PostgreSQL is not installed")
+        own = replace(
+            local, settings=line.deployment(folder / "records", folder / "logs"), wrong=local.wrong
+        )
+        own = with_records_in(own, base)
+        own.begin()
+        database_faults(own, report, base, times)
 
 
 def write_logs(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -30,7 +31,8 @@ def execute_shards(
     """Outcome by partition, in the order asked for. What is up to date is told at once.
 
     With processes, shards are done here one after the other until the rest is known to be worth
-    starting processes for. With ray every shard goes to the cluster.
+    starting processes for: from what they took the last time, if they were done before. Then the
+    longest begin first. With ray every shard goes to the cluster.
     """
     outcomes: dict[str, Outcome] = {}
 
@@ -43,7 +45,8 @@ def execute_shards(
         if partition not in pending:
             here(partition)
     on_cluster = engine.settings.engine == "ray"
-    seconds: list[float] = []
+    known = engine.ledger.seconds_of(stage.name)
+    seconds = [known[partition] for partition in pending if partition in known]
     while pending and not on_cluster and not _worth(engine, stage, seconds, len(pending)):
         began = time.monotonic()
         here(pending.pop(0))
@@ -55,7 +58,7 @@ def execute_shards(
                 settings=engine.settings, stage=stage.name, partition=partition, batch=batch,
                 run_id=run_id, force=force, stages=stages,
             )
-            for partition in pending
+            for partition in sorted(pending, key=lambda partition: -known.get(partition, math.inf))
         ]  # fmt: skip
         found = (
             on_ray(units, needs_of(engine, stage), engine.say)

@@ -211,6 +211,11 @@ class Ledger:
         """How many rows the latest finished work wrote."""
         return self.latest[asset, partition]["rows"]
 
+    def seconds_of(self, asset: str) -> dict[str, float]:
+        """Partition → how long its latest finished work took."""
+        rows = {part: row for (name, part), row in self.latest.items() if name == asset}
+        return {part: float(row.get("seconds") or 0.0) for part, row in rows.items()}
+
     def next_us(self, now_us: int) -> int:
         """When work that ends now is said to have ended: after all other work, also on a clock that
         was set back, so that the latest is the latest.

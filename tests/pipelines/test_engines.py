@@ -14,9 +14,10 @@ from pipelines.engines import processes as processes_module
 from pipelines.engines import shards as shards_module
 from pipelines.engines.processes import WorkerDiedError, side_by_side
 from pipelines.engines.shards import execute_shards
-from pipelines.engines.unit import Unit
+from pipelines.engines.unit import Unit, do
 from pipelines.settings import Settings
 from pipelines.steps.engine import Engine
+from pipelines.steps.lineage import Ledger
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +92,27 @@ def test_processes_leave_the_same_table_as_one_after_the_other_and_are_not_start
 def test_short_work_is_done_without_starting_processes(line):
     line.run()
     assert len({process for process, _ in line.done()}) == 1
+
+
+def test_shards_that_were_done_before_start_processes_at_once_and_the_longest_begin_first(
+    line, eager, monkeypatch
+):
+    took = {"test-00": 9.0, "val-01": 8.0, "val-00": 2.0, "train-00": 1.0, "train-01": 3.0}
+    handed: list[str] = []
+
+    def noted(units, workers, say):
+        handed.extend(unit.partition for unit in units)
+        return {unit.partition: do(unit, say) for unit in units}
+
+    monkeypatch.setattr(Ledger, "seconds_of", lambda self, asset: took)
+    monkeypatch.setattr(shards_module, "side_by_side", noted)
+    found = line.run(force=True)
+    assert handed == ["test-01", "test-00", "val-01", "train-01", "val-00", "train-00"]
+    assert list(found) == list(line.settings.partitions)
+    took.clear()
+    handed.clear()
+    line.run(force=True)
+    assert len(handed) == 5, "of what was never done one shard is tried here first"
 
 
 def test_a_killed_process_costs_the_unit_it_had_and_a_fault_its_own(line):
