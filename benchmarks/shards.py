@@ -5,7 +5,7 @@
 Writes logs and pictures of the embedded world below FOLDER (kept, so that a second call is quick)
 and brings a little line up to date: labels by a model of `long`'s shape that learned nothing, worlds,
 scores of two plans. Then each stage is done again, whole, by one worker and by `--workers`, in turn.
-The start of processes, the first shard (which is done alone) and every commit are in the figures.
+The start of processes and every commit are in the figures. Scores need worlds: keep the order.
 
 Wall time is what one gets on a machine that does nothing else. CPU seconds hold in any weather:
 where `n` processes use `c` times the CPU of one, they are at most `n / c` times as fast.
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.soak.line import shortened, write_sources
+from benchmarks.soak.line import shortened
 from latentvla_core.types import FRONT_CAMERA
 from pipelines.engines.shards import execute_shards
 from pipelines.settings import Settings
@@ -34,7 +34,9 @@ from pipelines.stages import STAGES as WHOLE
 from pipelines.steps.engine import Engine
 from pipelines.steps.lineage import Stage
 
-MEASURED = ("latent_actions", "scene_worlds", "pdm_scores")
+MEASURED = {"latent_actions": "train", "scene_worlds": "more", "pdm_scores": "more"}
+"""Stage → the split whose shards are measured."""
+RULE = {"num_history_frames": 4, "num_future_frames": 10, "frame_interval": 1, "has_route": True}
 NAMES = (
     *("logs", "frames", "scenes", "latent_action_model", "latent_actions"),
     *("scene_worlds", "baseline_trajectories", "pdm_scores"),
@@ -56,46 +58,67 @@ class Run:
 
 
 def deployment(folder: Path, logs: int, seconds: float, shards: int) -> Settings:
-    """Settings of a home in the folder; its logs are written if they are not there."""
-    from latentvla_core.world.write import WorldConfig, write_world
-
-    config = WorldConfig(
-        logs_train=logs, logs_val=0, logs_test=1, seconds_per_log=seconds, cameras=(FRONT_CAMERA,)
-    )
-    tree, done = folder / f"logs_{logs}_{seconds:g}", folder / f"logs_{logs}_{seconds:g}.done"
-    if not done.exists():
-        write_world(tree, config)
-        done.touch()
-    sources = write_sources(folder, tree)
-    content = yaml.safe_load(sources.read_text())
-    for source in content["splits"].values():
-        source["sensors"] = str(tree / "sensor_blobs" / Path(source["logs"]).name)
-    sources.write_text(yaml.safe_dump(content))
-    latent = {"size": "long", "training": {"steps": 2, "batch_size": 4}, "quality_every": 0}
-    recipe = {"base": "debug", "latent": latent}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    """Settings of a home in the folder: split `train` with pictures, to be labelled, and `more`, of
+    twice as many logs without, to be scored. Logs are written if they are not there.
+    """
+    seen = written(folder / f"seen_{logs}_{seconds:g}", logs, seconds, (FRONT_CAMERA,))
+    blind = written(folder / f"blind_{2 * logs}_{seconds:g}", 2 * logs, seconds, ())
+    splits = {
+        name: {
+            "logs": str(tree / "navsim_logs" / part), "maps": str(tree / "maps"),
+            "sensors": str(tree / "sensor_blobs" / part), "filter": RULE,
+        }
+        for name, tree, part in (
+            ("train", seen, "trainval"), ("test", seen, "test"), ("more", blind, "trainval")
+        )
+    }  # fmt: skip
+    (folder / "sources.yaml").write_text(yaml.safe_dump({"splits": splits}))
+    wide = {"width": 192, "heads": 6, "encoder_layers": 4}  # `single_gpu` has 384 and 6
+    latent = {"size": "long", "dynamics": wide, "quality_every": 0}
+    latent |= {"training": {"steps": 2, "batch_size": 4}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"base": "debug", "latent": latent}))
     return Settings.from_env({
-        "LATENTVLA_HOME": str(folder / "home"), "LATENTVLA_SOURCES": str(sources),
-        "LATENTVLA_SHARDS": str(shards), "LATENTVLA_WORKERS": "1", "LATENTVLA_DEVICE": "cpu",
-        "LATENTVLA_RECIPE": str(folder / "recipe.yaml"),
+        "LATENTVLA_HOME": str(folder / "home"), "LATENTVLA_DEVICE": "cpu",
+        "LATENTVLA_SOURCES": str(folder / "sources.yaml"), "LATENTVLA_SHARDS": str(shards),
+        "LATENTVLA_WORKERS": "1", "LATENTVLA_RECIPE": str(folder / "recipe.yaml"),
     })  # fmt: skip
 
 
+def written(tree: Path, logs: int, seconds: float, cameras: tuple[str, ...]) -> Path:
+    """The tree, once it is whole."""
+    from latentvla_core.world.write import WorldConfig, write_world
+
+    done = tree.with_suffix(".done")
+    if not done.exists():
+        config = WorldConfig(
+            seed=0 if cameras else 1,
+            logs_train=logs,
+            logs_val=0,
+            logs_test=1,
+            seconds_per_log=seconds,
+            cameras=cameras,
+        )
+        write_world(tree, config)
+        done.touch()
+    return tree
+
+
 def settle(settings: Settings) -> None:
-    """Everything that the measured stages read, and they themselves once: files and kernels are
-    warm.
+    """Everything that the measured stages read, and they themselves on the small test split: files
+    and kernels are warm.
     """
     engine = Engine(settings, STAGES, lambda text: None)
     engine.write_sources()
     for name, stage in STAGES.items():
         for partition in settings.partitions if stage.partitioned else ("",):
-            engine.execute(name, partition)
+            if name not in MEASURED or partition.startswith("test"):
+                engine.execute(name, partition)
 
 
 def do(settings: Settings, stage: str, workers: int) -> Run:
-    """All shards of the train split again, by so many processes."""
+    """All shards of the stage's split again, by so many processes."""
     engine = Engine(replace(settings, workers=workers), STAGES, lambda text: None)
-    parts = [part for part in settings.partitions if part.startswith("train")]
+    parts = [part for part in settings.partitions if part.startswith(MEASURED[stage])]
     cpu, began = used_s(), time.monotonic()
     execute_shards(engine, STAGES[stage], parts, force=True, stages=AT)
     wall, cpu = time.monotonic() - began, used_s() - cpu
@@ -142,7 +165,7 @@ def main() -> None:
     arguments.add_argument("--shards", type=int, default=16)
     arguments.add_argument("--workers", type=int, default=2)
     arguments.add_argument("--repeats", type=int, default=2)
-    arguments.add_argument("--stages", nargs="+", choices=MEASURED, default=MEASURED)
+    arguments.add_argument("--stages", nargs="+", choices=list(MEASURED), default=list(MEASURED))
     given = arguments.parse_args()
     with one_thread():
         settings = deployment(given.folder, given.logs, given.seconds, given.shards)

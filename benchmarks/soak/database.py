@@ -90,7 +90,10 @@ def run_of_dagster(soak: Soak, home: Path) -> None:
         )  # fmt: skip
     for event in result.all_events:
         if event.is_step_failure:
-            raise RuntimeError(f"{event.step_key}: {event.step_failure_data.error}"[:500])
+            fault = event.step_failure_data.error
+            while fault and fault.cause:
+                fault = fault.cause
+            raise RuntimeError(f"{event.step_key}: {fault.message if fault else ''}"[:500])
 
 
 def database_faults(soak: Soak, report: Report, base: Database, times: int) -> None:

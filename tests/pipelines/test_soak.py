@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import socket
+import sys
 import threading
 import time
 
@@ -12,9 +14,11 @@ import pytest
 from benchmarks.soak import line
 from benchmarks.soak.__main__ import table
 from benchmarks.soak.children import Child, outcome, value
+from benchmarks.soak.database import with_records_in
 from benchmarks.soak.faults import Found, free_bytes, hurt, small_disk
 from benchmarks.soak.kills import JOBS, RECOVERY, Soak
-from benchmarks.soak.store import Proxy
+from benchmarks.soak.store import ObjectStore, free_port
+from pipelines.settings import Settings
 
 
 def test_a_child_hands_back_what_it_did_or_why_not(tmp_path):
@@ -75,28 +79,24 @@ def test_faults_are_counted_by_how_they_ended(tmp_path):
     assert table(made, {"x": Found()}).count("\n") == 3
 
 
+ECHO = """
+import socket, sys, threading
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+def echo(client):
+    while data := client.recv(100):
+        client.sendall(data)
+while True:
+    threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
+"""
+
+
 @pytest.fixture
 def server():
-    """One that answers every line with itself; and a proxy before it."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve():
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=echo, args=(client,), daemon=True).start()
-
-    def echo(client):
-        while data := client.recv(100):
-            client.sendall(data)
-
-    threading.Thread(target=serve, daemon=True).start()
-    proxy = Proxy(listener.getsockname()[1])
-    yield proxy
-    proxy.close()
-    listener.close()
+    """One that answers every line with itself, behind the door."""
+    port = free_port()
+    made = ObjectStore([sys.executable, "-S", "-c", ECHO, str(port)], port)
+    yield made
+    made.close()
 
 
 def ask(connection: socket.socket, text: bytes = b"hello") -> bytes:
@@ -104,30 +104,43 @@ def ask(connection: socket.socket, text: bytes = b"hello") -> bytes:
     return connection.recv(100)
 
 
-def refused(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as other:
-        if not ask(other):
-            raise OSError("closed at once")
+def reach(server: ObjectStore) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
 
 
-def test_a_silent_store_answers_later_and_a_dead_one_cuts_and_refuses(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+def test_a_silent_store_answers_later_and_one_that_restarts_cuts_and_refuses(server):
+    with reach(server) as connection:
         assert ask(connection) == b"hello"
+        away = threading.Thread(target=server.hurt, args=("silent", 0.4))
         began = time.monotonic()
-        away = threading.Thread(target=server.down, args=(0.4, "silent"))
-        away.start()
-        time.sleep(0.05)
-        assert ask(connection) == b"hello" and time.monotonic() - began > 0.35
-        away.join()
-        away = threading.Thread(target=server.down, args=(0.3, "dead"))
         away.start()
         time.sleep(0.1)
-        with pytest.raises(OSError):
-            refused(server.port)
+        assert ask(connection) == b"hello" and time.monotonic() - began > 0.35
         away.join()
-        assert server.cut > 0
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as again:
+        away = threading.Thread(target=server.hurt, args=("restarted", 0.4))
+        away.start()
+        assert connection.recv(100) == b"", "what was open is cut"
+        with pytest.raises(OSError), reach(server):
+            pass
+        away.join()
+    with reach(server) as again:
         assert ask(again) == b"hello"
+
+
+def test_a_child_that_says_nothing_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.soak.children.LONGEST_S", 0.2)
+    assert outcome(lambda: time.sleep(60), tmp_path / "log") == ("died",)
+
+
+def test_the_same_soak_keeps_its_records_in_the_database(tmp_path):
+    class Base:
+        def url(self, name):
+            return f"postgresql://here/{name}"
+
+    settings = Settings.from_env({"LATENTVLA_HOME": str(tmp_path)})
+    own = with_records_in(dataclasses.replace(soak(tmp_path), settings=settings), Base())  # pyright: ignore
+    assert own.settings.mlflow_uri == "postgresql://here/mlflow"
+    assert own.settings.home == settings.home
 
 
 def test_a_small_disk_is_full_when_it_says_so(tmp_path):
