@@ -1,0 +1,1 @@
+"""Planners learn from drives that they make themselves, in the closed loop."""
