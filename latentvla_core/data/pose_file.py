@@ -33,6 +33,10 @@ MOVING_MPS = 2.0
 """Below it, noise of positions turns the direction of motion."""
 HEADING_TOLERANCE_RAD = 0.6
 """Usual difference of heading and motion: a point ahead of the axle in a tight bend has 0.2."""
+TURN_OVER_M, TURN_RAD, MIRRORED = 3.0, 0.3, -0.5
+"""Turns are compared over this way; who turns less in all is not judged; 1 is a heading that follows
+the positions, -1 one that mirrors them.
+"""
 _HINTS = {
     "qw": "heading = atan2(2 (qw qz + qx qy), 1 - 2 (qy² + qz²))",
     "yaw": "rename yaw to heading (radians, counter-clockwise from x)",
@@ -200,6 +204,7 @@ def _check_heading(poses: Array, speeds: Array, steps_m: Array, file: str) -> No
         np.abs(np.diff(poses[:, Pose.YAW])[chosen]) > np.pi, poses[1:][chosen, Pose.YAW], middle
     )
     if _off(direction, middle) <= HEADING_TOLERANCE_RAD:
+        _check_turns(direction, middle, steps_m[chosen], file)
         return
     readings = {
         "degrees; write radians": np.radians(middle),
@@ -219,6 +224,19 @@ def _check_heading(poses: Array, speeds: Array, steps_m: Array, file: str) -> No
     )  # fmt: skip
     rule = f"heading is {off:.0f} degrees off the direction of motion: {likely}"
     raise DataError(rule, file=file, field="heading")
+
+
+def _check_turns(direction: Array, heading: Array, steps_m: Array, file: str) -> None:
+    """A mirrored axis is near the truth on a road that bends little, but turns the other way."""
+    far = np.flatnonzero(np.diff(np.cumsum(steps_m) // TURN_OVER_M, prepend=-1.0))
+    one, other = (np.diff(np.unwrap(angles)[far]) for angles in (direction, heading))
+    if np.abs(other).sum() < TURN_RAD or (one @ other) / (other @ other) > MIRRORED:
+        return
+    raise DataError(
+        "heading turns right where the positions turn left: it looks clockwise, or y points to the"
+        " right; change the sign of heading, or of y",
+        file=file, field="heading",
+    )  # fmt: skip
 
 
 def _off(direction: Array, heading: Array) -> float:

@@ -63,6 +63,8 @@ def test_a_unit_of_time_is_one_fault_with_the_likely_unit(tmp_path: Path, factor
         (lambda rows: rows * [1, 1, 1, -180 / np.pi] + [0, 0, 0, 90], "compass degrees"),
         (lambda rows: rows + [0, 0, 0, np.pi], "driving backwards"),
         (lambda rows: rows - [0, 0, 0, np.pi / 2], "measured from the y axis"),
+        (lambda rows: rows[:41] * [1, 1, 1, -1], "heading turns right where the positions turn left"),
+        (lambda rows: rows[:41] * [1, 1, -1, 1], "change the sign of heading, or of y"),
     ],
 )  # fmt: skip
 def test_poses_that_cannot_be_are_refused_with_the_likely_reason(tmp_path: Path, change, told: str):
@@ -73,6 +75,16 @@ def test_a_drive_in_reverse_is_taken_when_its_description_says_so(tmp_path: Path
     folder = write_drive(tmp_path / "drive", arc() + [0, 0, 0, np.pi], files=None)
     (folder / "sequence.yaml").write_text("heading_checked: false\n")
     assert read_logs(folder)["drive@0"][2].ego_velocity_mps[0] < -7
+
+
+def test_a_road_that_bends_little_or_noisily_is_not_called_mirrored(tmp_path: Path):
+    rng = np.random.default_rng(1)
+    t = np.arange(81) / 10
+    straight = np.column_stack([t, 8 * t, 0 * t, rng.normal(0, 0.02, 81)])
+    straight[:, 1:3] += rng.normal(0, 0.05, (81, 2))
+    assert read_logs(write_drive(tmp_path / "straight", straight, files=None))
+    noisy = arc(8.0) + rng.normal(0, 0.01, arc(8.0).shape) * [0, 1, 1, 1]
+    assert read_logs(write_drive(tmp_path / "noisy", noisy, files=None))
 
 
 def test_a_car_that_stands_has_no_direction_to_check(tmp_path: Path):
