@@ -28,6 +28,7 @@ from latentvla_core.viz.report.worst import worst_plans
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 MOST_BYTES = 300_000
 READY = "document.body && document.body.dataset.ready"
+TILE = (340, 191)  # of the world's pictures
 DARK, MARGIN = 150, 36  # grey below which a pixel belongs to the graph; pixels left around it
 STEPS = ((88, 256, 1.0), (82, 128, 1.0), (76, 64, 1.0), (68, 128, 0.75), (60, 64, 0.75))
 """Quality of a JPEG, colours and scale of a PNG, tried in turn."""
@@ -67,6 +68,7 @@ def take_site(page: Any, home: Path, runs: Path | None, out: Path) -> None:
     from latentvla_core.viz.site.options import ViewOptions
 
     lake = Lake(str(home / "lake"))
+    world(lake, out / "world.png")
     site = home / "pictures_site"
     options = ViewOptions(out=site, where="split = 'test'", runs=runs, run_pictures=4)
     export_site(lake, options, chapters=pages_of(home))
@@ -99,6 +101,24 @@ def take_servers(page: Any, port: int, out: Path) -> None:
     page.resize(1600, 980)  # MLflow puts an assistant beside the page, which is cut off again
     take(page, f"{mlflow}/#/models/ipad_student/versions/1", out / "mlflow.png", "true", 8)
     cut(out / "mlflow.png", 0.74)
+
+
+def world(lake: Lake, path: Path) -> None:
+    """What the front camera saw half-way through six drives, side by side."""
+    from PIL import Image
+
+    drives: dict[str, list[dict[str, Any]]] = {}
+    for row in lake.rows("scenes"):
+        drives.setdefault(row["log_name"], []).append(row)
+    tiles = Image.new("RGB", (3 * TILE[0] + 4, 2 * TILE[1] + 2), "white")
+    for number, name in enumerate(sorted(drives)[:6]):
+        rows = sorted(drives[name], key=lambda row: row["timestamp_us"])
+        scene = rows[len(rows) // 2]
+        seen = scene["camera_paths"][list(scene["camera_names"]).index("CAM_F0")]
+        with Image.open(Path(scene["sensor_root"]) / seen) as picture:
+            place = (number % 3 * (TILE[0] + 2), number // 3 * (TILE[1] + 2))
+            tiles.paste(picture.convert("RGB").resize(TILE), place)
+    save(tiles, path)
 
 
 def take(page: Any, url: str, path: Path, ready: str = READY, settle_s: float = 1.5) -> None:
