@@ -28,6 +28,7 @@ from latentvla_core.viz.report.worst import worst_plans
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 MOST_BYTES = 300_000
 READY = "document.body && document.body.dataset.ready"
+DARKER = 2.6  # of the lines of the graph
 TILE = (340, 191)  # of the world's pictures
 DARK, MARGIN = 150, 36  # grey below which a pixel belongs to the graph; pixels left around it
 STEPS = ((88, 256, 1.0), (82, 128, 1.0), (76, 64, 1.0), (68, 128, 0.75), (60, 64, 0.75))
@@ -52,19 +53,20 @@ def main() -> int:
 
     with Browser(1280, 860) as page:
         if asked.only != "servers":
-            take_site(page, asked.home, asked.runs, asked.out)
+            scene = take_site(page, asked.home, asked.runs, asked.out)
         if asked.only != "site":
             with served(asked.home, asked.port):
-                take_servers(page, asked.port, asked.out)
-    if (asked.out / "lineage.png").is_file() and (asked.out / "scene.png").is_file():
-        hero(asked.out)
+                graph = take_servers(page, asked.port, asked.out)
+    if not asked.only:
+        hero(graph, scene, asked.out / "hero.jpg")
     return 0
 
 
-def take_site(page: Any, home: Path, runs: Path | None, out: Path) -> None:
-    """The browser, its chapters and the report, from disk."""
+def take_site(page: Any, home: Path, runs: Path | None, out: Path) -> Any:
+    """The browser, its chapters and the report, from disk; returns the picture of a scene."""
     from latentvla_core.viz.site.command import pages_of
     from latentvla_core.viz.site.export import export_site
+    from latentvla_core.viz.site.files import read_data
     from latentvla_core.viz.site.options import ViewOptions
 
     lake = Lake(str(home / "lake"))
@@ -77,30 +79,35 @@ def take_site(page: Any, home: Path, runs: Path | None, out: Path) -> None:
     take(page, f"{url}#/", out / "browser_scenes.jpg")
     take(page, f"{url}#/{worst.address.partition('#/')[2]}", out / "browser_moment.jpg")
     page.resize(1280, 1180)
-    take(page, f"{url}#/{worst.address.partition('#/')[2]}", out / "scene.png")
+    scene = take(page, f"{url}#/{worst.address.partition('#/')[2]}", out / "scene.png")
     page.resize(1280, 860)
     if runs or lake.version("closed_loop_runs") >= 0:
-        take(page, f"{url}#/run/0?at=lost", out / "browser_run.jpg")
+        found = read_data(site / "data" / "index.js")["runs"]
+        seen = next((run["run"] for run in found if run["pictures"]), 0)
+        take(page, f"{url}#/run/{seen}?at=lost", out / "browser_run.jpg")
     page.resize(1100, 860)
     for chapter in ("atlas", "quality"):
         take(page, pages_of(home)[chapter].as_uri(), out / f"{chapter}.png", "true")
     page.resize(1180, 1000)
     take(page, (home / "report.html").as_uri(), out / "report.png", "true")
     page.resize(1280, 860)
+    return scene
 
 
-def take_servers(page: Any, port: int, out: Path) -> None:
-    """Dagster's graph and one asset, MLflow's card of a model."""
+def take_servers(page: Any, port: int, out: Path) -> Any:
+    """Dagster's graph and one asset, MLflow's card of a model; returns the graph's picture."""
     dagster, mlflow = f"http://localhost:{port}", f"http://localhost:{port + 2000}"
     page.resize(2400, 1350)
     drawn = "document.querySelectorAll('path').length > 30"  # its edges come last
-    take(page, f"{dagster}/asset-groups", out / "lineage.png", drawn, settle_s=9)
-    graph_alone(out / "lineage.png")
+    shot = take(page, f"{dagster}/asset-groups", out / "lineage.png", drawn, settle_s=9)
+    graph = graph_alone(shot)
+    save(graph, out / "lineage.png")
     page.resize(1280, 860)
     take(page, f"{dagster}/assets/pdm_summary", out / "asset.png", "true", settle_s=8)
     page.resize(1600, 980)  # MLflow puts an assistant beside the page, which is cut off again
     take(page, f"{mlflow}/#/models/ipad_student/versions/1", out / "mlflow.png", "true", 8)
     cut(out / "mlflow.png", 0.74)
+    return graph
 
 
 def world(lake: Lake, path: Path) -> None:
@@ -121,8 +128,8 @@ def world(lake: Lake, path: Path) -> None:
     save(tiles, path)
 
 
-def take(page: Any, url: str, path: Path, ready: str = READY, settle_s: float = 1.5) -> None:
-    """One window as a picture of at most MOST_BYTES."""
+def take(page: Any, url: str, path: Path, ready: str = READY, settle_s: float = 1.5) -> Any:
+    """One window as a picture of at most MOST_BYTES; returns it as it was before that."""
     from PIL import Image
 
     page.open(url, ready)
@@ -130,9 +137,11 @@ def take(page: Any, url: str, path: Path, ready: str = READY, settle_s: float = 
     shot = path.with_suffix(".shot.png")
     page.picture(shot)
     with Image.open(shot) as image:
-        save(image.convert("RGB"), path)
+        whole = image.convert("RGB")
+    save(whole, path)
     shot.unlink()
     print(f"{path}  {path.stat().st_size / 1e3:.0f} kB", flush=True)
+    return whole
 
 
 def save(image: Any, path: Path) -> None:
@@ -149,18 +158,15 @@ def save(image: Any, path: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def hero(out: Path) -> None:
+def hero(graph: Any, scene: Any, path: Path) -> None:
     """The graph above a scene with plans: what the project is, in one picture."""
     from PIL import Image
 
-    with Image.open(out / "lineage.png") as graph, Image.open(out / "scene.png") as scene:
-        graph, scene = graph.convert("RGB"), scene.convert("RGB")
-    width = scene.width
-    graph = graph.resize((width, round(width * graph.height / graph.width)))
-    whole = Image.new("RGB", (width, graph.height + scene.height), "white")
+    graph = graph.resize((scene.width, round(scene.width * graph.height / graph.width)))
+    whole = Image.new("RGB", (scene.width, graph.height + scene.height), "white")
     whole.paste(graph, (0, 0))
     whole.paste(scene, (0, graph.height))
-    save(whole, out / "hero.jpg")
+    save(whole, path)
 
 
 def cut(path: Path, share: float) -> None:
@@ -172,17 +178,14 @@ def cut(path: Path, share: float) -> None:
     save(whole.crop((0, 0, round(share * whole.width), whole.height)), path)
 
 
-def graph_alone(path: Path) -> None:
-    """Cut Dagster's menus away: the graph with a margin."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        whole = image.convert("RGB")
+def graph_alone(whole: Any) -> Any:
+    """Dagster's menus cut away: the graph with a margin, its pale lines darker."""
     w, h = whole.size
     area = whole.crop((round(0.225 * w), round(0.09 * h), round(0.975 * w), h))
     left, top, right, bottom = area.convert("L").point(lambda v: 255 * (v < DARK)).getbbox()
     ends = (min(area.width, right + MARGIN), min(area.height, bottom + MARGIN))
-    save(area.crop((max(0, left - MARGIN), max(0, top - MARGIN), *ends)), path)
+    graph = area.crop((max(0, left - MARGIN), max(0, top - MARGIN), *ends))
+    return graph.point(lambda v: max(0, 255 - round(DARKER * max(0, 250 - v))))
 
 
 @contextmanager

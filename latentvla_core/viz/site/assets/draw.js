@@ -35,6 +35,15 @@ function planPose(plan, t) {
   return poseAt(flat, t / 0.5);
 }
 
+/* How much road the view shows: the next four seconds of the drive and of every plan. */
+function metresShown(scene) {
+  if (scene.metresShown) return scene.metresShown;
+  let reach = 0;
+  scene.time_s.forEach((t, i) => { if (t >= 0 && t <= 4) reach = Math.max(reach, Math.hypot(scene.path[3 * i], scene.path[3 * i + 1]) / 100); });
+  for (const plan of Object.values(scene.plans)) for (const [x, y] of planPoints(plan)) reach = Math.max(reach, Math.hypot(x, y));
+  return (scene.metresShown = Math.max(42, Math.min(90, 1.1 * reach + 14)));
+}
+
 /* A view from above: `view.draw(t, names, failures)`; wheel and buttons zoom. */
 LV.above = (canvas, scene) => {
   const pen = canvas.getContext('2d');
@@ -44,7 +53,7 @@ LV.above = (canvas, scene) => {
     const w = Math.max(1, Math.round(box.width * ratio)), hh = Math.max(1, Math.round(box.height * ratio));
     if (canvas.width !== w || canvas.height !== hh) { canvas.width = w; canvas.height = hh; }
     view.size = Math.min(w, hh); view.ratio = ratio;
-    view.scale = (view.size / 62) * view.zoom; // pixels per metre
+    view.scale = (view.size / metresShown(scene)) * view.zoom; // pixels per metre
   };
   const at = (x, y) => [canvas.width / 2 - y * view.scale, canvas.height * 0.74 - (x - view.ahead) * view.scale];
   const path = (flat, close) => {
@@ -100,9 +109,10 @@ LV.above = (canvas, scene) => {
     if (!f.place_cm) return;
     const [x, y] = at(f.place_cm[0] / 100, f.place_cm[1] / 100), r = 9 * view.ratio;
     pen.beginPath(); pen.arc(x, y, r * (now ? 1.9 : 1.5), 0, 7); pen.stroke();
-    pen.beginPath(); pen.arc(x + r * 1.9, y - r * 1.9, r, 0, 7); pen.fillStyle = colour; pen.fill();
+    const u = x + (number % 2 ? 1.9 : -1.9) * r, v = y + (number % 4 > 2 || number % 4 === 0 ? 1.9 : -1.9) * r; // not over each other
+    pen.beginPath(); pen.arc(u, v, r, 0, 7); pen.fillStyle = colour; pen.fill();
     pen.fillStyle = LV.css('card'); pen.font = `700 ${11 * view.ratio}px system-ui`; pen.textAlign = 'center'; pen.textBaseline = 'middle';
-    pen.fillText(number, x + r * 1.9, y - r * 1.9);
+    pen.fillText(number, u, v);
   };
   view.draw = (t, names, failures = []) => {
     fit();
