@@ -28,6 +28,7 @@ from latentvla_core.viz.report.worst import worst_plans
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 MOST_BYTES = 300_000
 READY = "document.body && document.body.dataset.ready"
+MENUS = (545, 122)  # pixels of Dagster's own, left and above
 DARKER = 2.6  # of the lines of the graph
 TILE = (340, 191)  # of the world's pictures
 DARK, MARGIN = 150, 36  # grey below which a pixel belongs to the graph; pixels left around it
@@ -97,7 +98,7 @@ def take_site(page: Any, home: Path, runs: Path | None, out: Path) -> Any:
 def take_servers(page: Any, port: int, out: Path) -> Any:
     """Dagster's graph and one asset, MLflow's card of a model; returns the graph's picture."""
     dagster, mlflow = f"http://localhost:{port}", f"http://localhost:{port + 2000}"
-    page.resize(2400, 1350)
+    page.resize(3200, 2000)  # the whole graph fits
     drawn = "document.querySelectorAll('path').length > 30"  # its edges come last
     shot = take(page, f"{dagster}/asset-groups", out / "lineage.png", drawn, settle_s=9)
     graph = graph_alone(shot)
@@ -181,7 +182,7 @@ def cut(path: Path, share: float) -> None:
 def graph_alone(whole: Any) -> Any:
     """Dagster's menus cut away: the graph with a margin, its pale lines darker."""
     w, h = whole.size
-    area = whole.crop((round(0.225 * w), round(0.09 * h), round(0.975 * w), h))
+    area = whole.crop((*MENUS, w - 60, h))
     left, top, right, bottom = area.convert("L").point(lambda v: 255 * (v < DARK)).getbbox()
     ends = (min(area.width, right + MARGIN), min(area.height, bottom + MARGIN))
     graph = area.crop((max(0, left - MARGIN), max(0, top - MARGIN), *ends))
