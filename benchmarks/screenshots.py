@@ -98,7 +98,7 @@ def take_site(page: Any, home: Path, runs: Path | None, out: Path) -> Any:
 def take_servers(page: Any, port: int, out: Path) -> Any:
     """Dagster's graph and one asset, MLflow's card of a model; returns the graph's picture."""
     dagster, mlflow = f"http://localhost:{port}", f"http://localhost:{port + 2000}"
-    page.resize(3200, 2000)  # the whole graph fits
+    page.resize(2400, 1900)  # tall enough for the whole graph
     drawn = "document.querySelectorAll('path').length > 30"  # its edges come last
     shot = take(page, f"{dagster}/asset-groups", out / "lineage.png", drawn, settle_s=9)
     graph = graph_alone(shot)
@@ -182,7 +182,7 @@ def cut(path: Path, share: float) -> None:
 def graph_alone(whole: Any) -> Any:
     """Dagster's menus cut away: the graph with a margin, its pale lines darker."""
     w, h = whole.size
-    area = whole.crop((*MENUS, w - 60, h))
+    area = whole.crop((*MENUS, w - 46, h))
     left, top, right, bottom = area.convert("L").point(lambda v: 255 * (v < DARK)).getbbox()
     ends = (min(area.width, right + MARGIN), min(area.height, bottom + MARGIN))
     graph = area.crop((max(0, left - MARGIN), max(0, top - MARGIN), *ends))
