@@ -123,3 +123,25 @@ def _list_remote(name: str) -> list[str]:
     store.invalidate_cache()
     found = store.ls(name, detail=False) if store.isdir(name) else []
     return sorted(f"{scheme}://{entry}" for entry in found if entry.rstrip("/") != inside)
+
+
+def remote_keys(path: str) -> dict[str, str]:
+    """Relative name → key of every object below a prefix: its size and the store's own tag of its
+    content. One listing, a call per thousand objects; nothing is read.
+    """
+    return _remote(lambda: _keys_below(path.rstrip("/")), path)
+
+
+def _keys_below(name: str) -> dict[str, str]:
+    inside, store = name.split("://", 1)[1], filesystem(name)
+    store.invalidate_cache()
+    found = store.find(name, detail=True)
+    return {
+        key[len(inside) + 1 :]: f"{entry['size']}-{_tag_of(entry)}" for key, entry in found.items()
+    }
+
+
+def _tag_of(entry: dict[str, Any]) -> str:
+    """What a store says of an object's content: S3's ETag, or else when it was written."""
+    tag = entry.get("ETag") or entry.get("etag") or entry.get("LastModified") or ""
+    return str(tag).strip('"')

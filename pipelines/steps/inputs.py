@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from latentvla_core.data.files import is_remote, join, remote_keys
 from latentvla_core.lake.identity import Looks
 from latentvla_core.types import FRONT_CAMERA
 from pipelines.settings import Settings
@@ -77,9 +78,13 @@ class InputFiles:
             return row["content_key"]
         name = row["log_name"]
         if name not in self._sensors:
-            self._sensors[name] = self.looks.files(Path(row["sensor_root"]) / name)
+            self._sensors[name] = self._below(join(row["sensor_root"], name))
         wanted = _BELOW[kind]
         return digest(sorted(item for item in self._sensors[name].items() if wanted(item[0])))
+
+    def _below(self, folder: str) -> Mapping[str, str]:
+        """Relative name → key of the files of a folder or of the objects below a prefix."""
+        return remote_keys(folder) if is_remote(folder) else self.looks.files(Path(folder))
 
     def _map_key(self, split: str) -> str:
         root = self.settings.source(split).maps

@@ -101,7 +101,7 @@ def test_pictures_and_folders_of_an_object_store(
 ) -> None:
     pytest.importorskip("s3fs")
     boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
-    from latentvla_core.data.files import exists, list_dir
+    from latentvla_core.data.files import exists, list_dir, remote_keys
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -126,6 +126,15 @@ def test_pictures_and_folders_of_an_object_store(
         assert list_dir("s3://blobs/mini/log/CAM_F0") == ["s3://blobs/mini/log/CAM_F0/a.jpg"]
         assert list_dir("s3://blobs/nothing") == []
         assert exists("s3://blobs/mini/log/CAM_F0/a.jpg")
+        before = remote_keys("s3://blobs/mini/log")
+        assert list(before) == ["CAM_F0/a.jpg"]
+        client.upload_file(str(tmp_path / "a.jpg"), "blobs", "mini/log/CAM_F0/a.jpg")
+        assert remote_keys("s3://blobs/mini/log/") == before
+        client.put_object(Bucket="blobs", Key="mini/log/CAM_F0/a.jpg", Body=b"x" * 9)
+        assert remote_keys("s3://blobs/mini/log")["CAM_F0/a.jpg"].startswith("9-")
+        client.upload_file(str(tmp_path / "a.jpg"), "blobs", "mini/log/CAM_F0/a.jpg")
+        assert remote_keys("s3://blobs/mini/log") == before
+        assert remote_keys("s3://blobs/nothing") == {}
         _check_a_tree_in_the_store(client, tmp_path)
         with pytest.raises(DataError, match="does not exist"):
             load_image("s3://blobs/mini", "log/CAM_F0/b.jpg")
