@@ -91,7 +91,10 @@ class Means:
 
 
 def means(rows: Rows, again: bool, draws: int = DRAWS, seed: int = 0) -> Means:
-    """Means over scenes of logs, and over driven scenes; `again`: logs and scenes are drawn."""
+    """Means over scenes of logs, and over driven scenes; `again`: logs and scenes are drawn.
+
+    Rounded, so that who is equal shares a rank however a processor adds up.
+    """
     rng = np.random.default_rng(seed)
     counts = rows.scenes_per_log
     logs = _drawn(rng, counts.shape[1], draws, again)
@@ -100,7 +103,7 @@ def means(rows: Rows, again: bool, draws: int = DRAWS, seed: int = 0) -> Means:
     opened = {k: logs @ (v * counts).T / total for k, v in rows.open_loop.items()}
     part = scenes / scenes.sum(1, keepdims=True)
     closed = {k: np.einsum("ds,cst->dct", part, v) for k, v in rows.closed_loop.items()}
-    return Means(opened, closed)
+    return Means(*({k: v.round(9) for k, v in kind.items()} for kind in (opened, closed)))
 
 
 def _drawn(rng: np.random.Generator, count: int, draws: int, again: bool) -> Array:
@@ -145,7 +148,9 @@ class Step:
 
     child: Checkpoint
     changes: dict[str, Figure]
-    """pdms, epdms over logs; cls, ds at the last length over scenes; both paired."""
+    """pdms, epdms over logs; cls and ds at the first and the last length over scenes, named by
+    `drives_of`; all paired.
+    """
 
     @property
     def inverts(self) -> list[tuple[str, str]]:
@@ -153,9 +158,20 @@ class Step:
         their whole intervals.
         """
         return [
-            (a, b) for a in OPEN for b in CLOSED
-            if self.changes[a].sign * self.changes[b].sign < 0
+            (a, b) for a in OPEN for b in self.changes
+            if b not in OPEN and self.changes[a].sign * self.changes[b].sign < 0
         ]  # fmt: skip
+
+
+def drives_of(rows: Rows) -> dict[str, tuple[str, int]]:
+    """Name → (closed-loop score, place of its length): both scores after the shortest and the
+    longest drives.
+    """
+    return {
+        f"{name.upper()} after {rows.lengths_s[at]:g} s": (name, at)
+        for at in (0, -1)
+        for name in CLOSED
+    }
 
 
 def steps_of(rows: Rows, draws: int = DRAWS) -> list[Step]:
@@ -163,8 +179,8 @@ def steps_of(rows: Rows, draws: int = DRAWS) -> list[Step]:
     places = {c.name: i for i, c in enumerate(rows.checkpoints)}
     found = means(rows, True, draws)
     points = {name: 100 * v for name, v in found.open_loop.items()}
-    points |= {"cls": 100 * found.closed_loop["cls"][..., -1]}
-    points |= {"ds": found.closed_loop["ds"][..., -1]}
+    for name, (score, at) in drives_of(rows).items():
+        points[name] = (100 if score == "cls" else 1) * found.closed_loop[score][..., at]
     return [
         Step(c, {k: figure_of(v[:, places[c.name]] - v[:, places[c.parent]])
                  for k, v in points.items()})
@@ -179,4 +195,5 @@ def disordered(x: Array, y: Array, mark: Array) -> tuple[float, float]:
     first, second = np.triu_indices(len(x), 1)
     opposite = np.sign(x[first] - x[second]) * np.sign(y[first] - y[second]) < 0
     one, none = mark[first] ^ mark[second], ~(mark[first] | mark[second])
-    return tuple(float(opposite[kind].mean()) if kind.any() else np.nan for kind in (one, none))
+    shares = [float(opposite[kind].mean()) if kind.any() else np.nan for kind in (one, none)]
+    return shares[0], shares[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from benchmarks.correlation.figures import (
     Values,
     correlations,
     disordered,
+    drives_of,
     figure_of,
     means,
     steps_of,
@@ -83,18 +85,25 @@ def answers(rows: Rows, values: Values, draws: int) -> str:
             f"{opened.upper()} with {closed.upper()}: {figure_of(found[:, 0])} after {first:g} s, "
             f"{figure_of(found[:, -1])} after {last:g} s; {word} ({fall})"
         )
-    return "\n".join(f"* {line}." for line in [*told, *_inversions(rows, draws)])
+    lines = [f"* {line}." for line in [*told, *_inversions(rows, draws)]]
+    return "\n".join(wrapped(line) for line in lines)
+
+
+def wrapped(line: str) -> str:
+    """An item of a list as lines of a page."""
+    return fill(line, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _inversions(rows: Rows, draws: int) -> Iterable[str]:
     steps = [s for s in steps_of(rows, draws) if s.child.kind == "rl"]
-    for opened, closed in PAIRS:
-        turned = [s.child.name for s in steps if (opened, closed) in s.inverts]
-        if turned:
-            yield (
-                f"Learning from the score moved {opened.upper()} and {closed.upper()} in opposite "
-                f"directions in {len(turned)} of {len(steps)}: {', '.join(turned)}"
-            )
+    for opened in OPEN:
+        for closed in drives_of(rows):
+            turned = [s.child.name for s in steps if (opened, closed) in s.inverts]
+            if turned:
+                yield (
+                    f"Learning from the score moved {opened.upper()} and {closed} in opposite "
+                    f"directions in {len(turned)} of {len(steps)}: {', '.join(turned)}"
+                )
     if steps and not any(s.inverts for s in steps):
         yield (
             f"Learning from the score turned no pair of scores round with whole intervals "
@@ -166,12 +175,12 @@ def _of_host(rows: Rows, chosen: Array, host: str) -> Array:
 
 
 def by_step(rows: Rows, draws: int) -> str:
+    names = [*OPEN, *drives_of(rows)]
     body = [
-        [step.child.name, *(_points(step.changes[n]) for n in (*OPEN, *CLOSED))]
+        [step.child.name, *(_points(step.changes[n]) for n in names)]
         for step in steps_of(rows, draws)
     ]
-    last = f"after {rows.lengths_s[-1]:g} s"
-    return table(["checkpoint", "PDMS", "EPDMS", f"CLS {last}", f"DS {last}"], body)
+    return table(["checkpoint", "PDMS", "EPDMS", *drives_of(rows)], body)
 
 
 def everyone(rows: Rows) -> str:

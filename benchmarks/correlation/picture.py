@@ -14,7 +14,7 @@ COLOURS = {
     "imitation": "#3b6fb6", "rl": "#c8442d", "fused": "#2f8f6b", "blind": "#8a8a8a",
     "floor": "#8a8a8a",
 }  # fmt: skip
-SHAPES = dict(zip(HOSTS, ("o", "s", "^"), strict=True))
+SHAPES: dict[str, str] = dict(zip(HOSTS, ("o", "s", "^"), strict=True))
 PLAN_S = 4.0
 
 

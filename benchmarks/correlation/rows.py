@@ -64,7 +64,9 @@ def mean(found: Sequence[Row], name: str) -> float:
 
 
 def collect(out: Path, checkpoints: Sequence[Checkpoint]) -> Path:
-    """The rows of all checkpoints that were judged both ways, as Parquet files below out/rows."""
+    """The rows of all checkpoints that were judged both ways, over the scenes that all of them have
+    driven, as Parquet files below out/rows.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -72,7 +74,7 @@ def collect(out: Path, checkpoints: Sequence[Checkpoint]) -> Path:
 
     judged = [c for c in checkpoints if open_path(out, c.name).exists()]
     logs = [row for c in judged for row in by_log(json.loads(open_path(out, c.name).read_text()))]
-    drives = [closed_row(row) for row in stored_scores(out, judged)]
+    drives = shared([closed_row(row) for row in stored_scores(out, judged)])
     driven = {row["checkpoint"] for row in drives}
     folder = out / "rows"
     folder.mkdir(exist_ok=True)
@@ -81,6 +83,15 @@ def collect(out: Path, checkpoints: Sequence[Checkpoint]) -> Path:
         table = pa.Table.from_pylist([r for r in found if r["checkpoint"] in driven])
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
     return folder
+
+
+def shared(drives: Sequence[Row]) -> list[Row]:
+    """Rows of the scenes that everybody has driven who has driven any."""
+    by_scene: dict[str, set[str]] = {}
+    for row in drives:
+        by_scene.setdefault(row["scene"], set()).add(row["checkpoint"])
+    everybody = set().union(*by_scene.values()) if by_scene else set()
+    return [row for row in drives if by_scene[row["scene"]] == everybody]
 
 
 def by_log(found: Sequence[Row]) -> list[dict[str, Any]]:

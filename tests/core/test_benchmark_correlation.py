@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,10 +95,12 @@ def test_a_training_that_gains_plans_and_loses_drives_is_named():
     turned = steps_of(with_rl(0.05), draws=50)
     assert [s.child.name for s in turned] == ["p3-rl"]
     assert turned[0].changes["pdms"].value == pytest.approx(5.0)
-    assert set(turned[0].inverts) == {(a, b) for a in rows.OPEN for b in rows.CLOSED}
+    drives = [f"{score} after {s} s" for score in ("CLS", "DS") for s in (4, 20)]
+    assert set(turned[0].inverts) == {(a, b) for a in rows.OPEN for b in drives}
     assert not steps_of(with_rl(-0.05), draws=50)[0].inverts
     told = page.write(with_rl(0.05), None, None, draws=50)
-    assert "moved PDMS and CLS in opposite directions in 1 of 1: p3-rl" in told
+    told = " ".join(told.split())
+    assert "moved PDMS and CLS after 20 s in opposite directions in 1 of 1: p3-rl" in told
     assert "turned no pair of scores round" in page.write(with_rl(-0.05), None, None, draws=50)
 
 
@@ -124,6 +127,20 @@ def test_folders_made_elsewhere_are_given_in_one_word():
     for wrong in ("ipad=DIR", "rl:x", "story:x=DIR"):
         with pytest.raises(SetupError, match="KIND:NAME=FOLDER"):
             given(wrong)
+
+
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+
+
+def test_the_page_says_what_its_rows_say():
+    """Every word and figure; the last digit of an interval may depend on the processor."""
+    doc = (DOCS / "results" / "correlation.md").read_text()
+    shown = doc.split(page.BEGIN)[1].split(page.END)[0].strip()
+    told = page.write(rows.read(DOCS / "results" / "correlation"), None, None)
+    assert NUMBER.sub("#", told) == NUMBER.sub("#", shown)
+    ours, theirs = ([float(n) for n in NUMBER.findall(text)] for text in (told, shown))
+    np.testing.assert_allclose(ours, theirs, atol=0.15)
+    assert len(rows.read(DOCS / "results" / "correlation").of(page.LEARNED)) >= 20
 
 
 # ---- whole ---------------------------------------------------------------------------------------
@@ -164,6 +181,12 @@ def test_it_runs_whole_and_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
     gone.rename(gone.with_suffix(".lost"))
     rows.collect(tmp_path, study.checkpoints())
     assert "blind" not in [c.name for c in rows.read(tmp_path / "rows").checkpoints]
+
+
+def test_only_scenes_that_everybody_has_driven_are_kept():
+    drives = [{"checkpoint": c, "scene": s} for c, s in ("a1", "b1", "a2", "b3", "a3")]
+    assert [r["checkpoint"] + r["scene"] for r in rows.shared(drives)] == ["a1", "b1", "b3", "a3"]
+    assert rows.shared([]) == []
 
 
 def test_a_checkpoint_that_lacks_a_scene_is_named(tmp_path):
