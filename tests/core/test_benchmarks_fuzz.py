@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import fuzz
+from benchmarks import fuzz, fuzz_kinds
 from latentvla_core.data.sequences import describe
 from latentvla_core.errors import DataError, LatentVLAError
 
@@ -39,7 +39,7 @@ READERS = {
 @pytest.mark.parametrize("outcome", READERS)
 def test_each_outcome_is_told_from_the_others(tmp_path, monkeypatch, outcome):
     monkeypatch.setattr(fuzz, "TIME_S", 0.05)
-    kind = fuzz.Kind("k", b"x", "f", READERS[outcome])
+    kind = fuzz_kinds.Kind("k", b"x", "f", READERS[outcome])
     assert fuzz.run_one(kind, tmp_path, b"y")[0] == outcome
 
 
@@ -51,7 +51,7 @@ def test_mutations_change_a_file_and_come_again_from_their_seed():
 
 
 def test_mutated_descriptions_of_drives_are_read_or_refused_by_name(tmp_path):
-    honest, refused = fuzz._YAML, 0
+    honest, refused = fuzz_kinds._YAML, 0
     for i in range(60):
         data = fuzz.mutate(honest, np.random.default_rng([1, i]))
         (tmp_path / "sequence.yaml").write_bytes(data)
@@ -63,15 +63,15 @@ def test_mutated_descriptions_of_drives_are_read_or_refused_by_name(tmp_path):
 
 
 PARTS = {
-    "weights": ("model/model.safetensors", fuzz._model),
-    "model config": ("model/config.json", fuzz._model),
-    "checkpoint": (f"{fuzz._STEP}/model.safetensors", fuzz._checkpoint),
-    "checkpoint state": (f"{fuzz._STEP}/optimizer.pt", fuzz._checkpoint),
-    "checkpoint progress": (f"{fuzz._STEP}/progress.json", fuzz._checkpoint),
+    "weights": ("model/model.safetensors", fuzz_kinds._model),
+    "model config": ("model/config.json", fuzz_kinds._model),
+    "checkpoint": (f"{fuzz_kinds._STEP}/model.safetensors", fuzz_kinds._checkpoint),
+    "checkpoint state": (f"{fuzz_kinds._STEP}/optimizer.pt", fuzz_kinds._checkpoint),
+    "checkpoint progress": (f"{fuzz_kinds._STEP}/progress.json", fuzz_kinds._checkpoint),
 }
 TEXTS = {
-    "sources": ("sources.yaml", fuzz._SOURCES, fuzz._sources),
-    "recipe": ("mine.yaml", fuzz._RECIPE, fuzz._recipe),
+    "sources": ("sources.yaml", fuzz_kinds._SOURCES, fuzz_kinds._sources),
+    "recipe": ("mine.yaml", fuzz_kinds._RECIPE, fuzz_kinds._recipe),
 }
 
 
@@ -90,9 +90,9 @@ def outcomes(folder: Path, place: str, honest: bytes, read, count: int = 25) -> 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_mutated_models_and_checkpoints_are_read_or_refused_in_our_words(tmp_path, name):
-    files = fuzz._trained(tmp_path / "honest")
+    files = fuzz_kinds._trained(tmp_path / "honest")
     place, reader = PARTS[name]
-    read = fuzz.beside(files, place, reader)
+    read = fuzz_kinds.beside(files, place, reader)
     (tmp_path / "w" / place).parent.mkdir(parents=True)
     (tmp_path / "w" / place).write_bytes(files[place])
     assert read(tmp_path / "w")
@@ -111,20 +111,20 @@ def test_mutated_sources_and_recipes_are_read_or_refused_in_our_words(tmp_path, 
 
 def test_plans_that_are_none_are_a_broken_promise():
     good, bad = np.zeros((8, 3)), np.zeros((7, 3))
-    assert fuzz._are_plans(SimpleNamespace(of_scene={"a": {"x": good, "y": "why not"}}))
+    assert fuzz_kinds._are_plans(SimpleNamespace(of_scene={"a": {"x": good, "y": "why not"}}))
     for plan in (bad, good.astype(np.float32), ""):
-        assert not fuzz._are_plans(SimpleNamespace(of_scene={"a": {"x": plan}}))
+        assert not fuzz_kinds._are_plans(SimpleNamespace(of_scene={"a": {"x": plan}}))
 
 
 @pytest.mark.parametrize("key", ["step", "settings", "sha256"])
 @pytest.mark.parametrize("value", [None, "x", []])
 def test_a_checkpoint_whose_progress_lacks_a_part_is_damaged_and_says_so(tmp_path, key, value):
-    for name, content in fuzz._trained(tmp_path / "honest").items():
+    for name, content in fuzz_kinds._trained(tmp_path / "honest").items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    file = tmp_path / fuzz._STEP / "progress.json"
+    file = tmp_path / fuzz_kinds._STEP / "progress.json"
     progress = json.loads(file.read_text())
     del progress[key]
     file.write_text(json.dumps(progress if value is None else {**progress, key: value}))
     with pytest.raises(LatentVLAError, match="step_00000007"):
-        fuzz._checkpoint(tmp_path)
+        fuzz_kinds._checkpoint(tmp_path)
