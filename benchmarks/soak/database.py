@@ -111,17 +111,19 @@ def database_faults(soak: Soak, report: Report, base: Database, times: int) -> N
     import pipelines.definitions  # noqa: F401
 
     recipe = Path(soak.settings.recipe)
-    began = time.monotonic()
-    value(lambda: run_of_dagster(soak, home), soak.log)
-    calm_s = time.monotonic() - began
+    for seed in (2, 1):  # the second, warm one says how long a run takes
+        line.write_recipe(recipe, steps=20, hidden=16, batch_size=8, seed=seed)
+        began = time.monotonic()
+        value(lambda: run_of_dagster(soak, home), soak.log)
+        calm_s = time.monotonic() - began
     for turn in range(times):
-        line.write_recipe(recipe, steps=20, hidden=16, batch_size=8, seed=turn % 2 + 1)
+        line.write_recipe(recipe, steps=20, hidden=16, batch_size=8, seed=turn % 2 + 2)
 
         def work(ready: object) -> None:
             run_of_dagster(soak, home)
 
         child = Child.start(work, soak.log)
-        time.sleep(soak.dice.uniform(0.1, 1.0) * calm_s)
+        time.sleep(soak.dice.uniform(0.1, 0.9) * calm_s)
         base.stop()
         time.sleep(soak.dice.uniform(0.5, 4.0))
         base.start()

@@ -26,17 +26,25 @@ class ObjectStore:
         self.door = self._open()
 
     def hurt(self, mode: str, seconds: float) -> None:
+        """Away for so long, then back."""
+        self.leave(mode)
+        time.sleep(seconds)
+        self.come_back(mode)
+
+    def leave(self, mode: str) -> None:
         """`silent`: the server is stopped (SIGSTOP), what is sent waits. `restarted`: connections
         are cut, new ones refused, until it is there again.
         """
         if mode == "silent":
             self.server.send_signal(signal.SIGSTOP)
-            time.sleep(seconds)
-            self.server.send_signal(signal.SIGCONT)
         else:
             self.door.kill()
             self.door.wait()
-            time.sleep(seconds)
+
+    def come_back(self, mode: str) -> None:
+        if mode == "silent":
+            self.server.send_signal(signal.SIGCONT)
+        else:
             self.door = self._open()
 
     def close(self) -> None:

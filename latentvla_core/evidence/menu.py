@@ -16,18 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentvla_core.evidence.scenes import EGO_NUMBERS
+from latentvla_core.evidence.situations import SUB_SCORES
 from latentvla_core.pdms.aggregate import WEIGHTS_V1
 from latentvla_core.training.config import FitConfig
 from latentvla_core.training.loop import Loss, fit
 from latentvla_core.types import PLAN_STEPS, Array
 
-SUB_SCORES = (
-    "no_at_fault_collisions",
-    "drivable_area_compliance",
-    "ego_progress",
-    "time_to_collision_within_bound",
-    "comfort",
-)
 PATH_NUMBERS = PLAN_STEPS * 3
 PATH_SCALE = (10.0, 3.0, 0.3)
 """Units in which networks speak of x, y and yaw."""

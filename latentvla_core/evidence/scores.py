@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentvla_core.evidence.menu import SUB_SCORES
+from latentvla_core.evidence.situations import SUB_SCORES
 from latentvla_core.pdms import aggregate
 from latentvla_core.pdms.measure import SceneScore, score_scene_v1, score_scene_v2
 from latentvla_core.pdms.motion.comfort import MAX_FRAME_GAP_S, two_frame_comfort

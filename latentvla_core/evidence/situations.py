@@ -13,6 +13,14 @@ from latentvla_core.types import PLAN_STEPS, Array, Command, ObjectClass, SceneR
 
 SITUATIONS = ("start", "stop", "entering", "bend", "turn", "follow", "cruise")
 EYES = ("start", "stop", "entering", "bend")
+SUB_SCORES = (
+    "no_at_fault_collisions",
+    "drivable_area_compliance",
+    "ego_progress",
+    "time_to_collision_within_bound",
+    "comfort",
+)
+"""What scorers learn and tables hold: PDMS by its formula."""
 STEPS_PER_POSE = 5
 AT_REST_MPS, MOVES_M = 0.8, 3.0
 STOP_FROM_MPS, STOP_TO_M = 3.0, 0.75

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.errors import SetupError
-from latentvla_core.evidence.menu import SUB_SCORES
-from latentvla_core.evidence.situations import EYES, SITUATIONS
+from latentvla_core.evidence.situations import EYES, SITUATIONS, SUB_SCORES
 from latentvla_core.evidence.variants import COMPARISONS, VARIANTS
 from latentvla_core.statistics import Interval, grouped_mean, paired_difference
 from latentvla_core.types import Array

@@ -157,6 +157,7 @@ def codebook(folder: Path, plan: FitConfig | None = None) -> dict:
             sink=sink,
         )  # fmt: skip
         own = net.quantizer  # pyright: ignore
+        assert own.standardise is not None
         kept = torch.cat([own.codebook.flatten(), own.counts, own.standardise.mean.flatten()])
         both = everyone(kept[None])
     apart = float((both[0] - both[-1]).abs().max())

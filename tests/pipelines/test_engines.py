@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,11 @@ def test_settings_travel(line):
 
     settings = dataclasses.replace(line.settings, shards=3)
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_a_worker_that_does_worlds_and_scores_does_not_pay_for_torch():
+    asked = "import sys, pipelines.stages, pipelines.engines.unit; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False", (
+        "a heavy import at the top of a module that is always read"
+    )
