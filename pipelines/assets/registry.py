@@ -117,7 +117,7 @@ def judge(
         held = trial.ours if same else scores_of_champion(context, client, name, champion, split)
         comparison = compare(trial.ours, held, trial.expected, trial.safety)
     except (SetupError, ValueError) as error:
-        alone = compare(trial.ours, None, trial.expected)
+        alone = compare(trial.ours, None, trial.expected, trial.safety)
         why = _no_match(name, champion, version, error)
         return {**row, **decision_row(version, REFUSED, champion, alone, why)}
     rules = Rules(latency_budget_ms=context.recipe.latency_budget_ms)

@@ -63,14 +63,20 @@ def compare(
     safety: Sequence[str] = SAFETY,
 ) -> Comparison:
     """Rows with scene_token, log_name, valid, score and the sub-scores `safety`, as of `pdm_scores`
-    of one metric and split. Raises ValueError when the champion was not scored on the very scenes
-    of the candidate.
+    of one metric and split. A row with a number that is not finite counts as not scored: no
+    comparison with NaN is ever true, so a fall of safety would pass. Raises ValueError when the
+    champion was not scored on the very scenes of the candidate.
     """
-    ours = {row["scene_token"]: row for row in candidate if row["valid"]}
+
+    def scored(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        kept = (row for row in rows if row["valid"])
+        return {r["scene_token"]: r for r in kept if _is_finite(r, ("score", *safety))}
+
+    ours = scored(candidate)
     score = float(np.mean([row["score"] for row in ours.values()])) if ours else math.nan
     if champion is None or not ours or len(ours) < expected:
         return Comparison(len(ours), expected, score, math.nan, None, {})
-    theirs = {row["scene_token"]: row for row in champion if row["valid"]}
+    theirs = scored(champion)
     if missing := sorted(set(ours) ^ set(theirs)):
         raise ValueError(
             f"{len(missing)} scenes (first {missing[0]}) were scored of one of candidate and"
@@ -86,6 +92,10 @@ def compare(
     before = column(theirs, "score")
     difference = paired_difference(column(ours, "score"), before, logs)
     return Comparison(len(ours), expected, score, float(before.mean()), difference, changes)
+
+
+def _is_finite(row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    return all(row[name] is not None and math.isfinite(row[name]) for name in names)
 
 
 def decide(

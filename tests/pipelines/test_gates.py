@@ -101,6 +101,23 @@ def test_a_hole_in_the_split_proves_nothing():
     assert decision([], None, expected=0) == "refused"
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+@pytest.mark.parametrize("name", ["score", *SAFETY])
+def test_a_number_that_is_none_is_a_hole_and_promotes_nobody(name: str, value: float | None):
+    candidate = scores(0.1)
+    candidate[7][name] = value
+    result, reason = decide(compare(candidate, scores(), 120), Rules())
+    assert (result, "119 of 120" in reason) == ("refused", True)
+    assert decision(candidate, None) == "refused"
+    with pytest.raises(ValueError, match=r"1 scenes \(first 0-7\)"):
+        compare(scores(0.1), [*scores()[:7], candidate[7], *scores()[8:]], 120)
+
+
+def test_a_scene_that_is_scored_twice_fills_no_hole():
+    candidate = scores(0.1)
+    assert decision([*candidate[:-1], candidate[0]], scores()) == "refused"
+
+
 def test_one_log_gives_no_interval_and_promotes_nobody():
     one = [row for row in scores(0.05) if row["log_name"] == "log0"]
     before = [row for row in scores() if row["log_name"] == "log0"]
