@@ -13,6 +13,7 @@ import numpy as np
 from latentvla_core.errors import SetupError
 from latentvla_core.lake.store import Lake
 from latentvla_core.planner.hosts.registry import MODULES as HOSTS
+from latentvla_core.planner.hosts.registry import files_of
 from latentvla_core.planner.variants import ARMS, LINE, Arm, compared, positive_control
 from latentvla_core.types import SceneRecord
 from pipelines.assets.planners import VARIANTS, maps_of
@@ -132,7 +133,7 @@ def _declare(host: str, name: str, arm: Arm) -> None:
     declare.model(
         name=model_name(host, name), doc=f"Control of {host}_latent. {arm.isolates}.",
         deps=tuple(deps), group=GROUP, recipe=("planner", "roles"), reads=(TRAIN,),
-        files=("maps", "sensors"), kinds=("pytorch", "mlflow"), heavy=True, family="planner",
+        files=("maps", files_of(host)), kinds=("pytorch", "mlflow"), heavy=True, family="planner",
     )(trainer_of(host, arm, model_name(host, name)))  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from latentvla_core.errors import SetupError
 from latentvla_core.planner.hosts.registry import MODULES as HOSTS
+from latentvla_core.planner.hosts.registry import files_of
 from latentvla_core.types import SceneRecord
 from pipelines import pictures
 from pipelines.settings import TRAIN, VAL
@@ -237,7 +238,7 @@ def _declare(variant: Variant) -> None:
     deps = ("scenes", "scene_worlds", *filter(None, (variant.features, variant.start)))
     declare.model(
         name=variant.name, doc=_doc_of(variant), deps=deps, group="planners", recipe=("planner", "roles"),
-        reads=(TRAIN,), files=("maps", "sensors"), kinds=("pytorch", "mlflow"), heavy=True,
+        reads=(TRAIN,), files=("maps", files_of(variant.host)), kinds=("pytorch", "mlflow"), heavy=True,
         family="planner",
     )(trainer_of(variant))  # fmt: skip
 

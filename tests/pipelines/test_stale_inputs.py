@@ -17,6 +17,7 @@ import pytest
 from latentvla_core.errors import SetupError
 from latentvla_core.lake import identity
 from latentvla_core.lake.store import Lake
+from latentvla_core.planner.hosts.registry import CAMERAS_ONLY, host_of
 from latentvla_core.planner.hosts.registry import MODULES as HOSTS
 from pipelines.settings import Settings
 from pipelines.stages import STAGES
@@ -155,10 +156,21 @@ def test_a_side_camera_leaves_the_labels_which_see_the_front_alone(home: Path):
     assert not assets(work) & {"latent_action_model", "latent_actions", "latent_quality"}
 
 
-def test_a_point_cloud_concerns_planners_alone(home: Path):
+def opens_clouds(host: str) -> bool:
+    """Whether the host's own inputs ask for the hits of a point cloud."""
+    return hasattr(host_of(host).inputs, "_hits")
+
+
+def test_hosts_that_open_point_clouds_are_not_listed_as_cameras_only():
+    assert {host for host in HOSTS if not opens_clouds(host)} == CAMERAS_ONLY
+    assert any(map(opens_clouds, HOSTS))
+
+
+def test_a_point_cloud_concerns_planners_that_open_it_alone(home: Path):
+    readers = [host for host in HOSTS if opens_clouds(host)]
     cloud = home / "blobs" / "train" / "2021.05.oak" / "MergedPointCloud" / "0.jpg"
     work = changed(home, lambda root: rewrite(cloud))
-    assert assets(work) & MODELS == {name for name in MODELS if name.startswith(tuple(HOSTS))}
+    assert assets(work) & MODELS == {name for name in MODELS if name.startswith(tuple(readers))}
 
 
 def test_a_val_log_is_reported_on_and_trains_nothing(home: Path):

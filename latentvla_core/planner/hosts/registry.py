@@ -19,6 +19,14 @@ MODULES: dict[str, str] = {
 }
 """Host → module whose `HOST` it is."""
 
+CAMERAS_ONLY = frozenset({"ipad", "flow"})
+"""Hosts that open no point cloud: one that changed leaves them true. Others may open any file."""
+
+
+def files_of(host: str) -> str:
+    """Which sensor files a host reads: "cameras", or "sensors" for all of them."""
+    return "cameras" if host in CAMERAS_ONLY else "sensors"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:

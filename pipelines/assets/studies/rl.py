@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from latentvla_core.planner.hosts.registry import MODULES as HOSTS
+from latentvla_core.planner.hosts.registry import files_of
 from pipelines.settings import TEST, TRAIN, VAL
 from pipelines.steps import declare
 from pipelines.steps.context import CHECKPOINTS, Model, Output, StageContext
@@ -65,7 +66,7 @@ def _declare(host: str) -> None:
         doc=f"{host} after it learned from the PDM score (v1.1): it has seen the benchmark's scorer."
         " Figures before and after, and the detectors of known pitfalls, are its metrics.",
         deps=("scenes", "scene_worlds", host), group=GROUP, recipe=("rl", "roles"), reads=(TRAIN,),
-        files=("sensors",), kinds=("pytorch", "mlflow"), heavy=True, family="planner",
+        files=(files_of(host),), kinds=("pytorch", "mlflow"), heavy=True, family="planner",
     )(trainer_of(host))  # fmt: skip
 
 
