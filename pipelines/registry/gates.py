@@ -56,6 +56,10 @@ class Comparison:
     """Sub-score → candidate − champion."""
 
 
+LARGEST = 1 + 1e-6
+"""No score of any metric that a gate compares is larger, or below its negative."""
+
+
 def compare(
     candidate: Sequence[Mapping[str, Any]],
     champion: Sequence[Mapping[str, Any]] | None,
@@ -63,14 +67,14 @@ def compare(
     safety: Sequence[str] = SAFETY,
 ) -> Comparison:
     """Rows with scene_token, log_name, valid, score and the sub-scores `safety`, as of `pdm_scores`
-    of one metric and split. A row with a number that is not finite counts as not scored: no
+    of one metric and split. A row with a number that is no score counts as not scored: no
     comparison with NaN is ever true, so a fall of safety would pass. Raises ValueError when the
     champion was not scored on the very scenes of the candidate.
     """
 
     def scored(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         kept = (row for row in rows if row["valid"])
-        return {r["scene_token"]: r for r in kept if _is_finite(r, ("score", *safety))}
+        return {r["scene_token"]: r for r in kept if _is_score(r, ("score", *safety))}
 
     ours = scored(candidate)
     score = float(np.mean([row["score"] for row in ours.values()])) if ours else math.nan
@@ -94,8 +98,9 @@ def compare(
     return Comparison(len(ours), expected, score, float(before.mean()), difference, changes)
 
 
-def _is_finite(row: Mapping[str, Any], names: Sequence[str]) -> bool:
-    return all(row[name] is not None and math.isfinite(row[name]) for name in names)
+def _is_score(row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """NaN is in no range."""
+    return all(row[name] is not None and abs(row[name]) <= LARGEST for name in names)
 
 
 def decide(

@@ -41,14 +41,14 @@ LOGS, SCENES = 12, 10  # logs, and scenes of each
 
 
 def scores(offset: float = 0.0, noise: float = 0.0, seed: int = 0, **safety: float) -> list[Any]:
-    """Scored scenes: a mean of 0.7, plus an offset, plus noise that the scenes of a log share."""
+    """Scored scenes: a mean of 0.6, plus an offset, plus noise that the scenes of a log share."""
     of_log = np.random.default_rng(seed).normal(0.0, noise or 1e-12, LOGS)
     return [
         {
             "scene_token": f"{log}-{i}",
             "log_name": f"log{log}",
             "valid": True,
-            "score": 0.7 + offset + of_log[log],
+            "score": 0.6 + offset + of_log[log],
             **{name: 1.0 + safety.get(name, 0.0) for name in SAFETY},
         }
         for log in range(LOGS)
@@ -101,7 +101,7 @@ def test_a_hole_in_the_split_proves_nothing():
     assert decision([], None, expected=0) == "refused"
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, 1e9, -7.0])
 @pytest.mark.parametrize("name", ["score", *SAFETY])
 def test_a_number_that_is_none_is_a_hole_and_promotes_nobody(name: str, value: float | None):
     candidate = scores(0.1)
@@ -285,7 +285,7 @@ def test_a_better_version_is_promoted_with_its_interval_and_the_best_is_deployed
     row = line.release()["ipad"]
     assert (row["decision"], row["champion"], row["scenes"]) == ("promoted", "2", 120)
     assert row["difference_low"] <= row["difference"] == pytest.approx(0.05)
-    assert row["champion_score"] == pytest.approx(0.7)
+    assert row["champion_score"] == pytest.approx(0.6)
     assert line.client.aliases["ipad"] == {"champion": "2", DEPLOYED: "2"}
     assert DEPLOYED not in line.client.aliases["transfuser"]
 
@@ -457,7 +457,7 @@ def test_higher_plans_and_a_falling_closed_loop_are_refused_naming_both(driven: 
     at_the_wheel["ipad-2"] = drives(0.6, 52.0)
     row = line.release()["ipad"]
     assert (row["decision"], row["champion"]) == ("refused", "1")
-    assert "pdms 0.7500 after 0.7000" in row["reason"]
+    assert "pdms 0.6500 after 0.6000" in row["reason"]
     assert "CLS 0.600 after 0.700 (-0.100" in row["reason"]
     assert "DS 52.0 after 60.0 (-8.0" in row["reason"]
     assert line.client.aliases["ipad"]["champion"] == "1"
