@@ -9,6 +9,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from latentvla_core.errors import SetupError
+from latentvla_core.planner.hosts.ipad_config import IpadConfig
+from latentvla_core.planner.model import build_planner
 from pipelines.registry import drivers
 
 
@@ -38,7 +40,9 @@ def registry(monkeypatch):
         asked.append(uri)
         kind = "planner" if "ipad" in uri else "student"
         model = SimpleNamespace(
-            kind=kind, model=SimpleNamespace(name="ipad"), features=("student", "weights")
+            kind=kind,
+            model=build_planner("ipad", IpadConfig.debug()),
+            features=("student", "weights"),
         )
         return SimpleNamespace(unwrap_python_model=lambda: model)
 
