@@ -134,16 +134,16 @@ def _common(one: Cells, two: Cells) -> tuple[Cells, Cells]:
     return left, right
 
 
-def present(rows: Rows) -> list[tuple[str, int]]:
-    """(variant, labelled) that have rows, in the order of the variants."""
-    found = {(variant, labelled) for variant, labelled, _ in _by_arm(rows)}
+def present(rows: Rows, role: str) -> list[tuple[str, int]]:
+    """(variant, labelled) that have rows of this role, in the order of the variants."""
+    found = {(variant, labelled) for variant, labelled, of in _by_arm(rows) if of == role}
     order = list(VARIANTS)
     return sorted(found, key=lambda key: (key[1], order.index(key[0])))
 
 
 def comparisons(rows: Rows, role: str) -> list[Difference]:
     """All comparisons whose arms were run, smallest number of labelled logs first."""
-    there = set(present(rows))
+    there = set(present(rows, role))
     sizes = sorted({labelled for _, labelled in there})
     return [
         difference(rows, a, b, labelled, role, meaning)
@@ -156,7 +156,7 @@ def comparisons(rows: Rows, role: str) -> list[Difference]:
 def table(rows: Rows, role: str) -> list[dict[str, Any]]:
     """One row per (variant, labelled): the table `evidence_summary`."""
     out = []
-    for name, labelled in present(rows):
+    for name, labelled in present(rows, role):
         parts = {column: cells(rows, name, labelled, role, column) for column in FIGURES}
         pdms = parts["pdms"]
         figures = {column: mean_of(part) for column, part in parts.items()}
@@ -223,7 +223,7 @@ def chain(rows: Rows, role: str, labelled: int, host: str = "menu") -> tuple[boo
 
 def chains(rows: Rows, role: str) -> list[tuple[bool, str]]:
     """The chain of every host and number of labelled logs that was run; what does not hold first."""
-    there = set(present(rows))
+    there = set(present(rows, role))
     sizes = sorted({labelled for _, labelled in there})
     found = [
         chain(rows, role, n, host)
@@ -240,7 +240,7 @@ def positive_controls(rows: Rows, role: str = "test") -> list[tuple[bool, str]]:
 
     Where it does not, codes cannot be used, and the arms of that host say nothing about a teacher.
     """
-    there = set(present(rows))
+    there = set(present(rows, role))
     found = []
     for host, name in HOSTS.items():
         for labelled in sorted(n for arm, n in there if arm == f"{host}+oracle"):

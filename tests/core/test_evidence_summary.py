@@ -24,6 +24,7 @@ from latentvla_core.evidence.summary import (
     mean_of,
     needs_eyes,
     paragraph,
+    positive_controls,
     present,
     table,
 )
@@ -274,9 +275,18 @@ def test_only_comparisons_whose_arms_were_run_are_made_smallest_set_first():
 
 def test_arms_are_listed_by_size_then_in_their_own_order():
     rows = arms(menu__teacher=0.0, menu=0.0) + [r | {"labelled": 5} for r in arms(seeing=0.0)]
-    assert present(rows) == [("seeing", 5), ("menu", 20), ("menu+teacher", 20)]
+    assert present(rows, "test") == [("seeing", 5), ("menu", 20), ("menu+teacher", 20)]
     order = list(VARIANTS)
     assert order.index("menu") < order.index("menu+teacher")
+
+
+def test_an_arm_that_was_judged_on_one_role_only_is_left_out_of_the_others():
+    rows = arms(menu=0.0, menu__teacher=0.01)
+    rows += [r | {"role": "test_towns"} for r in arms(menu=0.0)]
+    assert present(rows, "test_towns") == [("menu", 20)] and present(rows, "val") == []
+    assert [row["variant"] for row in table(rows, "test_towns")] == ["menu"]
+    assert comparisons(rows, "test_towns") == [] and len(comparisons(rows, "test")) == 1
+    assert positive_controls(rows + arms(menu__oracle=0.02), "test_towns") == []
 
 
 def test_a_table_has_every_figure_with_its_scenes_logs_and_seeds():
